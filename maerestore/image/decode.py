@@ -1,0 +1,335 @@
+"""Read a photo of any supported format into its native samples."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from . import bmp, jpeg, png, tiff
+from .color import ALPHA_MODES
+from .errors import InputError, quoted
+from .exif import ORIENTATION, orientation_of, turn_upright, upright_exif, upright_xmp
+from .metadata import Metadata
+from .photo import Photo
+
+__all__ = ["MAX_PIXELS", "read_photo"]
+
+MAX_PIXELS = 200_000_000
+"""The most pixels a photo or mask may have."""
+
+_FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "TIFF",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+    "PSD",
+    "QOI",
+    "HEIF",
+)
+_MANY_FRAMES_ONE_PHOTO = ("MPO", "PSD", "HEIF")  # previews, layers and further shots, not an animation
+_READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF, JPEG 2000 or PPM"
+_LIMIT_LOCK = threading.Lock()
+
+
+def read_photo(path: str | os.PathLike[str]) -> Photo:
+    """Read a still image, turned upright, without loss of depth, palette or alpha.
+
+    16-bit colour is read at 16 bits from PNG, TIFF and PPM. Everything else is read as Pillow reads it.
+
+    Args:
+        path: a PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, AVIF, JPEG 2000, PSD (flattened) or QOI file; HEIC where
+            `pillow-heif` is installed.
+
+    Raises:
+        InputError: the file is missing, a folder, empty, not an image, truncated, animated, without pixels or
+            over 200 megapixels, or in a colour mode that is not supported.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "gray.png"
+        >>> Image.new("L", (3, 2), 128).save(file)
+        >>> photo = read_photo(file)
+        >>> photo.size, photo.mode, photo.bits, photo.format
+        ((3, 2), 'L', 8, 'PNG')
+    """
+    path = Path(path)
+    name = quoted(path)
+    _check_file(path)
+    try:
+        image = _open(path)
+    except UnidentifiedImageError:
+        if path.open("rb").read(4) in (b"II*\0", b"MM\0*"):
+            raise InputError(
+                f"{name} is damaged, or a TIFF with unusual samples: save it with 8 or 16 bits per channel."
+            ) from None
+        raise InputError(f"{name} is not an image, or is damaged: give a {_READABLE} file.") from None
+    except InputError:
+        raise
+    except PermissionError:
+        raise InputError(f"{name} cannot be read: allow reading it, then try again.") from None
+    except Exception as error:
+        raise InputError(
+            f"{name} is damaged and cannot be opened ({_short(error)}): give an intact file."
+        ) from None
+    with image:
+        _check_image(image, path)
+        try:
+            return _read(image, path)
+        except InputError:
+            raise
+        except MemoryError:
+            width, height = image.size
+            raise InputError(
+                f"{name} ({width}x{height}) does not fit into memory: make it smaller."
+            ) from None
+        except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
+            raise InputError(
+                f"{name} is truncated or damaged ({_short(error)}): give an intact file."
+            ) from None
+
+
+def _short(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].strip().rstrip(".")[:120]
+
+
+def _check_file(path: Path) -> None:
+    name = quoted(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{name} is a folder: give an image file.")
+        if not path.exists():
+            raise InputError(f"{name} does not exist: check the path.")
+        if not path.is_file():
+            raise InputError(f"{name} is not a regular file: give an image file.")
+        if path.stat().st_size == 0:
+            raise InputError(f"{name} is empty: give an image file.")
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} cannot be read ({_short(error)}): check the path.") from None
+
+
+@contextmanager
+def _without_pillow_limit() -> Iterator[None]:
+    """Lift Pillow's limit, whose error comes at 179 megapixels, while a header is read."""
+    with _LIMIT_LOCK:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _open(path: Path) -> Image.Image:
+    if path.suffix.lower() in (".heic", ".heif", ".hif"):
+        try:
+            from pillow_heif import register_heif_opener  # type: ignore[import-not-found, unused-ignore]
+        except ImportError:
+            raise InputError(
+                f"{quoted(path)} is HEIC, which needs pillow-heif: run 'pip install pillow-heif'."
+            ) from None
+        register_heif_opener()
+    Image.init()
+    with _without_pillow_limit():
+        return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def _check_image(image: Image.Image, path: Path) -> None:
+    name = quoted(path)
+    width, height = image.size
+    if min(width, height) < 1:
+        raise InputError(f"{name} has no pixels ({width}x{height}): give an image of at least 1x1.")
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name} has {width}x{height} pixels, over the limit of {MAX_PIXELS // 10**6} megapixels: "
+            "make it smaller."
+        )
+    try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            frames = tiff.count_pages(image)
+        else:
+            frames = getattr(image, "n_frames", 1)
+    except Exception as error:
+        raise InputError(f"{name} is truncated or damaged ({_short(error)}): give an intact file.") from None
+    if frames > 1 and image.format not in _MANY_FRAMES_ONE_PHOTO:
+        what = "pages" if image.format == "TIFF" else "frames and is animated"
+        raise InputError(f"{name} has {frames} {what}: give a still image, such as one frame saved as PNG.")
+
+
+def _read(image: Image.Image, path: Path) -> Photo:
+    """Read the opened image, whose header has been checked."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        photo, stored = _read_tiff(image, path)
+    elif image.format == "PNG":
+        photo, stored = _read_png(image, path)
+    else:
+        photo, stored = _read_other(image, path)
+    metadata = photo.metadata
+    if stored >= 5 and metadata.dpi:
+        metadata = replace(metadata, dpi=metadata.dpi[::-1])
+    return replace(photo, metadata=metadata)
+
+
+def _read_tiff(image: TiffImagePlugin.TiffImageFile, path: Path) -> tuple[Photo, int]:
+    try:
+        deep_mode, bits, settings = tiff.layout_of(image)
+    except ValueError as error:
+        raise InputError(f"{quoted(path)}: {error}; save it with 8 or 16 bits per channel.") from None
+    orientation = int(image.tag_v2.get(ORIENTATION, 1))
+    # Pillow turns a TIFF without an orientation tag by its XMP, which no viewer does.
+    xmp = image.info.pop("xmp", None)
+    exif = tiff.descriptive_exif(image)
+    if deep_mode is None:
+        image.load()  # and turns it upright
+        photo = _native(image, bits, [], path)
+    else:
+        samples = turn_upright(tiff.decode_deep(path, deep_mode, settings), orientation)
+        premultiplied = deep_mode in ALPHA_MODES and settings.extra_sample == 1
+        photo = Photo(samples, deep_mode, bits, premultiplied=premultiplied)
+    if xmp:
+        image.info["xmp"] = xmp
+    metadata = replace(_common(image, exif), tiff=settings)
+    return replace(photo, format="TIFF", metadata=metadata), orientation
+
+
+def _read_png(image: Image.Image, path: Path) -> tuple[Photo, int]:
+    with path.open("rb") as file:
+        chunks = list(png.iter_chunks(file))
+    bits, color_type = chunks[0][1][8:10]
+    deep_mode = {2: "RGB", 4: "LA", 6: "RGBA"}.get(color_type) if bits == 16 else None
+    if deep_mode is None:
+        image.load()
+        photo = _native(image, bits, chunks, path)
+    else:
+        samples = png.decode_deep(path.read_bytes(), deep_mode)
+        photo = Photo(samples, deep_mode, 16, color_key=_color_key(chunks) if deep_mode == "RGB" else None)
+    exif = _exif_of(image)
+    orientation = orientation_of(exif)
+    metadata = _common(image, exif)
+    carried = png.carried_chunks(chunks, metadata.exif, turned=orientation >= 5)
+    samples = turn_upright(photo.samples, orientation)
+    return replace(photo, samples=samples, metadata=replace(metadata, png_chunks=carried)), orientation
+
+
+def _read_other(image: Image.Image, path: Path) -> tuple[Photo, int]:
+    file_format = {"MPO": "JPEG"}.get(str(image.format), str(image.format))
+    settings = jpeg.settings_of(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
+    if file_format == "PPM" and image.mode == "RGB" and _is_deep_ppm(path):
+        photo = Photo(_deep_ppm(path), "RGB", 16)
+    else:
+        image.load()
+        bits = bmp.palette_bits(path) if file_format == "BMP" and image.mode == "P" else 8
+        photo = _native(image, bits, [], path)
+    exif = _exif_of(image)
+    orientation = orientation_of(exif)
+    metadata = replace(_common(image, exif), jpeg=settings)
+    samples = turn_upright(photo.samples, orientation)
+    return replace(photo, samples=samples, format=file_format, metadata=metadata), orientation
+
+
+def _exif_of(image: Image.Image) -> bytes | None:
+    raw = image.info.get("exif")
+    if raw is None and "Raw profile type exif" in image.info:
+        raw = image.getexif().tobytes()
+    return raw.removeprefix(b"Exif\x00\x00") or None if isinstance(raw, bytes) else None
+
+
+def _common(image: Image.Image, exif: bytes | None) -> Metadata:
+    """What every format may hold, upright but for the order of the two resolutions."""
+    info = image.info
+    xmp = info.get("xmp")
+    if not isinstance(xmp, bytes):
+        xmp = str(info.get("XML:com.adobe.xmp", "")).encode()
+    dpi = info.get("dpi")
+    if dpi is not None:
+        dpi = (float(dpi[0]), float(dpi[1]))
+        dpi = dpi if all(np.isfinite(value) and value > 0 for value in dpi) else None
+    comment = info.get("comment")
+    return Metadata(
+        icc=info.get("icc_profile") or None,
+        exif=upright_exif(exif) if exif else None,
+        xmp=upright_xmp(xmp) or None,
+        dpi=dpi,
+        comment=comment if isinstance(comment, bytes) else None,
+    )
+
+
+def _native(image: Image.Image, bits: int, chunks: list[png.Chunk], path: Path) -> Photo:
+    """The samples of an image that Pillow reads exactly."""
+    mode = image.mode
+    if mode in ("RGBa", "RGBX", "La", "YCbCr", "PA", "HSV"):
+        mode = {"La": "LA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}.get(mode, "RGBA")
+        image = image.convert(mode)
+    if mode == "1":
+        return Photo(np.asarray(image).astype(np.uint8), "1", 1, color_key=_color_key(chunks))
+    if mode.startswith("I"):
+        deep = np.asarray(image)
+        if mode == "I" and (deep.min() < 0 or deep.max() > 65535):
+            raise InputError(f"{quoted(path)} has 32-bit samples: save it with 8 or 16 bits per channel.")
+        return Photo(deep.astype(np.uint16), "L", 16, color_key=_color_key(chunks))
+    if mode == "P":
+        return _palette_photo(image, bits, chunks)
+    if mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        raise InputError(f"{quoted(path)} is in colour mode {mode}: convert it to RGB, then try again.")
+    samples = np.asarray(image)
+    if mode == "L" and bits < 8:
+        # Pillow stretches 2- and 4-bit gray over the 8-bit range.
+        samples = samples // np.uint8(255 // (2**bits - 1))
+        if bits == 1:
+            return Photo(samples, "1", 1, color_key=_color_key(chunks))
+    return Photo(samples, mode, bits, color_key=_color_key(chunks) if mode in ("L", "RGB") else None)
+
+
+def _color_key(chunks: list[png.Chunk]) -> tuple[int, ...] | None:
+    data = dict(chunks).get(b"tRNS")
+    return struct.unpack(f">{len(data) // 2}H", data) if data else None
+
+
+def _palette_photo(image: Image.Image, bits: int, chunks: list[png.Chunk]) -> Photo:
+    samples = np.asarray(image)
+    entries = np.array(image.getpalette("RGB") or [0, 0, 0], dtype=np.uint8).reshape(-1, 3)[: 2**bits]
+    # Files exist whose indices point past the palette; readers show such pixels black.
+    palette = np.zeros((max(len(entries), int(samples.max()) + 1), 4), dtype=np.uint8)
+    palette[: len(entries), :3] = entries
+    palette[:, 3] = 255
+    transparency = dict(chunks).get(b"tRNS", image.info.get("transparency"))
+    if isinstance(transparency, bytes):
+        opacity = np.frombuffer(transparency, dtype=np.uint8)[: len(palette)]
+        palette[: len(opacity), 3] = opacity
+    elif isinstance(transparency, int) and transparency < len(palette):
+        palette[transparency, 3] = 0
+    return Photo(samples, "P", bits, palette=palette)
+
+
+def _is_deep_ppm(path: Path) -> bool:
+    """Whether a PPM holds 16 bits per sample, which Pillow would squeeze to 8."""
+    with path.open("rb") as file:
+        head = re.sub(rb"#[^\n]*", b"", file.read(4096)).split(maxsplit=4)
+    return len(head) > 3 and head[3] == b"65535"
+
+
+def _deep_ppm(path: Path) -> npt.NDArray[Any]:
+    import cv2
+
+    bgr = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if bgr is None or bgr.dtype != np.uint16:
+        raise ValueError("the image data cannot be decoded")
+    return np.ascontiguousarray(bgr[..., ::-1])

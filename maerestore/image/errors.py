@@ -1,0 +1,20 @@
+"""The one exception that bad input raises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["InputError", "quoted"]
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one line: what is wrong with which file, and what to do about it. A command line
+    prints it as it is, without a traceback.
+    """
+
+
+def quoted(path: str | Path) -> str:
+    """Return `path` as it appears in messages: in single quotes, and always on one line."""
+    return "'" + str(path).replace("\n", "\\n").replace("\r", "\\r") + "'"

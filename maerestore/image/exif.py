@@ -1,0 +1,164 @@
+"""EXIF orientation: reading it, turning arrays upright, and resetting the tag in place.
+
+EXIF blocks are patched byte for byte rather than parsed and written anew: maker notes hold absolute
+offsets, which a rewritten block would break.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["orientation_of", "turn_upright", "upright_exif", "upright_xmp", "without_thumbnail"]
+
+ORIENTATION = 0x0112
+_EXIF_IFD = 0x8769
+_PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
+_THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+_SHORT, _LONG = 3, 4
+_PREFIX = b"Exif\x00\x00"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    tag: int
+    type: int
+    count: int
+    value_at: int  # offset of the four value bytes in the block
+
+
+class _Block:
+    """A mutable EXIF block: a TIFF header and its directories."""
+
+    def __init__(self, exif: bytes) -> None:
+        self.data = bytearray(exif)
+        self.base = len(_PREFIX) if exif.startswith(_PREFIX) else 0
+        self.order = {b"II": "<", b"MM": ">"}.get(bytes(self.data[self.base : self.base + 2]), "")
+        if not self.order:
+            raise ValueError("not an EXIF block")
+
+    def unpack(self, code: str, at: int) -> int:
+        return int(struct.unpack_from(self.order + code, self.data, at)[0])
+
+    def pack(self, code: str, at: int, value: int) -> None:
+        struct.pack_into(self.order + code, self.data, at, value)
+
+    def first_directory(self) -> int:
+        return self.base + self.unpack("L", self.base + 4)
+
+    def next_link(self, directory: int) -> int:
+        """Offset of the link to the next directory."""
+        return directory + 2 + 12 * self.unpack("H", directory)
+
+    def entries(self, directory: int) -> Iterator[_Entry]:
+        for index in range(self.unpack("H", directory)):
+            at = directory + 2 + 12 * index
+            yield _Entry(self.unpack("H", at), self.unpack("H", at + 2), self.unpack("L", at + 4), at + 8)
+
+    def read(self, entry: _Entry) -> int:
+        return self.unpack("H" if entry.type == _SHORT else "L", entry.value_at)
+
+    def write(self, entry: _Entry, value: int) -> None:
+        self.pack("H" if entry.type == _SHORT else "L", entry.value_at, value)
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """Return the orientation (1 to 8) an EXIF block states; 1 where it states none or is damaged.
+
+    Args:
+        exif: an EXIF block with or without its `Exif\\0\\0` prefix, or None.
+    """
+    try:
+        block = _Block(exif or b"")
+        for entry in block.entries(block.first_directory()):
+            if entry.tag == ORIENTATION and entry.type in (_SHORT, _LONG):
+                value = block.read(entry)
+                return value if 1 <= value <= 8 else 1
+    except (ValueError, struct.error):
+        pass
+    return 1
+
+
+def turn_upright(samples: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Return `samples` (H, W) or (H, W, C) as they should be looked at.
+
+    Args:
+        samples: rows and columns as stored.
+        orientation: the EXIF orientation, 1 to 8; 5 to 8 swap height and width.
+
+    Example:
+        >>> turn_upright(np.array([[1, 2]]), 6).tolist()
+        [[1], [2]]
+    """
+    if orientation == 1:
+        return samples
+    if orientation in (5, 6, 7, 8):
+        samples = samples.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    return np.ascontiguousarray(samples)
+
+
+def upright_exif(exif: bytes) -> bytes:
+    """Return the block with its orientation set to 1 and, where it was turned, pixel dimensions swapped.
+
+    A damaged block comes back as it is.
+    """
+    turned = orientation_of(exif) >= 5
+    try:
+        block = _Block(exif)
+        pending = [block.first_directory()]
+        dimensions: dict[int, _Entry] = {}
+        while pending:
+            for entry in block.entries(pending.pop()):
+                if entry.tag == ORIENTATION and entry.type in (_SHORT, _LONG):
+                    block.write(entry, 1)
+                elif entry.tag == _EXIF_IFD:
+                    pending = [block.base + block.read(entry)]
+                elif entry.tag in (_PIXEL_X, _PIXEL_Y) and entry.type in (_SHORT, _LONG):
+                    dimensions[entry.tag] = entry
+        if turned and len(dimensions) == 2:
+            x, y = dimensions[_PIXEL_X], dimensions[_PIXEL_Y]
+            width, height = block.read(x), block.read(y)
+            if x.type == y.type or max(width, height) < 1 << 16:
+                block.write(x, height)
+                block.write(y, width)
+    except (ValueError, struct.error):
+        return exif
+    return bytes(block.data)
+
+
+def without_thumbnail(exif: bytes) -> bytes:
+    """Return the block without its thumbnail: blanked, and its directory unlinked.
+
+    A camera's thumbnail shows the photo before the fill; left in place, a file browser would go on
+    showing what the user removed.
+    """
+    try:
+        block = _Block(exif)
+        link = block.next_link(block.first_directory())
+        second = block.unpack("L", link)
+        if second:
+            found = {entry.tag: block.read(entry) for entry in block.entries(block.base + second)}
+            start = block.base + found.get(_THUMBNAIL_OFFSET, 0)
+            length = found.get(_THUMBNAIL_LENGTH, 0)
+            if _THUMBNAIL_OFFSET in found and start + length <= len(block.data):
+                block.data[start : start + length] = bytes(length)
+            block.pack("L", link, 0)
+    except (ValueError, struct.error):
+        return exif
+    return bytes(block.data)
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """Return the XMP packet with its `tiff:Orientation`, which repeats the EXIF tag, set to 1."""
+    xmp = re.sub(rb"""(tiff:Orientation=["'])[0-9](["'])""", rb"\g<1>1\g<2>", xmp)
+    return re.sub(rb"(<tiff:Orientation>)[0-9](</tiff:Orientation>)", rb"\g<1>1\g<2>", xmp)

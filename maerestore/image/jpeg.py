@@ -1,0 +1,74 @@
+"""JPEG: compress the photo as its source was compressed."""
+
+from __future__ import annotations
+
+import struct
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, JpegImagePlugin
+
+from .metadata import JpegSettings
+from .photo import Photo
+
+__all__ = ["settings_of", "write_jpeg"]
+
+_RGB_COMPONENTS = (82, 71, 66)  # the letters R, G, B as component numbers
+_LONGEST_SEGMENT = 65533
+_EXIF_PREFIX = b"Exif\x00\x00"
+DEFAULT_QUALITY = 95
+
+
+def settings_of(image: JpegImagePlugin.JpegImageFile) -> JpegSettings:
+    """Return how an opened JPEG was compressed."""
+    sampling = JpegImagePlugin.get_sampling(image)
+    if sampling < 0 and image.layers == 3:
+        sampling = 0  # a layout Pillow cannot write, such as 4:4:0 or 4:1:1: lose nothing instead
+    components = tuple(layer[0] for layer in image.layer)
+    segments = b"".join(
+        b"\xff\xed" + struct.pack(">H", len(data) + 2) + data
+        for name, data in image.applist
+        if name == "APP13"
+    )
+    return JpegSettings(
+        qtables=tuple(tuple(image.quantization[key]) for key in sorted(image.quantization)),
+        subsampling=sampling,
+        progressive=bool(image.info.get("progressive")),
+        keep_rgb=image.layers == 3
+        and (components == _RGB_COMPONENTS or image.info.get("adobe_transform") == 0),
+        segments=segments,
+    )
+
+
+def write_jpeg(photo: Photo, file: IO[bytes], quality: int | None = None) -> None:
+    """Write an 8-bit photo in mode "L", "RGB" or "CMYK", with its metadata, to an open file.
+
+    A photo that came from a JPEG keeps that file's quantisation tables, chroma subsampling and scan order;
+    any other is written at quality 95 with 4:4:4 chroma. `quality` overrides the first and keeps the rest.
+    """
+    metadata = photo.metadata
+    options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "subsampling": 0}
+    settings = metadata.jpeg
+    if settings is not None:
+        options.update(
+            subsampling=settings.subsampling,
+            progressive=settings.progressive,
+            keep_rgb=settings.keep_rgb,
+            extra=settings.segments,
+        )
+        if quality is None and settings.qtables:
+            del options["quality"]
+            options["qtables"] = [list(table) for table in settings.qtables]
+    if metadata.icc:
+        options["icc_profile"] = metadata.icc
+    # Longer blocks, which only other formats hold, do not fit into a segment.
+    if metadata.exif and len(metadata.exif) + len(_EXIF_PREFIX) <= _LONGEST_SEGMENT:
+        options["exif"] = _EXIF_PREFIX + metadata.exif
+    if metadata.xmp and len(metadata.xmp) <= _LONGEST_SEGMENT - 29:
+        options["xmp"] = metadata.xmp
+    if metadata.dpi:
+        options["dpi"] = tuple(round(value) for value in metadata.dpi)
+    if metadata.comment:
+        options["comment"] = metadata.comment[:_LONGEST_SEGMENT]
+    pixels = np.ascontiguousarray(photo.samples)
+    Image.frombuffer(photo.mode, photo.size, pixels, "raw", photo.mode, 0, 1).save(file, "JPEG", **options)

@@ -1,0 +1,161 @@
+"""Masks as people draw them, read as boolean arrays."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .color import luma
+from .decode import read_photo
+from .errors import InputError, quoted
+from .photo import Photo
+
+__all__ = ["mask_is_empty", "mask_is_full", "mask_of", "read_mask"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+_BAND = 1 << 22  # pixels converted at a time
+_OPAQUE = np.float32(127.5 / 255)
+_FEW_COLORS = 8
+_MOSTLY = 0.95
+
+
+def read_mask(
+    path: str | os.PathLike[str],
+    photo_size: tuple[int, int] | None,
+    white: Literal["hole", "keep"] = "hole",
+    resize: bool = False,
+) -> BoolArray:
+    """Read a mask from any image file, turned upright by its own EXIF orientation.
+
+    An opaque mask is read by its Rec. 601 luma: 128 and more of 255 (half the range and more at any other
+    depth) is white, and white is the hole. That holds for 1-bit, gray, RGB, CMYK and palette files, for JPEG
+    with its ringing around edges, and for files whose alpha channel is opaque everywhere.
+
+    A mask with transparent pixels (alpha under 128) says by its opaque pixels what it is:
+
+    * No opaque pixel: nothing was painted, and the mask is empty.
+    * A drawing, when at most 8 colours (of 32 levels a channel) make up 95 % of the opaque pixels:
+      strokes on a transparent layer. If it is gray and has both light and dark strokes, the light ones are
+      the hole, as in an opaque mask. Otherwise everything painted is the hole, in whatever colour.
+    * A photo, when there are more colours: a region of it was erased, and the transparent pixels are the
+      hole.
+
+    Args:
+        path: the mask file.
+        photo_size: (width, height) that the mask must have, upright; None to take any.
+        white: "keep" inverts the result: white, painted or erased pixels stay and the others are filled.
+        resize: bring a mask of another size to `photo_size` by nearest neighbour.
+
+    Returns:
+        (H, W) bool, True where the photo is to be filled.
+
+    Raises:
+        InputError: the file cannot be read as a still image, or has another size and `resize` is not set.
+        ValueError: `white` is neither of its two values.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> file = tempfile.mkdtemp() + "/mask.png"
+        >>> Image.fromarray(np.array([[0, 127, 128, 255]], dtype=np.uint8)).save(file)
+        >>> read_mask(file, (4, 1)).tolist()
+        [[False, False, True, True]]
+    """
+    if white not in ("hole", "keep"):
+        raise ValueError(f"white must be 'hole' or 'keep', not {white!r}")
+    mask = mask_of(read_photo(path))
+    if white == "keep":
+        mask = ~mask
+    height, width = mask.shape
+    if photo_size is None or photo_size == (width, height):
+        return mask
+    if not resize:
+        raise InputError(
+            f"mask {quoted(os.fspath(path))} is {width}x{height} but the photo is "
+            f"{photo_size[0]}x{photo_size[1]}: give a mask of the photo's size, or add --resize-mask."
+        )
+    rows = _nearest(photo_size[1], height)
+    columns = _nearest(photo_size[0], width)
+    return mask[rows[:, None], columns[None, :]]
+
+
+def mask_of(image: Photo) -> BoolArray:
+    """Read an image that is already loaded as a mask, by the rule of `read_mask`; True is the hole."""
+    width, height = image.size
+    bright = np.empty((height, width), dtype=bool)
+    opaque = np.ones((height, width), dtype=bool)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        window = (top, 0, min(top + rows, height), width)
+        bright[top : top + rows] = _is_bright(image, window)
+        alpha = image.alpha(window)
+        if alpha is not None:
+            opaque[top : top + rows] = alpha >= _OPAQUE
+    if opaque.all():
+        return bright
+    if not opaque.any():
+        return np.zeros_like(opaque)
+    drawn, gray = _is_drawing(image, opaque)
+    if not drawn:
+        return ~opaque
+    light = bright & opaque
+    return light if gray and light.any() and (opaque & ~bright).any() else opaque
+
+
+def mask_is_empty(mask: BoolArray) -> bool:
+    """Return whether the mask leaves nothing to fill (all black).
+
+    Example:
+        >>> mask_is_empty(np.zeros((2, 2), dtype=bool))
+        True
+    """
+    return not mask.any()
+
+
+def mask_is_full(mask: BoolArray) -> bool:
+    """Return whether the mask leaves no known pixel (all white).
+
+    Example:
+        >>> mask_is_full(np.ones((2, 2), dtype=bool))
+        True
+    """
+    return bool(mask.all())
+
+
+def _is_bright(image: Photo, window: tuple[int, int, int, int]) -> BoolArray:
+    top, left, bottom, right = window
+    half = 2 ** (image.bits - 1)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.samples[top:bottom, left:right] >= half)
+    if image.mode == "LA" and not image.premultiplied:
+        return np.asarray(image.samples[top:bottom, left:right, 0] >= half)
+    depth = 8 if image.mode == "P" else image.bits
+    levels = np.rint(luma(image.rgb(window)) * np.float32(2**depth - 1))
+    return np.asarray(levels >= 2 ** (depth - 1))
+
+
+def _is_drawing(image: Photo, opaque: BoolArray) -> tuple[bool, bool]:
+    """Say whether few colours make up the opaque pixels, and whether those are all gray."""
+    width, height = image.size
+    counts = np.zeros(1 << 15, dtype=np.int64)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        chosen = opaque[top : top + rows]
+        color = image.rgb((top, 0, min(top + rows, height), width))[chosen]
+        levels = np.minimum(color * 32, 31).astype(np.int32)
+        counts += np.bincount(levels @ np.array([1 << 10, 1 << 5, 1]), minlength=1 << 15)
+    commonest = np.argsort(counts)[: -_FEW_COLORS - 1 : -1]
+    drawn = counts[commonest].sum() >= _MOSTLY * counts.sum()
+    commonest = commonest[counts[commonest] > 0]
+    channels = np.stack([commonest >> 10, (commonest >> 5) & 31, commonest & 31])
+    gray = (channels.max(axis=0) - channels.min(axis=0) <= 2).all()
+    return bool(drawn), bool(gray)
+
+
+def _nearest(new: int, old: int) -> npt.NDArray[np.intp]:
+    """Indices of the old pixels whose centres are nearest to those of the new ones."""
+    return np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)

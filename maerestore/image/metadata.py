@@ -1,0 +1,79 @@
+"""What travels with the samples of a photo: profile, EXIF, resolution and how its file was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .exif import without_thumbnail
+
+__all__ = ["JpegSettings", "Metadata", "TiffSettings"]
+
+
+@dataclass(frozen=True)
+class JpegSettings:
+    """How a JPEG was compressed, so that its successor can be compressed the same way.
+
+    Attributes:
+        qtables: quantisation tables of 64 values each, in table order.
+        subsampling: Pillow's number, 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0, -1 for one or four channels.
+        progressive: whether the scans were progressive.
+        keep_rgb: whether the channels were stored as RGB rather than YCbCr.
+        segments: application segments (such as Photoshop's, with IPTC) to carry over, markers included.
+    """
+
+    qtables: tuple[tuple[int, ...], ...]
+    subsampling: int
+    progressive: bool
+    keep_rgb: bool = False
+    segments: bytes = b""
+
+
+@dataclass(frozen=True)
+class TiffSettings:
+    """How a TIFF was laid out.
+
+    Attributes:
+        compressed: whether the strips were compressed, by any method.
+        extra_sample: the ExtraSamples code of the alpha channel (0 unspecified, 1 premultiplied, 2 straight).
+        min_is_white: whether 0 means white in a one-channel image.
+        tags: tag -> (type, value) of descriptive tags that no other field of `Metadata` holds.
+    """
+
+    compressed: bool = True
+    extra_sample: int = 2
+    min_is_white: bool = False
+    tags: dict[int, tuple[int, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything a file holds beside its samples, already upright (orientation 1).
+
+    Attributes:
+        icc: ICC colour profile.
+        exif: EXIF block, beginning with its TIFF header.
+        xmp: XMP packet.
+        dpi: horizontal and vertical resolution in dots per inch.
+        comment: JPEG or GIF comment.
+        png_chunks: ancillary chunks of a PNG as (type, data), for the next PNG.
+        jpeg: compression settings of a JPEG, for the next JPEG.
+        tiff: layout of a TIFF, for the next TIFF.
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    comment: bytes | None = None
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    jpeg: JpegSettings | None = None
+    tiff: TiffSettings | None = None
+
+    def without_thumbnail(self) -> Metadata:
+        """Return the same without the EXIF thumbnail, which shows the photo before a fill."""
+        if self.exif is None:
+            return self
+        exif = without_thumbnail(self.exif)
+        chunks = tuple((kind, exif if kind == b"eXIf" else data) for kind, data in self.png_chunks)
+        return replace(self, exif=exif, png_chunks=chunks)

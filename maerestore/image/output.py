@@ -1,0 +1,187 @@
+"""Where output goes: chosen and checked before the work starts, written all or nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from .errors import InputError, quoted
+
+__all__ = ["SUFFIXES", "atomic_file", "check_target", "format_of", "resolve_output"]
+
+PathLike = str | os.PathLike[str]
+
+SUFFIXES = {
+    ".png": "PNG",
+    ".apng": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".dib": "BMP",
+    ".gif": "GIF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".pbm": "PPM",
+    ".pnm": "PPM",
+}
+"""File suffix -> format, for every format that can be written."""
+
+
+def format_of(path: PathLike) -> str:
+    """Return the format that the suffix of `path` names.
+
+    Raises:
+        InputError: the suffix is missing or names no format that can be written.
+
+    Example:
+        >>> format_of("holiday.JPG")
+        'JPEG'
+    """
+    suffix = Path(path).suffix
+    try:
+        return SUFFIXES[suffix.lower()]
+    except KeyError:
+        problem = f"has the suffix '{suffix}', which cannot be written" if suffix else "has no suffix"
+        raise InputError(
+            f"output {quoted(Path(path))} {problem}: use .png, .jpg, .tif, .webp, .bmp, .gif or .ppm."
+        ) from None
+
+
+def resolve_output(
+    photo_path: PathLike,
+    out: PathLike | None = None,
+    overwrite: bool = False,
+    inputs: Sequence[PathLike] = (),
+) -> Path:
+    """Decide where the output goes, and check whatever can be checked before the work starts.
+
+    Args:
+        photo_path: the photo; it counts as an input.
+        out: a file; a folder, which gets the photo's own name; or None for `<stem>_filled<suffix>` beside the
+            photo. A suffix that cannot be written, such as .heic, becomes .png where the name is not given.
+        overwrite: allow replacing an existing file, an input included.
+        inputs: further files, such as the mask, that must not be overwritten by accident.
+
+    Returns:
+        The path to write to.
+
+    Raises:
+        InputError: the suffix names no format that can be written, the folder does not exist or cannot be
+            written to, or the file exists or is one of the inputs and `overwrite` is not set.
+
+    Example:
+        >>> resolve_output("holiday.jpg").name
+        'holiday_filled.jpg'
+    """
+    photo_path = Path(photo_path)
+    suffix = photo_path.suffix if photo_path.suffix.lower() in SUFFIXES else ".png"
+    if out is None:
+        path = photo_path.with_name(f"{photo_path.stem}_filled{suffix}")
+    elif os.fspath(out).endswith(("/", os.sep)) or Path(out).is_dir():
+        if not Path(out).is_dir():
+            raise InputError(f"output folder {quoted(os.fspath(out))} does not exist: create it first.")
+        path = Path(out) / f"{photo_path.stem}{suffix}"
+    else:
+        path = Path(out)
+    format_of(path)
+    if not overwrite:
+        for source in (photo_path, *inputs):
+            if _same_file(path, Path(source)):
+                raise InputError(
+                    f"output {quoted(path)} would replace the input {quoted(Path(source))}: "
+                    "choose another output, or add --overwrite."
+                )
+    check_target(path, overwrite)
+    return path
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):
+        return os.path.realpath(first) == os.path.realpath(second)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise InputError unless a file can be written to `path`."""
+    name = quoted(path)
+    target = Path(os.path.realpath(path))
+    parent = target.parent
+    try:
+        if target.is_dir():
+            raise InputError(f"output {name} is a folder: give a file name in it.")
+        if not parent.is_dir():
+            what = "is not a folder" if parent.exists() else "does not exist: create it first"
+            raise InputError(f"output {name} cannot be written: the folder {quoted(parent)} {what}.")
+        if target.exists():
+            if not target.is_file():
+                raise InputError(f"output {name} is not a regular file: choose another output.")
+            if not overwrite:
+                raise InputError(f"output {name} exists: choose another output, or add --overwrite.")
+            if not os.access(target, os.W_OK):
+                raise InputError(f"output {name} is write-protected: choose another output.")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise InputError(
+                f"output {name} cannot be written: no permission for the folder {quoted(parent)}; "
+                "choose another output."
+            )
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _cannot_write(name, error) from None
+
+
+def _cannot_write(name: str, error: Exception) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    reason = (reason or type(error).__name__).splitlines()[0].rstrip(".")
+    return InputError(f"output {name} cannot be written ({reason}): free space or choose another output.")
+
+
+@contextmanager
+def atomic_file(path: PathLike, overwrite: bool = False) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that takes its place when the block ends without an error.
+
+    A link is followed, so the file it names is replaced and not the link. A file that is replaced keeps its
+    permissions; a new one gets those the process's umask leaves. Whatever ends the block early - an error of
+    the encoder, a full disk, an interrupt from the keyboard - removes the temporary file and leaves `path` as
+    it was.
+
+    Raises:
+        InputError: the file cannot be written, or appeared in the meantime without `overwrite`.
+    """
+    name = quoted(Path(path))
+    target = Path(os.path.realpath(path))
+    # A long name plus a random part could pass the longest name the file system takes.
+    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.tmp")
+    try:
+        # Not tempfile: its files are private, and the umask cannot be asked for without setting it.
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+        )
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+            if target.exists():
+                if not overwrite:
+                    raise InputError(f"output {name} exists: choose another output, or add --overwrite.")
+                with suppress(OSError):
+                    os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except InputError:
+        raise
+    except (OSError, ValueError, OverflowError) as error:
+        raise _cannot_write(name, error) from None

@@ -1,0 +1,158 @@
+"""PIL images, NumPy arrays and tensors in, the same kind out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maerestore.image import InputError, Photo, mask_of
+from maerestore.image.color import luma
+
+Box = tuple[int, int, int, int]
+
+_ARRAY_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_PIL_MODES = {"1": 1, "L": 8, "LA": 8, "P": 8, "RGB": 8, "RGBA": 8, "CMYK": 8, "I;16": 16}  # bits a sample
+
+
+@dataclass(frozen=True, eq=False)
+class FloatImage:
+    """An image in floating point, with the part of `Photo` that the pipeline uses.
+
+    Attributes:
+        samples: (H, W, C) float, colours in [0, 1]; C is 1 or 3, or 2 or 4 with alpha last.
+    """
+
+    samples: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.samples.shape[1], self.samples.shape[0]
+
+    def rgb(self, window: Box | None = None) -> np.ndarray:
+        """(h, w, 3) float32 in [0, 1], as `Photo.rgb`."""
+        top, left, bottom, right = window or (0, 0, self.size[1], self.size[0])
+        color = self.samples[top:bottom, left:right, : 3 if self.samples.shape[2] >= 3 else 1]
+        return np.repeat(color, 4 - color.shape[2], axis=2).astype(np.float32) if color.shape[2] == 1 else (
+            color.astype(np.float32))  # fmt: skip
+
+    def with_fills(self, pieces: list[tuple[np.ndarray, np.ndarray, Box]]) -> FloatImage:
+        """A new image in which only the pixels under the pieces' masks are other; alpha stays."""
+        samples = self.samples.copy()
+        for fill, mask, (top, left, bottom, right) in pieces:
+            color = fill[mask].clip(0, 1)
+            target = samples[top:bottom, left:right]
+            if samples.shape[2] >= 3:
+                target[..., :3][mask] = color
+            else:
+                target[..., 0][mask] = luma(color)
+        return FloatImage(samples)
+
+
+def as_canvas(image: Any) -> Photo | FloatImage:
+    """Wrap any supported image (see `Inpainter.inpaint`).
+
+    Raises:
+        InputError: a type, shape or dtype that is no image, or values that are not finite.
+    """
+    if isinstance(image, Image.Image):
+        return _from_pil(image)
+    if isinstance(image, torch.Tensor):
+        if image.ndim != 3:
+            raise InputError(f"a tensor image is (C, H, W) or (B, C, H, W), got {tuple(image.shape)}")
+        array = image.detach().cpu().float() if image.dtype == torch.bfloat16 else image.detach().cpu()
+        return as_canvas(array.permute(1, 2, 0).numpy())
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"an image is a PIL image, a NumPy array or a tensor, got {type(image).__name__}")
+    array = image[..., None] if image.ndim == 2 else image
+    if array.ndim != 3 or array.shape[2] not in _ARRAY_MODES or 0 in array.shape:
+        raise InputError(f"an array image is (H, W) or (H, W, 1 to 4) with some pixels, got {image.shape}")
+    if array.dtype in (np.uint8, np.uint16):
+        samples = array[..., 0] if array.shape[2] == 1 else array
+        return Photo(samples.copy(), mode=_ARRAY_MODES[array.shape[2]], bits=8 * array.dtype.itemsize)
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all():
+            raise InputError("the image holds values that are not finite")
+        low, high = float(array.min()), float(array.max())
+        if low < -0.01 or high > 1.01:
+            raise InputError(f"a float image lies in [0, 1], got values from {low:g} to {high:g}: divide by its range")
+        return FloatImage(array)
+    raise InputError(f"an image is uint8, uint16 or float, got {array.dtype}")
+
+
+def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool, True = fill, from any supported mask.
+
+    Numbers count from half of their range: 128 for integers (32768 for uint16; any but 0 where the largest value is
+    1), 0.5 for floats.
+
+    Raises:
+        InputError: no mask, or another size than (width, height) `size`.
+    """
+    if isinstance(mask, Image.Image):
+        array = mask_of(_from_pil(mask))
+    else:
+        array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+        while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
+            array = array[0] if array.shape[0] == 1 else array[..., 0]
+        if array.ndim != 2:
+            raise InputError(f"a mask is (H, W), got {array.shape}")
+        if np.issubdtype(array.dtype, np.floating):
+            array = array >= 0.5
+        elif array.dtype != np.bool_:
+            top = 65535 if array.dtype == np.uint16 else 255
+            array = array > 0 if array.size and array.max() <= 1 else array >= (top + 1) // 2
+    if array.shape != (size[1], size[0]):
+        raise InputError(f"the mask is {array.shape[1]}x{array.shape[0]}, the image {size[0]}x{size[1]}: they must agree")
+    return np.ascontiguousarray(array)
+
+
+def in_kind_of(canvas: Photo | FloatImage, image: Any) -> Any:
+    """Give a filled canvas the type, shape, dtype and device of the image it came from."""
+    if isinstance(image, Image.Image):
+        assert isinstance(canvas, Photo)
+        return _to_pil(canvas, image)
+    samples = canvas.samples
+    if isinstance(image, torch.Tensor):
+        array = samples[..., None] if samples.ndim == 2 else samples
+        return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).to(image.device, image.dtype)
+    return samples.reshape(image.shape).astype(image.dtype, copy=True)
+
+
+def _from_pil(image: Image.Image) -> Photo:
+    if image.mode not in _PIL_MODES:
+        raise InputError(f"images of mode {image.mode} cannot be filled: convert to one of {', '.join(_PIL_MODES)}")
+    samples = np.array(image)
+    if image.mode == "1":
+        samples = samples.astype(np.uint8)
+    palette = None
+    if image.mode == "P":
+        palette = np.array(image.getpalette("RGBA"), np.uint8).reshape(-1, 4)
+        transparency = image.info.get("transparency")
+        if isinstance(transparency, int) and transparency < len(palette):
+            palette[transparency, 3] = 0
+        elif isinstance(transparency, bytes):
+            palette[: len(transparency), 3] = np.frombuffer(transparency, np.uint8)[: len(palette)]
+        missing = int(samples.max(initial=0)) + 1 - len(palette)
+        if missing > 0:
+            palette = np.concatenate([palette, np.tile(np.array([[0, 0, 0, 255]], np.uint8), (missing, 1))])
+    mode = "L" if image.mode == "I;16" else image.mode
+    return Photo(samples, mode=mode, bits=_PIL_MODES[image.mode], palette=palette)
+
+
+def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
+    samples = np.array(photo.samples)
+    if photo.mode == "1":
+        out = Image.fromarray(samples * np.uint8(255)).convert("1", dither=Image.Dither.NONE)
+    elif photo.mode == "P":
+        assert photo.palette is not None
+        out = Image.fromarray(samples)
+        out.putpalette(photo.palette[:, :3].tobytes(), "RGB")
+    else:
+        out = Image.frombytes(like.mode, like.size, samples.tobytes())
+    out.info = dict(like.info)
+    return out

@@ -1,0 +1,128 @@
+"""Join the smooth continuation of the rim and the autoencoder's fill, by distance from what is known.
+
+At the rim the harmonic fill is exact and has no seam; deep inside a hole it knows nothing. How far to trust which is
+measured, not guessed: `BlendCurve` holds, for each distance, the share of the autoencoder's fill that left the smallest
+error on photographs kept aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maerestore.inpaint.windows import Box, Region
+
+
+@dataclass(frozen=True)
+class BlendCurve:
+    """The share of the autoencoder in the fill.
+
+    Attributes:
+        distance: knots, ascending, in pixels of the model (photo pixels times the window's scale).
+        share: at each knot, in [0, 1]; straight lines between, constant beyond.
+
+    Example:
+        >>> BlendCurve((0.0, 8.0), (0.0, 1.0))(np.array([0.0, 2.0, 100.0]))
+        array([0.  , 0.25, 1.  ])
+    """
+
+    # For a model that comes without a fitted curve: ramps over a quarter of a 224 px window's patch row.
+    distance: tuple[float, ...] = field(default=(0.0, 16.0))
+    share: tuple[float, ...] = field(default=(0.0, 1.0))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distance", tuple(float(v) for v in self.distance))
+        object.__setattr__(self, "share", tuple(float(v) for v in self.share))
+        if len(self.distance) != len(self.share) or not self.distance:
+            raise ValueError(f"{len(self.distance)} distances for {len(self.share)} shares")
+        if list(self.distance) != sorted(self.distance) or not all(0 <= s <= 1 for s in self.share):
+            raise ValueError("a blend curve takes ascending distances and shares in [0, 1]")
+
+    def __call__(self, distance: np.ndarray) -> np.ndarray:
+        """Shares for distances in model pixels, of the same shape."""
+        return np.interp(distance, self.distance, self.share)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {"distance": list(self.distance), "share": list(self.share)}
+
+
+def distance_to_known(region: Region, photo_size: tuple[int, int]) -> np.ndarray:
+    """How far each hole pixel of a region lies from the nearest known one: (h, w) float32, photo pixels, over its box.
+
+    Beyond the photo's border nothing is known.
+    """
+    top, left, bottom, right = region.box
+    padded = np.pad(region.mask, 1).astype(np.uint8)
+    padded[0, :] |= top == 0
+    padded[-1, :] |= bottom == photo_size[0]
+    padded[:, 0] |= left == 0
+    padded[:, -1] |= right == photo_size[1]
+    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
+
+
+def merge_tiles(
+    region: Region, boxes: Sequence[Box], pictures: Sequence[np.ndarray], scales: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average overlapping windows over a region; each counts most in its middle.
+
+    Args:
+        region: the holes.
+        boxes: windows that together cover it.
+        pictures: (h, w, 3) float32 for each box.
+        scales: model pixels per photo pixel, for each box.
+
+    Returns:
+        the fill (h, w, 3) float32 over the region's box, and the scale (h, w) float32 at each pixel.
+    """
+    top, left, bottom, right = region.box
+    total = np.zeros((bottom - top, right - left, 3), np.float32)
+    weights = np.zeros((bottom - top, right - left), np.float32)
+    scale_sum = np.zeros_like(weights)
+    for box, picture, scale in zip(boxes, pictures, scales, strict=True):
+        t, l, b, r = max(top, box[0]), max(left, box[1]), min(bottom, box[2]), min(right, box[3])  # noqa: E741
+        if t >= b or l >= r:
+            continue
+        hat = np.minimum.outer(_hat(box[0], box[2], t, b), _hat(box[1], box[3], l, r))
+        here = np.s_[t - top : b - top, l - left : r - left]
+        total[here] += hat[..., None] * picture[t - box[0] : b - box[0], l - box[1] : r - box[1]]
+        weights[here] += hat
+        scale_sum[here] += hat * scale
+    weights = np.maximum(weights, 1e-12)
+    return total / weights[..., None], scale_sum / weights
+
+
+def _hat(low: int, high: int, start: int, stop: int) -> np.ndarray:
+    """Distance to the nearer end of [low, high), squared, at the pixels start to stop."""
+    x = np.arange(start, stop, dtype=np.float32) + 0.5
+    return (np.minimum(x - low, high - x) / (high - low)) ** 2
+
+
+def blend(
+    harmonic: np.ndarray,
+    coarse: np.ndarray,
+    distance: np.ndarray,
+    scale: np.ndarray,
+    curve: BlendCurve,
+    feather: int = 0,
+) -> np.ndarray:
+    """The fill of a region.
+
+    Args:
+        harmonic, coarse: (h, w, 3) float32.
+        distance: (h, w), photo pixels to the nearest known pixel.
+        scale: (h, w), model pixels per photo pixel.
+        curve: share of `coarse` by distance.
+        feather: within this many photo pixels of the rim the share ramps up from zero, on top of the curve.
+
+    Returns:
+        (h, w, 3) float32.
+    """
+    share = curve(distance * scale)
+    if feather > 0:
+        share = share * np.clip(distance / feather, 0, 1)
+    return (harmonic + share[..., None] * (coarse - harmonic)).astype(np.float32)

@@ -1,0 +1,100 @@
+"""The autoencoder's guess at what the hole shows: right in colour and shape, as sharp as its patches allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from maerestore.inpaint.windows import Box
+from maerestore.model import MaskedAutoencoder
+
+BATCH = 8  # windows a pass
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the photo as the model gets it.
+
+    Attributes:
+        box: its place in the photo.
+        image: (h, w, 3) float32 RGB in [0, 1], a smooth guess in the hole.
+        mask: (h, w) bool, True = unknown.
+    """
+
+    box: Box
+    image: np.ndarray
+    mask: np.ndarray
+
+
+def model_shape(height: int, width: int, config_size: int, patch_size: int) -> tuple[int, int]:
+    """The (height, width) that a window is scaled to: about `config_size` squared pixels, whole patches."""
+    scale = config_size / (height * width) ** 0.5
+    shape = [max(patch_size, round(side * scale / patch_size) * patch_size) for side in (height, width)]
+    return shape[0], shape[1]
+
+
+@torch.inference_mode()
+def coarse_fill(
+    model: MaskedAutoencoder, windows: list[Window], progress: Callable[[int], None] | None = None
+) -> list[np.ndarray]:
+    """Fill windows with the autoencoder.
+
+    Each window is seen twice, as it is and mirrored, and the two reconstructions are averaged.
+
+    Args:
+        model: in eval mode, on its device.
+        windows: what to fill.
+        progress: called with the number of windows done after each batch.
+
+    Returns:
+        for each window (h, w, 3) float32: the enlarged reconstruction; outside the hole the photo, slightly blurred.
+    """
+    config = model.config
+    shapes = [model_shape(*w.mask.shape, config.image_size, config.patch_size) for w in windows]
+    results: list[np.ndarray | None] = [None] * len(windows)
+    for shape in dict.fromkeys(shapes):
+        members = [i for i, s in enumerate(shapes) if s == shape]
+        for start in range(0, len(members), BATCH):
+            batch = members[start : start + BATCH]
+            pairs = [_shrink(windows[i], shape) for i in batch]
+            images = torch.from_numpy(np.stack([p[0] for p in pairs])).permute(0, 3, 1, 2).contiguous()
+            masks = torch.from_numpy(np.stack([p[1] for p in pairs]))[:, None].float()
+            filled = _reconstruct(model, images, masks)
+            for i, picture in zip(batch, filled.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+                h, w = windows[i].mask.shape
+                results[i] = _resize(np.ascontiguousarray(picture), (h, w), cv2.INTER_CUBIC)
+            if progress is not None:
+                progress(len(batch))
+    return [r for r in results if r is not None]
+
+
+def _reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tensor:
+    """(N, 3, H, W) in [0, 1] and (N, 1, H, W) -> the images with their holes filled."""
+    device = model.mean.device
+    images, masks = images.to(device), masks.to(device)
+    gray = model.config.in_chans == 1
+    inputs = model.normalize(images.mean(1, keepdim=True) if gray else images)
+    twice = torch.cat([inputs, inputs.flip(3)])
+    twice_masks = torch.cat([masks, masks.flip(3)])
+    first, second = model.reconstruct(twice, pixel_mask=twice_masks).chunk(2)
+    filled = model.denormalize((first + second.flip(3)) / 2).clamp(0, 1)
+    return torch.where(masks > 0, filled, images)
+
+
+def _shrink(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A window at the model's size: image (h, w, 3) and mask (h, w) bool."""
+    if window.mask.shape == shape:
+        return window.image, window.mask
+    larger = shape[0] * shape[1] > window.mask.size
+    image = _resize(window.image, shape, cv2.INTER_CUBIC if larger else cv2.INTER_AREA)
+    share = _resize(window.mask.astype(np.float32), shape, cv2.INTER_LINEAR if larger else cv2.INTER_AREA)
+    return image.clip(0, 1), share >= 0.5 if (share < 0.5).any() else share >= 1.0
+
+
+def _resize(array: np.ndarray, shape: tuple[int, int], interpolation: int) -> np.ndarray:
+    return np.asarray(cv2.resize(array, (shape[1], shape[0]), interpolation=interpolation))

@@ -1,0 +1,267 @@
+"""Photo and mask in, photo out: regions -> harmonic fill -> windows -> autoencoder -> blend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from maerestore.image import InputError, Photo
+from maerestore.inpaint.arrays import FloatImage, as_canvas, as_mask, in_kind_of
+from maerestore.inpaint.blend import BlendCurve, blend, distance_to_known, merge_tiles
+from maerestore.inpaint.coarse import Window, coarse_fill, model_shape
+from maerestore.inpaint.harmonic import harmonic_fill
+from maerestore.inpaint.windows import Box, Region, find_regions, plan_windows
+from maerestore.model import MaskedAutoencoder
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage's name, the steps done and the steps in all."""
+
+Piece = tuple[np.ndarray, np.ndarray, Box]
+"""A fill (h, w, 3), its mask (h, w) and their place in the photo."""
+
+
+@dataclass
+class Report:
+    """What a fill did.
+
+    Attributes:
+        holes: regions of the mask that were filled (holes that lie close together count as one).
+        pixels: how many pixels were filled.
+        windows: how many windows the model saw.
+        seconds: wall-clock seconds by stage.
+    """
+
+    holes: int = 0
+    pixels: int = 0
+    windows: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time that passes inside to a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class Inpainter:
+    """Fills holes in photographs.
+
+    Convention:
+        A mask is True, or at least half of its range, where the photo is to be filled. Known pixels come back bit by
+        bit as they were. The same input gives the same output on one device.
+
+    Args:
+        model: a masked autoencoder that predicts pixels.
+        curve: how its fill is joined with the harmonic one; None for a plain ramp.
+        device: where to run.
+
+    Example:
+        >>> from maerestore import Inpainter                                   # doctest: +SKIP
+        >>> filled = Inpainter.from_pretrained().inpaint(photo, mask)          # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: MaskedAutoencoder,
+        curve: BlendCurve | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.curve = curve or BlendCurve()
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | None = None, *, device: str = "auto", revision: str | None = None, **hub: Any
+    ) -> Inpainter:
+        """Load a model and the settings fitted for it.
+
+        Args:
+            name: a bundled model's name, a folder, or "org/name[@revision]" on the Hugging Face Hub; None for the
+                bundled default.
+            device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+            revision: of the Hub repository, when not in the name.
+            **hub: passed to `huggingface_hub` (token, cache_dir, local_files_only).
+
+        Raises:
+            maerestore.hub.ModelError: no such model, or files that do not fit.
+        """
+        from maerestore.hub.load import load_autoencoder, pick_device, read_folder, resolve_model
+
+        folder = resolve_model(name, revision=revision, **hub)
+        config = read_folder(folder)
+        fill = config.get("fill") or {}
+        curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
+        return cls(load_autoencoder(folder), curve, pick_device(device))
+
+    def inpaint(self, image: Any, mask: Any, *, dilate: int = 0, feather: int = 0,
+                progress: Progress | None = None) -> Any:  # fmt: skip
+        """Fill an image, or a batch of tensors, and return the kind that came in.
+
+        Args:
+            image: a PIL image; a NumPy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 or float in
+                [0, 1]; or a tensor (C, H, W) or (B, C, H, W), uint8 or float in [0, 1].
+            mask: what to fill: PIL image, array (H, W) or tensor ((B,) (1,) H, W); bool, or any range.
+            dilate: grow the mask by this many pixels.
+            feather: ramp from the rim's continuation to the fill over this many pixels.
+            progress: see `Progress`.
+
+        Raises:
+            maerestore.image.InputError: sizes that differ, a mask without any known pixel, values that are no image.
+
+        Shape:
+            The result has the shape, dtype and device of `image`.
+        """
+        if isinstance(image, torch.Tensor) and image.ndim == 4:
+            masks = mask if isinstance(mask, torch.Tensor) else torch.as_tensor(np.asarray(mask))
+            masks = masks.expand(len(image), *masks.shape[-2:]) if masks.ndim == 2 else masks
+            if len(masks) != len(image):
+                raise InputError(f"{len(masks)} masks for {len(image)} images: give one mask for each, or one for all")
+            filled = [self.inpaint(i, m, dilate=dilate, feather=feather, progress=progress)
+                      for i, m in zip(image, masks, strict=True)]  # fmt: skip
+            return torch.stack(filled) if filled else image.clone()
+        canvas = as_canvas(image)
+        filled_canvas, _ = self.fill(canvas, as_mask(mask, canvas.size), dilate, feather, progress)
+        return in_kind_of(filled_canvas, image)
+
+    def fill(
+        self, photo: Photo | FloatImage, mask: np.ndarray, dilate: int = 0, feather: int = 0,
+        progress: Progress | None = None,
+    ) -> tuple[Photo | FloatImage, Report]:  # fmt: skip
+        """Fill a photo as read from its file.
+
+        Args:
+            photo: what `maerestore.image.read_photo` gave.
+            mask: (H, W) bool, True = fill.
+            dilate, feather, progress: as for `inpaint`.
+
+        Returns:
+            the photo with only the masked samples changed, and what was done.
+        """
+        for name, value in (("dilate", dilate), ("feather", feather)):
+            if value < 0:
+                raise InputError(f"{name} must be 0 or more pixels, got {value}")
+        width, height = photo.size
+        if mask.shape != (height, width):
+            raise InputError(f"the mask is {mask.shape[1]}x{mask.shape[0]}, the photo {width}x{height}: they must agree")
+        report = Report()
+        if dilate:
+            kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilate + 1, 2 * dilate + 1))
+            mask = cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+        if not mask.any():
+            return photo, report
+        if mask.all():
+            raise InputError("the mask covers the whole photo: leave some of it known, or pass --mask-white keep")
+        report.pixels = int(mask.sum())
+        with report.stage("regions"):
+            regions = find_regions(mask)
+        report.holes = len(regions)
+        with report.stage("harmonic"):
+            smooth = _harmonic(photo, regions, progress)
+        with report.stage("coarse"):
+            pieces = self._pieces(photo, mask, regions, smooth, feather, report, progress)
+        with report.stage("paste"):
+            return photo.with_fills(pieces), report
+
+    def _pieces(self, photo: Photo | FloatImage, mask: np.ndarray, regions: list[Region], smooth: list[np.ndarray],
+                feather: int, report: Report, progress: Progress | None) -> list[Piece]:  # fmt: skip
+        """The finished fill of every region."""
+        size = mask.shape[0], mask.shape[1]
+        config = self.model.config
+        plans: list[list[Box]] = []
+        distances = [distance_to_known(region, size) for region in regions]
+        for region, distance in zip(regions, distances, strict=True):
+            # A hole so thin that the curve never asks for the autoencoder needs no window.
+            reach = float(distance.max())
+            plans.append(plan_windows(region, size, config.image_size) if self.curve(np.array(reach)) > 0.01 else [])
+        done, total = 0, sum(map(len, plans))
+        report.windows = total
+        overlay = _Overlay(regions, smooth)
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress("filling", done, total)
+
+        pieces: list[Piece] = []
+        for start, stop in _groups([len(plan) for plan in plans], at_least=32):
+            boxes = [box for plan in plans[start:stop] for box in plan]
+            windows = [Window(box, overlay.paint(photo.rgb(box), box), _cut(mask, box)) for box in boxes]
+            pictures = iter(coarse_fill(self.model, windows, advance))
+            for i in range(start, stop):
+                region, box = regions[i], regions[i].box
+                if not plans[i]:
+                    pieces.append((smooth[i], region.mask, box))
+                    continue
+                scales = [_scale(box, config.image_size, config.patch_size) for box in plans[i]]
+                coarse, scale = merge_tiles(region, plans[i], [next(pictures) for _ in plans[i]], scales)
+                pieces.append((blend(smooth[i], coarse, distances[i], scale, self.curve, feather), region.mask, box))
+        return pieces
+
+
+class _Overlay:
+    """Paints the harmonic fills of all regions into windows of the photo."""
+
+    def __init__(self, regions: list[Region], smooth: list[np.ndarray]) -> None:
+        self.regions, self.smooth = regions, smooth
+        self.boxes = np.array([region.box for region in regions])
+
+    def paint(self, image: np.ndarray, box: Box) -> np.ndarray:
+        meets = ((self.boxes[:, 0] < box[2]) & (self.boxes[:, 2] > box[0])
+                 & (self.boxes[:, 1] < box[3]) & (self.boxes[:, 3] > box[1]))  # fmt: skip
+        for i in np.flatnonzero(meets):
+            own = self.regions[i].box
+            t, l, b, r = max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3])  # noqa: E741
+            inner = np.s_[t - own[0] : b - own[0], l - own[1] : r - own[1]]
+            target = image[t - box[0] : b - box[0], l - box[1] : r - box[1]]
+            hole = self.regions[i].mask[inner]
+            target[hole] = self.smooth[i][inner][hole]
+        return image
+
+
+def _harmonic(photo: Photo | FloatImage, regions: list[Region], progress: Progress | None) -> list[np.ndarray]:
+    """The harmonic fill of each region, (h, w, 3) float32 over its box."""
+    width, height = photo.size
+    fills = []
+    for i, region in enumerate(regions):
+        top, left, bottom, right = region.box
+        grown = (max(0, top - 1), max(0, left - 1), min(height, bottom + 1), min(width, right + 1))
+        inner = np.s_[top - grown[0] : bottom - grown[0], left - grown[1] : right - grown[1]]
+        hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
+        hole[inner] = region.mask
+        fills.append(harmonic_fill(photo.rgb(grown), hole)[inner])
+        if progress is not None:
+            progress("smoothing", i + 1, len(regions))
+    return fills
+
+
+def _groups(counts: list[int], at_least: int) -> Iterator[tuple[int, int]]:
+    """Cut a list into runs (start, stop) of at least so many windows: enough for a batch, few enough for memory."""
+    start = held = 0
+    for i, count in enumerate(counts):
+        held += count
+        if held >= at_least:
+            yield start, i + 1
+            start, held = i + 1, 0
+    if start < len(counts):
+        yield start, len(counts)
+
+
+def _cut(mask: np.ndarray, box: Box) -> np.ndarray:
+    return mask[box[0] : box[2], box[1] : box[3]]
+
+
+def _scale(box: Box, config_size: int, patch_size: int) -> float:
+    """Model pixels per photo pixel in a window."""
+    height, width = box[2] - box[0], box[3] - box[1]
+    shape = model_shape(height, width, config_size, patch_size)
+    return float((shape[0] * shape[1] / (height * width)) ** 0.5)

@@ -1,0 +1,124 @@
+"""Where to look: holes grouped into regions, and the windows of photo around them that the model sees.
+
+The cost of a fill follows from what is decided here. It depends on the holes and their surroundings only, never on the
+size of the photo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+CELL = 8  # holes closer than about this many pixels are filled together
+CONTEXT = 2.5  # side of a window, as a multiple of how thick the hole is
+
+Box = tuple[int, int, int, int]
+"""(top, left, bottom, right), the last two exclusive, in pixels of the photo."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Holes that lie close together.
+
+    Attributes:
+        box: what they span.
+        mask: (h, w) bool over `box`, True = hole.
+        thickness: diameter in pixels of the largest disc that fits in them.
+    """
+
+    box: Box
+    mask: np.ndarray
+    thickness: float
+
+
+def find_regions(mask: np.ndarray) -> list[Region]:
+    """Group a mask's holes.
+
+    Args:
+        mask: (H, W) bool, True = hole.
+
+    Returns:
+        regions from top to bottom, each hole pixel in exactly one.
+
+    Example:
+        >>> mask = np.zeros((64, 64), bool); mask[2:4, 2:4] = mask[40:60, 30:50] = True
+        >>> [r.box for r in find_regions(mask)]
+        [(2, 2, 4, 4), (40, 30, 60, 50)]
+    """
+    height, width = mask.shape
+    rows, columns = -(-height // CELL), -(-width // CELL)
+    # Labelled on a grid of cells: a 100-megapixel mask costs little, and neighbouring specks become one region.
+    occupied = np.zeros((rows, columns), np.uint8)
+    whole = mask[: height // CELL * CELL, : width // CELL * CELL]
+    if whole.size:
+        blocks = whole.reshape(height // CELL, CELL, width // CELL, CELL)
+        occupied[: height // CELL, : width // CELL] = blocks.any(axis=(1, 3))
+    for i in range(columns if height % CELL else 0):
+        occupied[-1, i] |= mask[height // CELL * CELL :, i * CELL : (i + 1) * CELL].any()
+    for i in range(rows if width % CELL else 0):
+        occupied[i, -1] |= mask[i * CELL : (i + 1) * CELL, width // CELL * CELL :].any()
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(occupied, connectivity=8)
+    regions = []
+    for label in range(1, count):
+        left, top, w, h = (int(v) for v in stats[label, :4])
+        cells = labels[top : top + h, left : left + w] == label
+        box = (top * CELL, left * CELL, min(height, (top + h) * CELL), min(width, (left + w) * CELL))
+        inside = np.repeat(np.repeat(cells, CELL, 0), CELL, 1)[: box[2] - box[0], : box[3] - box[1]]
+        regions.append(_tight(mask[box[0] : box[2], box[1] : box[3]] & inside, box))
+    return sorted(regions, key=lambda region: region.box)
+
+
+def _tight(mask: np.ndarray, box: Box) -> Region:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    mask = mask[top:bottom, left:right]
+    # The frame counts as known, so a hole that runs along the photo's border is not taken for endless.
+    distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
+    tight = (box[0] + int(top), box[1] + int(left), box[0] + int(bottom), box[1] + int(right))
+    return Region(tight, mask, 2 * float(distance.max()))
+
+
+def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -> list[Box]:
+    """Windows for the model that together cover a region, each with known surroundings.
+
+    A compact hole gets one window; one that is long for its thickness gets a row of overlapping ones, so that a
+    scratch across the photo is seen at full resolution.
+
+    Args:
+        region: the holes.
+        photo_size: (height, width) of the photo.
+        model_size: side in pixels that the model works at; windows are not smaller where the photo allows.
+
+    Returns:
+        boxes within the photo.
+    """
+    top, left, bottom, right = region.box
+    h, w = bottom - top, right - left
+    side = max(model_size, int(np.ceil(CONTEXT * region.thickness)))
+    if max(h, w) * 1.25 <= side:
+        return [_square((top + bottom) // 2, (left + right) // 2, side, photo_size)]
+    # Centres half a side apart; only those with hole in the middle half that they answer for.
+    half = side // 2
+    boxes: list[Box] = []
+    for row in _stations(h, half):
+        for column in _stations(w, half):
+            y, x = row - half // 2, column - half // 2
+            if region.mask[max(0, y) : y + half + 1, max(0, x) : x + half + 1].any():
+                boxes.append(_square(top + row, left + column, side, photo_size))
+    return list(dict.fromkeys(boxes))  # near the photo's borders several centres share a window
+
+
+def _stations(length: int, step: int) -> list[int]:
+    """Evenly spread positions, at most `step` apart, whose middles cover 0 to `length`."""
+    count = max(1, -(-length // step))
+    return [round((i + 0.5) * length / count) for i in range(count)]
+
+
+def _square(row: int, column: int, side: int, photo_size: tuple[int, int]) -> Box:
+    """A square of the photo around a point, shifted inside; cut where the photo is narrower."""
+    height, width = min(side, photo_size[0]), min(side, photo_size[1])
+    top = min(max(0, row - height // 2), photo_size[0] - height)
+    left = min(max(0, column - width // 2), photo_size[1] - width)
+    return top, left, top + height, left + width

@@ -1,0 +1,184 @@
+"""Pixel masks: the strokes, boxes and blobs that people's holes look like, drawn from a seed.
+
+The stroke and box generators follow the recipe that LaMa (Suvorov et al. 2022, https://arxiv.org/abs/2109.07161)
+publishes: brushes of 1 to 5 segments, 5 + rand(max width) wide, 10 + rand(max length) long. Lengths are stated for a
+picture 512 px wide and scale with the size drawn, so one seed gives the same hole at every resolution.
+
+Convention:
+    A mask is (H, W) uint8, 1 = hole. All randomness comes from the `numpy.random.Generator` given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+REFERENCE_SIZE = 512  # the picture width that stroke and box lengths are stated for
+
+
+@dataclass(frozen=True)
+class Strokes:
+    """A number of brushes; widths and lengths in pixels of a 512 px picture."""
+
+    times: tuple[int, int]
+    max_width: int
+    max_length: int
+    max_angle: float = 4.0
+
+    def draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        """Add the brushes to `mask` (H, W) uint8, in place."""
+        height, width = mask.shape
+        scale = width / REFERENCE_SIZE
+        for _ in range(int(rng.integers(self.times[0], self.times[1] + 1))):
+            x, y = rng.uniform(0, width), rng.uniform(0, height)
+            thickness = max(1, round((5 + rng.uniform(0, self.max_width)) * scale))
+            for segment in range(int(rng.integers(1, 6))):
+                angle = 0.01 + rng.uniform(0, self.max_angle)
+                if segment % 2:
+                    angle = 2 * np.pi - angle  # turn back and forth, as a hand does
+                length = (10 + rng.uniform(0, self.max_length)) * scale
+                end_x = float(np.clip(x + length * np.sin(angle), 0, width))
+                end_y = float(np.clip(y + length * np.cos(angle), 0, height))
+                cv2.line(mask, (int(x), int(y)), (int(end_x), int(end_y)), (1,), thickness)
+                x, y = end_x, end_y
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """A number of upright rectangles; sides in pixels of a 512 px picture, kept off the border by a margin."""
+
+    times: tuple[int, int]
+    size: tuple[int, int]
+    margin: int = 20
+    probability: float = 1.0
+
+    def draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        """Add the boxes to `mask` (H, W) uint8, in place."""
+        if rng.uniform() >= self.probability:
+            return
+        height, width = mask.shape
+        scale = width / REFERENCE_SIZE
+        margin = round(self.margin * scale)
+        for _ in range(int(rng.integers(self.times[0], self.times[1] + 1))):
+            box = [max(1, round(rng.uniform(*self.size) * scale)) for _ in range(2)]
+            h, w = min(box[0], height - 2 * margin), min(box[1], width - 2 * margin)
+            if h < 1 or w < 1:
+                continue
+            top = int(rng.integers(margin, height - margin - h + 1))
+            left = int(rng.integers(margin, width - margin - w + 1))
+            mask[top : top + h, left : left + w] = 1
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Segment-shaped holes: a smooth random field, cut at the quantile that leaves the share wanted."""
+
+    share: tuple[float, float]
+    smoothness: tuple[float, float] = (24.0, 64.0)
+
+    def draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        """Add the blobs to `mask` (H, W) uint8, in place."""
+        height, width = mask.shape
+        # Drawn coarse and enlarged: a wide Gaussian at full size would be the slowest part of mask making.
+        field = rng.standard_normal((max(2, height // 8), max(2, width // 8))).astype(np.float32)
+        sigma = rng.uniform(*self.smoothness) * width / REFERENCE_SIZE / 8
+        field = cv2.GaussianBlur(field, (0, 0), max(sigma, 0.3))
+        field = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
+        mask |= (field > np.quantile(field, 1 - rng.uniform(*self.share))).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class CentreSquare:
+    """A square of half the side in the middle."""
+
+    def draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        """Add the square to `mask` (H, W) uint8, in place; draws nothing from `rng`."""
+        h, w = mask.shape
+        mask[h // 4 : h // 4 + h // 2, w // 4 : w // 4 + w // 2] = 1
+
+
+Shape = Strokes | Boxes | Blobs | CentreSquare
+
+# The evaluation families: thin, medium and thick carry LaMa's published parameters for 512 px.
+FAMILIES: dict[str, tuple[Shape, ...]] = {
+    "thin": (Strokes((4, 70), 20, 100),),
+    "medium": (Strokes((4, 10), 100, 200), Boxes((1, 5), (30, 150), probability=0.3)),
+    "thick": (Strokes((1, 5), 250, 450), Boxes((1, 4), (30, 300), probability=0.3)),
+    "centre": (CentreSquare(),),
+}
+
+# What a model trains on beside them; LaMa's 256 px training parameters, doubled.
+TRAINING: dict[str, tuple[Shape, ...]] = {
+    "strokes": (Strokes((1, 5), 200, 400),),
+    "boxes": (Boxes((1, 4), (60, 300)),),
+    "blobs": (Blobs((0.05, 0.5)),),
+}
+
+# The share of a picture that a hole may cover, by family; a draw outside is drawn again.
+COVERAGE: dict[str, tuple[float, float]] = {
+    "thin": (0.02, 0.3),
+    "medium": (0.1, 0.4),
+    "thick": (0.2, 0.5),
+    "centre": (0.2, 0.3),
+    "strokes": (0.02, 0.5),
+    "boxes": (0.02, 0.5),
+    "blobs": (0.02, 0.5),
+}
+
+
+def draw_mask(family: str, size: int | tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Draw one hole.
+
+    Args:
+        family: a key of `FAMILIES` or `TRAINING`.
+        size: side, or (height, width), in pixels.
+        rng: where the randomness comes from.
+
+    Returns:
+        (H, W) uint8, 1 = hole.
+
+    Raises:
+        ValueError: an unknown family.
+
+    Example:
+        >>> draw_mask("centre", 8, np.random.default_rng(0)).sum()
+        np.uint64(16)
+    """
+    shapes = FAMILIES.get(family) or TRAINING.get(family)
+    if shapes is None:
+        raise ValueError(f"unknown mask family {family!r}: choose from {', '.join([*FAMILIES, *TRAINING])}")
+    shape = (size, size) if isinstance(size, int) else size
+    low, high = COVERAGE[family]
+    mask = np.zeros(shape, np.uint8)
+    for _ in range(50):  # the least lucky generator needs four draws on average
+        mask = np.zeros(shape, np.uint8)
+        for part in shapes:
+            part.draw(mask, rng)
+        if low <= mask.mean() <= high:
+            break
+    return mask
+
+
+def rim(mask: np.ndarray, width: int) -> np.ndarray:
+    """The known pixels within `width` pixels of a hole: (H, W) uint8, 1 = rim."""
+    if width < 1:
+        return np.zeros_like(mask)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
+    return np.asarray(cv2.dilate(mask, kernel), np.uint8) & (1 - mask)
+
+
+def draw_many(families: dict[str, float], count: int, size: int, seed: int,
+              progress: Callable[[int], None] | None = None) -> np.ndarray:  # fmt: skip
+    """Draw `count` square holes from families mixed by weight: (count, size, size) uint8, 1 = hole."""
+    rng = np.random.default_rng(seed)
+    names = list(families)
+    weights = np.array([families[n] for n in names], float)
+    out = np.empty((count, size, size), np.uint8)
+    for i, choice in enumerate(rng.choice(len(names), size=count, p=weights / weights.sum())):
+        out[i] = draw_mask(names[choice], size, rng)
+        if progress is not None:
+            progress(i)
+    return out

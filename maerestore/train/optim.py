@@ -1,0 +1,57 @@
+"""Optimisers and weight averaging."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from maerestore.train.recipe import PretrainRecipe
+
+
+def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
+    """AdamW, or Muon for the matrices of the blocks beside AdamW for everything else.
+
+    Weight decay falls on matrices and kernels only, not on biases, norms or tokens.
+    """
+    matrices, kernels, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim == 2 and "blocks." in name:
+            matrices.append(parameter)
+        elif parameter.ndim >= 2 and "token" not in name:
+            kernels.append(parameter)
+        else:
+            vectors.append(parameter)
+    decayed = kernels if recipe.optimizer == "muon" else matrices + kernels
+    fused = all(p.device.type in ("cuda", "cpu") for p in model.parameters())
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [{"params": decayed}, {"params": vectors, "weight_decay": 0.0}],
+            lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused,
+        )  # fmt: skip
+    ]
+    if recipe.optimizer == "muon":
+        optimizers.append(
+            torch.optim.Muon(
+                matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.95, nesterov=True,
+                adjust_lr_fn="match_rms_adamw",
+            )  # fmt: skip
+        )
+    return optimizers
+
+
+def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move averaged weights towards the model's; the decay warms up, so that the start is soon forgotten."""
+    decay = min(decay, (1 + step) / (10 + step))
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(model.parameters())
+    torch._foreach_lerp_(ours, theirs, 1 - decay)

@@ -1,0 +1,76 @@
+"""How good the fills of a model are, on held-out photographs with fixed holes, while it trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maerestore.masking import FAMILIES, draw_mask
+from maerestore.model import MaskedAutoencoder
+
+
+class Validation:
+    """Fixed photographs and holes.
+
+    Args:
+        images: (N, 3, S, S) float in [0, 1].
+        seed: of the holes and of the random patch mask.
+        batch_size: images at a time.
+    """
+
+    def __init__(self, images: Tensor, seed: int = 1234, batch_size: int = 32) -> None:
+        self.images, self.batch_size = images, batch_size
+        n, size = len(images), images.shape[-1]
+        rng = np.random.default_rng(seed)
+        self.holes = {
+            family: torch.from_numpy(np.stack([draw_mask(family, size, rng) for _ in range(n)]))[:, None]
+            .float()
+            .to(images.device)
+            for family in FAMILIES
+        }
+        self.noise = torch.rand(n, 4096, generator=torch.Generator().manual_seed(seed)).to(images.device)
+
+    @torch.inference_mode()
+    def measure(self, model: MaskedAutoencoder) -> dict[str, float]:
+        """Mean hole PSNR in dB for every mask family, and the masked MSE of the paper's 75 % patch masks."""
+        model.eval()
+        result = {}
+        for family, holes in self.holes.items():
+            scores = []
+            for i in range(0, len(self.images), self.batch_size):
+                images, hole = self.images[i : i + self.batch_size], holes[i : i + self.batch_size]
+                filled = self.fill(model, images, hole)
+                error = ((filled - images) ** 2 * hole).sum((1, 2, 3)) / (3 * hole.sum((1, 2, 3)))
+                scores.append(-10 * torch.log10(error.clamp(min=1e-8)))
+            result[f"psnr_{family}"] = float(torch.cat(scores).mean())
+        losses = []
+        for i in range(0, len(self.images), self.batch_size):
+            images = model.normalize(self.images[i : i + self.batch_size])
+            length = (images.shape[-1] // model.config.patch_size) ** 2
+            noise = self.noise[i : i + self.batch_size, :length]
+            losses.append(model(images, 0.75, noise).loss)
+        result["masked_mse"] = float(torch.stack(losses).mean())
+        model.train()
+        return result
+
+    @staticmethod
+    def fill(model: MaskedAutoencoder, images: Tensor, hole: Tensor) -> Tensor:
+        """Paste the decoder's pixels into the hole: (N, 3, S, S) in [0, 1]. Unknown pixels never reach the model."""
+        known = model.normalize(images) * (1 - hole)
+        filled = model.denormalize(model.reconstruct(known, pixel_mask=hole)).clamp(0, 1)
+        return torch.where(hole > 0, filled, images)
+
+    @torch.inference_mode()
+    def picture(self, model: MaskedAutoencoder, rows: int = 6) -> Image.Image:
+        """Rows of photo | for each family: masked, filled."""
+        model.eval()
+        images = self.images[:rows]
+        columns = [images]
+        for holes in self.holes.values():
+            hole = holes[:rows]
+            columns += [torch.where(hole > 0, 0.5, images), self.fill(model, images, hole)]
+        model.train()
+        sheet = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, rows * S, columns * S)
+        return Image.fromarray((sheet.permute(1, 2, 0).cpu().numpy() * 255 + 0.5).astype(np.uint8))

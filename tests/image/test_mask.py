@@ -1,0 +1,179 @@
+"""Masks are read as people mean them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image, ImageDraw
+
+from maerestore.image import InputError, Photo, mask_is_empty, mask_is_full, mask_of, read_mask
+
+SIZE = (20, 16)
+HOLE = np.zeros((16, 20), dtype=bool)
+HOLE[4:9, 3:12] = True
+
+
+def gray(hole: int = 255, rest: int = 0) -> np.ndarray:
+    return np.where(HOLE, hole, rest).astype(np.uint8)
+
+
+def save_and_read(image: Image.Image, path: Path, **options: object) -> np.ndarray:
+    image.save(path)
+    return read_mask(path, image.size, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".webp", ".jpg", ".gif"])
+def test_white_on_black_in_every_mode(mode: str, suffix: str, tmp_path: Path) -> None:
+    image = Image.fromarray(gray()).convert(mode)
+    try:
+        image.save(tmp_path / f"mask{suffix}", quality=60)
+    except (OSError, ValueError):
+        pytest.skip(f"Pillow does not write {mode} as {suffix}")
+    mask = read_mask(tmp_path / f"mask{suffix}", SIZE)
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, HOLE)
+    np.testing.assert_array_equal(read_mask(tmp_path / f"mask{suffix}", SIZE, white="keep"), ~HOLE)
+
+
+def test_the_threshold_is_128(tmp_path: Path) -> None:
+    levels = np.arange(256, dtype=np.uint8)[None]
+    mask = save_and_read(Image.fromarray(levels), tmp_path / "l.png")
+    assert mask[0].tolist() == [level >= 128 for level in range(256)]
+    rgb = save_and_read(Image.fromarray(np.stack([levels] * 3, axis=-1)), tmp_path / "rgb.png")
+    assert rgb.tolist() == mask.tolist()
+    palette = Image.fromarray(levels).convert("P")
+    palette.putpalette([value for level in range(256) for value in (level, level, level)])
+    assert save_and_read(palette, tmp_path / "p.png").tolist() == mask.tolist()
+
+
+def test_16_bit_gray_is_cut_at_half_its_range(tmp_path: Path) -> None:
+    levels = np.array([[0, 255, 32767, 32768, 65535]], dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), levels)
+    assert read_mask(tmp_path / "deep.png", (5, 1)).tolist() == [[False, False, False, True, True]]
+    rgb = np.stack([levels] * 3, axis=-1)
+    cv2.imwrite(str(tmp_path / "deep.png"), rgb)
+    assert read_mask(tmp_path / "deep.png", (5, 1)).tolist() == [[False, False, False, True, True]]
+
+
+def test_palettes_go_by_colour_and_not_by_index(tmp_path: Path) -> None:
+    image = Image.fromarray(HOLE.astype(np.uint8))
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    np.testing.assert_array_equal(save_and_read(image, tmp_path / "mask.png"), ~HOLE)
+
+
+@pytest.mark.parametrize("color", [(255, 255, 255), (255, 0, 0), (0, 0, 0), (128, 128, 128)])
+@pytest.mark.parametrize("background", [(0, 0, 0), (255, 255, 255)])
+def test_strokes_on_a_transparent_layer(
+    color: tuple[int, int, int], background: tuple[int, int, int], tmp_path: Path
+) -> None:
+    layer = Image.new("RGBA", SIZE, (*background, 0))
+    layer.paste((*color, 255), (3, 4, 12, 9))
+    np.testing.assert_array_equal(save_and_read(layer, tmp_path / "layer.png"), HOLE)
+    np.testing.assert_array_equal(save_and_read(layer, tmp_path / "layer.png", white="keep"), ~HOLE)
+
+
+def test_soft_strokes_are_cut_at_half_opacity(tmp_path: Path) -> None:
+    opacity = np.linspace(0, 255, 20).astype(np.uint8)[None].repeat(16, axis=0)
+    layer = np.full((16, 20, 4), 255, dtype=np.uint8)
+    layer[..., 3] = opacity
+    np.testing.assert_array_equal(
+        save_and_read(Image.fromarray(layer), tmp_path / "soft.png"), opacity >= 128
+    )
+
+
+def test_strokes_of_several_colours(tmp_path: Path) -> None:
+    layer = Image.new("RGBA", SIZE)
+    layer.paste((255, 0, 0, 255), (3, 4, 8, 9))
+    layer.paste((0, 200, 255, 255), (8, 4, 12, 9))
+    np.testing.assert_array_equal(save_and_read(layer, tmp_path / "layer.png"), HOLE)
+
+
+def test_white_and_black_strokes_on_a_transparent_layer(tmp_path: Path) -> None:
+    layer = Image.new("RGBA", SIZE)
+    layer.paste((0, 0, 0, 255), (0, 0, 20, 12))
+    layer.paste((255, 255, 255, 255), (3, 4, 12, 9))
+    np.testing.assert_array_equal(save_and_read(layer, tmp_path / "layer.png"), HOLE)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_a_photo_with_a_region_erased(mode: str, suffix: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (16, 20, 4), dtype=np.uint8)
+    noise[..., 3] = np.where(HOLE, 0, 255)
+    image = Image.fromarray(noise).convert(mode)
+    if (mode, suffix) == ("LA", ".webp"):
+        image = image.convert("RGBA")
+    image.save(tmp_path / f"erased{suffix}", **({"lossless": True} if suffix == ".webp" else {}))
+    np.testing.assert_array_equal(read_mask(tmp_path / f"erased{suffix}", SIZE), HOLE)
+
+
+def test_an_antialiased_drawing_is_still_a_drawing(tmp_path: Path) -> None:
+    large = Image.new("RGBA", (800, 640), (255, 255, 255, 0))
+    ImageDraw.Draw(large).ellipse((200, 160, 600, 480), fill=(255, 40, 40, 255))
+    layer = large.resize((200, 160), Image.Resampling.BICUBIC)
+    mask = save_and_read(layer, tmp_path / "layer.png")
+    assert mask[80, 100]
+    assert not mask[0, 0]
+    assert mask.mean() == pytest.approx(np.pi / 4 * 100 * 80 / (200 * 160), rel=0.03)
+
+
+def test_an_empty_layer_is_an_empty_mask(tmp_path: Path) -> None:
+    mask = save_and_read(Image.new("RGBA", SIZE, (255, 255, 255, 0)), tmp_path / "layer.png")
+    assert mask_is_empty(mask)
+
+
+def test_nearly_opaque_alpha_counts_as_opaque(tmp_path: Path) -> None:
+    image = Image.fromarray(np.dstack([gray(), np.full((16, 20), 200, dtype=np.uint8)]))
+    np.testing.assert_array_equal(save_and_read(image, tmp_path / "la.png"), HOLE)
+
+
+def test_another_size_names_both_and_the_way_out(tmp_path: Path) -> None:
+    Image.fromarray(gray()).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"mask '.*mask.png' is 20x16 but the photo is 40x30.*--resize-mask"):
+        read_mask(tmp_path / "mask.png", (40, 30))
+
+
+@settings(max_examples=30, deadline=None)
+@given(mask=arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)), factor=st.integers(1, 4))
+def test_resizing_by_a_whole_factor_repeats_pixels(
+    mask: np.ndarray, factor: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("masks") / "mask.png"
+    Image.fromarray(mask).save(path)
+    size = (mask.shape[1] * factor, mask.shape[0] * factor)
+    result = read_mask(path, size, resize=True)
+    np.testing.assert_array_equal(result, mask.repeat(factor, axis=0).repeat(factor, axis=1))
+    large = Image.fromarray(result)
+    large.save(path)
+    np.testing.assert_array_equal(read_mask(path, mask.shape[::-1], resize=True), mask)
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples=arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30))))
+def test_gray_masks_are_a_threshold(samples: np.ndarray) -> None:
+    np.testing.assert_array_equal(mask_of(Photo(samples.copy(), "L")), samples >= 128)
+
+
+def test_polarity_has_two_values(tmp_path: Path) -> None:
+    Image.fromarray(gray()).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="'hole' or 'keep'"):
+        read_mask(tmp_path / "mask.png", SIZE, white="black")  # type: ignore[arg-type]
+
+
+def test_predicates() -> None:
+    assert mask_is_empty(~HOLE & HOLE)
+    assert mask_is_full(HOLE | ~HOLE)
+    assert not mask_is_empty(HOLE)
+    assert not mask_is_full(HOLE)
+
+
+def test_any_size_when_none_is_asked_for(tmp_path: Path) -> None:
+    Image.fromarray(gray()).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", None), HOLE)

@@ -1,0 +1,219 @@
+"""Orientation, profile, EXIF, resolution and text travel with the photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from maerestore.image import Photo, read_mask, read_photo, write_photo
+from maerestore.image.exif import orientation_of, turn_upright, upright_exif, upright_xmp, without_thumbnail
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6" dc:title="t"/></x:xmpmeta>'
+
+
+def exif_block(orientation: int = 1) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Maker"
+    exif[0x013B] = "Artist"
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0xA002: 9, 0xA003: 5, 0x829A: 0.01})
+    exif.get_ifd(0x8825).update({1: "N", 2: (1.0, 2.0, 3.0)})
+    return exif.tobytes()
+
+
+def picture(mode: str = "RGB") -> Image.Image:
+    array = np.random.default_rng(3).integers(0, 256, (5, 9, 3), dtype=np.uint8)
+    return Image.fromarray(array).convert(mode)
+
+
+def refill(path: Path, out: Path) -> Photo:
+    """Read, fill one pixel, write, and read back."""
+    photo = read_photo(path)
+    mask = np.zeros(photo.size[::-1], dtype=bool)
+    mask[0, 0] = True
+    write_photo(photo.with_fill(photo.rgb(), mask), out)
+    return read_photo(out)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_output_is_upright_and_says_so(orientation: int, suffix: str, tmp_path: Path) -> None:
+    source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    options = {"lossless": True} if suffix == ".webp" else {}
+    picture().save(source, exif=exif_block(orientation), dpi=(72, 144), **options)
+    with Image.open(source) as image:
+        upright = ImageOps.exif_transpose(image)
+    photo = read_photo(source)
+    np.testing.assert_array_equal(photo.samples, np.asarray(upright))
+    refill(source, out)
+    with Image.open(out) as image:
+        exif = image.getexif()
+        assert exif.get(0x0112, 1) == 1
+        assert image.size == upright.size
+        assert exif[0x010F] == "Maker"
+        inner = exif.get_ifd(0x8769)
+        assert inner[0x9003] == "2024:05:06 07:08:09"
+        if suffix != ".tif":
+            assert (inner[0xA002], inner[0xA003]) == upright.size
+        assert exif.get_ifd(0x8825)[1] == "N"
+        if suffix != ".webp":
+            expected = (72, 144) if orientation < 5 else (144, 72)
+            assert image.info["dpi"] == pytest.approx(expected, abs=0.02)
+        if suffix != ".jpg":
+            np.testing.assert_array_equal(np.asarray(image), np.asarray(upright))
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_16_bit_tiff_is_turned_too(orientation: int, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 65536, (5, 9, 3)).astype(np.uint16)
+    extra = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "in.tif", array, photometric="rgb", extratags=extra, metadata=None)
+    photo = refill(tmp_path / "in.tif", tmp_path / "out.tif")
+    np.testing.assert_array_equal(photo.samples, turn_upright(array, orientation))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_mask_is_turned_by_its_own_orientation(orientation: int, tmp_path: Path) -> None:
+    stored = np.zeros((6, 10), dtype=np.uint8)
+    stored[:2, :3] = 255
+    Image.fromarray(stored).save(tmp_path / "mask.png", exif=exif_block(orientation))
+    upright = turn_upright(stored, orientation)
+    mask = read_mask(tmp_path / "mask.png", upright.shape[::-1])
+    np.testing.assert_array_equal(mask, upright > 0)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_profile_and_xmp_are_kept(suffix: str, tmp_path: Path) -> None:
+    source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    if suffix == ".png":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        info.add_text("Title", "a title")
+        picture().save(source, icc_profile=ICC, pnginfo=info)
+    elif suffix == ".tif":
+        picture().save(source, icc_profile=ICC, tiffinfo={700: XMP})
+    else:
+        picture().save(source, icc_profile=ICC, xmp=XMP)
+    refill(source, out)
+    with Image.open(out) as image:
+        assert image.info["icc_profile"] == ICC
+        xmp = image.info.get("xmp") or image.info["XML:com.adobe.xmp"].encode()
+        assert xmp == XMP.replace(b'"6"', b'"1"')
+        if suffix == ".png":
+            assert image.text["Title"] == "a title"
+
+
+@pytest.mark.parametrize("source_suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_metadata_crosses_formats(source_suffix: str, suffix: str, tmp_path: Path) -> None:
+    source, out = tmp_path / f"in{source_suffix}", tmp_path / f"out{suffix}"
+    picture().save(source, icc_profile=ICC, exif=exif_block(6), dpi=(200, 200))
+    refill(source, out)
+    with Image.open(out) as image:
+        assert image.info["icc_profile"] == ICC
+        assert image.size == (5, 9)
+        exif = image.getexif()
+        assert exif.get(0x0112, 1) == 1
+        assert exif[0x010F] == "Maker"
+        assert exif.get_ifd(0x8769)[0x9003] == "2024:05:06 07:08:09"
+        if source_suffix != ".webp" and suffix != ".webp":
+            assert image.info["dpi"] == pytest.approx((200, 200), abs=0.02)
+
+
+def test_png_chunks_are_carried_and_stale_ones_dropped(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add(b"gAMA", (45455).to_bytes(4, "big"))
+    info.add(b"tIME", bytes([7, 232, 1, 1, 1, 1, 1]))
+    info.add(b"abCd", b"private, safe to copy")
+    info.add(b"abCD", b"private, tied to the pixels")
+    picture().save(tmp_path / "in.png", pnginfo=info)
+    refill(tmp_path / "in.png", tmp_path / "out.png")
+    data = (tmp_path / "out.png").read_bytes()
+    assert b"gAMA\x00\x00\xb1\x8f" in data
+    assert data.index(b"gAMA") < data.index(b"IDAT")
+    assert b"private, safe to copy" in data
+    assert b"tIME" not in data
+    assert b"tied to the pixels" not in data
+
+
+def test_tiff_tags_are_kept(tmp_path: Path) -> None:
+    tags = [(270, 2, 0, "a caption", True), (33432, 2, 0, "me", True), (33550, 12, 3, (1.0, 2.0, 0.0), True)]
+    array = np.zeros((5, 9, 3), dtype=np.uint16)
+    tifffile.imwrite(
+        tmp_path / "in.tif", array, photometric="rgb", extratags=tags, metadata=None, software="camera"
+    )
+    refill(tmp_path / "in.tif", tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as file:
+        out = file.pages[0].tags
+        assert out[270].value == "a caption"
+        assert out[33432].value == "me"
+        assert out[33550].value == (1.0, 2.0, 0.0)
+        assert out[305].value == "camera"
+
+
+def block_with_thumbnail(order: str) -> bytes:
+    """A hand-made EXIF block: orientation 6, and a thumbnail of eight bytes in a second directory."""
+    import struct
+
+    mark = b"II*\x00" if order == "<" else b"MM\x00*"
+    first = struct.pack(order + "HHHLHHL", 1, 0x0112, 3, 1, 6, 0, 26)
+    second = struct.pack(order + "HHHLLHHLLL", 2, 0x0201, 4, 1, 56, 0x0202, 4, 1, 8, 0)
+    return mark + struct.pack(order + "L", 8) + first + second + b"THUMBNL!"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("prefix", [b"", b"Exif\x00\x00"])
+def test_exif_is_patched_in_place(order: str, prefix: bytes) -> None:
+    block = prefix + block_with_thumbnail(order)
+    assert orientation_of(block) == 6
+    upright = upright_exif(block)
+    assert orientation_of(upright) == 1
+    assert sum(a != b for a, b in zip(block, upright, strict=True)) == 1
+    bare = without_thumbnail(upright)
+    assert b"THUMBNL!" in upright
+    assert b"THUMBNL!" not in bare
+    assert len(bare) == len(block)
+    exif = Image.Exif()
+    exif.load(bare)
+    assert not exif.get_ifd(1)
+
+
+def test_the_thumbnail_goes_only_when_something_was_filled(tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.jpg", exif=b"Exif\x00\x00" + block_with_thumbnail("<"))
+    photo = read_photo(tmp_path / "in.jpg")
+    empty = np.zeros(photo.size[::-1], dtype=bool)
+    fill = photo.rgb()
+    assert b"THUMBNL!" in (photo.with_fill(fill, empty).metadata.exif or b"")
+    assert b"THUMBNL!" not in (photo.with_fill(fill, ~empty).metadata.exif or b"")
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"II", b"II*\x00\xff\xff\xff\x7f", b"II*\x00\x08\x00\x00\x00\xff\xff", b"x" * 99]
+)
+def test_damaged_exif_is_left_alone(damaged: bytes) -> None:
+    assert orientation_of(damaged) == 1
+    assert upright_exif(damaged) == damaged
+    assert without_thumbnail(damaged) == damaged
+
+
+def test_an_impossible_orientation_is_ignored(tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.png", exif=exif_block(9))
+    assert read_photo(tmp_path / "in.png").size == (9, 5)
+
+
+def test_xmp_orientation_in_element_form() -> None:
+    packet = b"<tiff:Orientation>8</tiff:Orientation><a>8</a>"
+    assert upright_xmp(packet) == b"<tiff:Orientation>1</tiff:Orientation><a>8</a>"
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif", ".ppm"])
+def test_formats_without_exif_do_not_mind_it(suffix: str, tmp_path: Path) -> None:
+    picture("L").save(tmp_path / "in.jpg", exif=exif_block(6), icc_profile=ICC)
+    write_photo(read_photo(tmp_path / "in.jpg"), tmp_path / f"out{suffix}")
+    assert read_photo(tmp_path / f"out{suffix}").size == (5, 9)
