@@ -1,0 +1,41 @@
+"""Image restoration on one pretrained masked autoencoder.
+
+    >>> from maerestore import Inpainter                                # doctest: +SKIP
+    >>> filled = Inpainter.from_pretrained().inpaint(photo, mask)       # doctest: +SKIP
+
+Names are imported when they are first used, so that `import maerestore` loads neither torch nor OpenCV.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "InputError": "maerestore.image",
+    "Inpainter": "maerestore.inpaint.pipeline",
+    "MAEConfig": "maerestore.model",
+    "MaerestoreError": "maerestore.errors",
+    "MaskedAutoencoder": "maerestore.model",
+    "ModelError": "maerestore.hub.errors",
+}
+__all__ = ["Inpainter", "InputError", "MAEConfig", "MaerestoreError", "MaskedAutoencoder", "ModelError", "__version__"]
+
+if TYPE_CHECKING:
+    from maerestore.errors import MaerestoreError
+    from maerestore.hub.errors import ModelError
+    from maerestore.image import InputError
+    from maerestore.inpaint.pipeline import Inpainter
+    from maerestore.model import MAEConfig, MaskedAutoencoder
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'maerestore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -40,7 +40,9 @@ def resolve_model(name: str | None = None, *, revision: str | None = None, **hub
     if name is None or name == DEFAULT_NAME:
         folder = bundled_folder()
         if not (folder / CONFIG_NAME).is_file():
-            raise ModelError(f"the bundled model is missing from {folder}: reinstall maerestore, or name one with --model")
+            raise ModelError(
+                f"the bundled model is missing from {folder}: reinstall maerestore, or name one with --model"
+            )
         return folder
     if Path(name).is_dir():
         return Path(name)

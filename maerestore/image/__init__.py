@@ -13,11 +13,12 @@ Example:
     >>> write_photo(filled, resolve_output(f"{folder}/photo.png"))
 """
 
-from .decode import MAX_PIXELS, read_photo
+from .decode import read_photo
 from .encode import write_photo
 from .errors import InputError
 from .mask import mask_is_empty, mask_is_full, mask_of, read_mask
 from .metadata import JpegSettings, Metadata, TiffSettings
+from .opening import MAX_PIXELS
 from .output import SUFFIXES, atomic_file, resolve_output
 from .photo import Photo, Window
 

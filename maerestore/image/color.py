@@ -26,7 +26,7 @@ SampleArray = npt.NDArray[Any]
 
 def luma(rgb: FloatArray) -> FloatArray:
     """Return the Rec. 601 luma (...,) of `rgb` (..., 3)."""
-    return rgb @ LUMA
+    return np.asarray(rgb @ LUMA, dtype=np.float32)
 
 
 def to_rgb(samples: SampleArray, mode: str, bits: int, premultiplied: bool = False) -> FloatArray:
@@ -40,7 +40,7 @@ def to_rgb(samples: SampleArray, mode: str, bits: int, premultiplied: bool = Fal
         return np.repeat((samples.astype(np.float32) / top)[..., None], 3, axis=-1)
     if mode == "CMYK":
         ink = samples.astype(np.float32) / top
-        return (1 - ink[..., :3]) * (1 - ink[..., 3:])
+        return np.asarray((1 - ink[..., :3]) * (1 - ink[..., 3:]), dtype=np.float32)
     color = samples[..., :-1] if mode in ALPHA_MODES else samples
     rgb = color.astype(np.float32)
     if premultiplied:
@@ -50,9 +50,7 @@ def to_rgb(samples: SampleArray, mode: str, bits: int, premultiplied: bool = Fal
     return np.repeat(rgb, 3, axis=-1) if mode == "LA" else rgb
 
 
-def from_rgb(
-    rgb: FloatArray, old: SampleArray, mode: str, bits: int, premultiplied: bool = False
-) -> SampleArray:
+def from_rgb(rgb: FloatArray, old: SampleArray, mode: str, bits: int, premultiplied: bool = False) -> SampleArray:
     """Return native samples for `rgb`, with the alpha of `old`.
 
     Args:

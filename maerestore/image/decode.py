@@ -5,47 +5,23 @@ from __future__ import annotations
 import os
 import re
 import struct
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from . import bmp, jpeg, png, tiff
 from .color import ALPHA_MODES
 from .errors import InputError, quoted
 from .exif import ORIENTATION, orientation_of, turn_upright, upright_exif, upright_xmp
 from .metadata import Metadata
+from .opening import open_still, short
 from .photo import Photo
 
-__all__ = ["MAX_PIXELS", "read_photo"]
-
-MAX_PIXELS = 200_000_000
-"""The most pixels a photo or mask may have."""
-
-_FORMATS = (
-    "PNG",
-    "JPEG",
-    "MPO",
-    "TIFF",
-    "WEBP",
-    "BMP",
-    "GIF",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-    "PSD",
-    "QOI",
-    "HEIF",
-)
-_MANY_FRAMES_ONE_PHOTO = ("MPO", "PSD", "HEIF")  # previews, layers and further shots, not an animation
-_READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF, JPEG 2000 or PPM"
-_LIMIT_LOCK = threading.Lock()
+__all__ = ["read_photo"]
 
 
 def read_photo(path: str | os.PathLike[str]) -> Photo:
@@ -71,107 +47,16 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
     """
     path = Path(path)
     name = quoted(path)
-    _check_file(path)
-    try:
-        image = _open(path)
-    except UnidentifiedImageError:
-        if path.open("rb").read(4) in (b"II*\0", b"MM\0*"):
-            raise InputError(
-                f"{name} is damaged, or a TIFF with unusual samples: save it with 8 or 16 bits per channel."
-            ) from None
-        raise InputError(f"{name} is not an image, or is damaged: give a {_READABLE} file.") from None
-    except InputError:
-        raise
-    except PermissionError:
-        raise InputError(f"{name} cannot be read: allow reading it, then try again.") from None
-    except Exception as error:
-        raise InputError(
-            f"{name} is damaged and cannot be opened ({_short(error)}): give an intact file."
-        ) from None
-    with image:
-        _check_image(image, path)
+    with open_still(path) as image:
         try:
             return _read(image, path)
         except InputError:
             raise
         except MemoryError:
             width, height = image.size
-            raise InputError(
-                f"{name} ({width}x{height}) does not fit into memory: make it smaller."
-            ) from None
+            raise InputError(f"{name} ({width}x{height}) does not fit into memory: make it smaller.") from None
         except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
-            raise InputError(
-                f"{name} is truncated or damaged ({_short(error)}): give an intact file."
-            ) from None
-
-
-def _short(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].strip().rstrip(".")[:120]
-
-
-def _check_file(path: Path) -> None:
-    name = quoted(path)
-    try:
-        if path.is_dir():
-            raise InputError(f"{name} is a folder: give an image file.")
-        if not path.exists():
-            raise InputError(f"{name} does not exist: check the path.")
-        if not path.is_file():
-            raise InputError(f"{name} is not a regular file: give an image file.")
-        if path.stat().st_size == 0:
-            raise InputError(f"{name} is empty: give an image file.")
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} cannot be read ({_short(error)}): check the path.") from None
-
-
-@contextmanager
-def _without_pillow_limit() -> Iterator[None]:
-    """Lift Pillow's limit, whose error comes at 179 megapixels, while a header is read."""
-    with _LIMIT_LOCK:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _open(path: Path) -> Image.Image:
-    if path.suffix.lower() in (".heic", ".heif", ".hif"):
-        try:
-            from pillow_heif import register_heif_opener  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            raise InputError(
-                f"{quoted(path)} is HEIC, which needs pillow-heif: run 'pip install pillow-heif'."
-            ) from None
-        register_heif_opener()
-    Image.init()
-    with _without_pillow_limit():
-        return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
-
-
-def _check_image(image: Image.Image, path: Path) -> None:
-    name = quoted(path)
-    width, height = image.size
-    if min(width, height) < 1:
-        raise InputError(f"{name} has no pixels ({width}x{height}): give an image of at least 1x1.")
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name} has {width}x{height} pixels, over the limit of {MAX_PIXELS // 10**6} megapixels: "
-            "make it smaller."
-        )
-    try:
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            frames = tiff.count_pages(image)
-        else:
-            frames = getattr(image, "n_frames", 1)
-    except Exception as error:
-        raise InputError(f"{name} is truncated or damaged ({_short(error)}): give an intact file.") from None
-    if frames > 1 and image.format not in _MANY_FRAMES_ONE_PHOTO:
-        what = "pages" if image.format == "TIFF" else "frames and is animated"
-        raise InputError(f"{name} has {frames} {what}: give a still image, such as one frame saved as PNG.")
+            raise InputError(f"{name} is truncated or damaged ({short(error)}): give an intact file.") from None
 
 
 def _read(image: Image.Image, path: Path) -> Photo:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maerestore.errors import MaerestoreError
+
 __all__ = ["InputError", "quoted"]
 
 
-class InputError(ValueError):
+class InputError(MaerestoreError):
     """Something the user gave cannot be used.
 
     The message is one line: what is wrong with which file, and what to do about it. A command line

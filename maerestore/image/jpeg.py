@@ -26,16 +26,13 @@ def settings_of(image: JpegImagePlugin.JpegImageFile) -> JpegSettings:
         sampling = 0  # a layout Pillow cannot write, such as 4:4:0 or 4:1:1: lose nothing instead
     components = tuple(layer[0] for layer in image.layer)
     segments = b"".join(
-        b"\xff\xed" + struct.pack(">H", len(data) + 2) + data
-        for name, data in image.applist
-        if name == "APP13"
+        b"\xff\xed" + struct.pack(">H", len(data) + 2) + data for name, data in image.applist if name == "APP13"
     )
     return JpegSettings(
         qtables=tuple(tuple(image.quantization[key]) for key in sorted(image.quantization)),
         subsampling=sampling,
         progressive=bool(image.info.get("progressive")),
-        keep_rgb=image.layers == 3
-        and (components == _RGB_COMPONENTS or image.info.get("adobe_transform") == 0),
+        keep_rgb=image.layers == 3 and (components == _RGB_COMPONENTS or image.info.get("adobe_transform") == 0),
         segments=segments,
     )
 

@@ -165,9 +165,7 @@ def atomic_file(path: PathLike, overwrite: bool = False) -> Iterator[IO[bytes]]:
     temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.tmp")
     try:
         # Not tempfile: its files are private, and the umask cannot be asked for without setting it.
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
-        )
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file

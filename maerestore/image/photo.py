@@ -129,6 +129,29 @@ class Photo:
         Raises:
             ValueError: the shapes do not agree, or the fill is not finite under the mask.
         """
+        return self.with_fills([(fill, mask, self._checked(window))])
+
+    def with_fills(self, pieces: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Window]]) -> Photo:
+        """Return a new photo with several fills, each (fill, mask, window) as for `with_fill`; copies only once."""
+        samples = self.samples.copy()
+        checked = [self._checked_piece(*piece) for piece in pieces]
+        palette = self.palette
+        if palette is not None:
+            palette = self._fill_indices(samples, palette, checked)
+        else:
+            for color, mask, (top, left, bottom, right) in checked:
+                region = samples[top:bottom, left:right]
+                old = region[mask]
+                new = from_rgb(color, old, self.mode, self.bits, self.premultiplied)
+                region[mask] = new if self.color_key is None else self._around_key(new, old)
+        touched = any(mask.any() for _, mask, _ in checked)
+        metadata = self.metadata.without_thumbnail() if touched else self.metadata
+        return replace(self, samples=samples, palette=palette, metadata=metadata)
+
+    def _checked_piece(
+        self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Window
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Window]:
+        """The colours (N, 3) under a piece's mask, the mask and the window."""
         top, left, bottom, right = self._checked(window)
         if mask.shape != (bottom - top, right - left) or mask.dtype != np.bool_:
             raise ValueError(f"mask {mask.shape} {mask.dtype} is not bool {(bottom - top, right - left)}")
@@ -137,25 +160,35 @@ class Photo:
         color = fill[mask].astype(np.float32)
         if not np.isfinite(color).all():
             raise ValueError("the fill holds values that are not finite")
-        color = color.clip(0, 1)
-        samples = self.samples.copy()
-        region = samples[top:bottom, left:right]
-        palette = self.palette
-        if palette is not None:
-            opacity = palette[:, 3][region]
-            hole = mask & (opacity > 0)
-            outside = np.ones(self.samples.shape, dtype=bool)
-            outside[top:bottom, left:right] = ~hole
-            wanted = np.rint(color[hole[mask]] * 255).astype(np.uint8)
-            region[hole], palette = extend_palette(
-                palette, self._used_entries(outside), wanted, opacity[hole], self.bits
-            )
-        else:
-            old = region[mask]
-            new = from_rgb(color, old, self.mode, self.bits, self.premultiplied)
-            region[mask] = new if self.color_key is None else self._around_key(new, old)
-        metadata = self.metadata.without_thumbnail() if mask.any() else self.metadata
-        return replace(self, samples=samples, palette=palette, metadata=metadata)
+        return color.clip(0, 1), mask, window
+
+    def _fill_indices(
+        self,
+        samples: npt.NDArray[Any],
+        palette: npt.NDArray[np.uint8],
+        pieces: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Window]],
+    ) -> npt.NDArray[np.uint8]:
+        """Write palette indices for all pieces at once, so that they share the free slots; the palette after it."""
+        outside = np.ones(samples.shape, dtype=bool)
+        opacity, wanted, holes = [], [], []
+        for color, mask, (top, left, bottom, right) in pieces:
+            transparency = palette[:, 3][samples[top:bottom, left:right]]
+            hole = mask & (transparency > 0)
+            outside[top:bottom, left:right] &= ~hole
+            opacity.append(transparency[hole])
+            wanted.append(np.rint(color[hole[mask]] * 255).astype(np.uint8))
+            holes.append(hole)
+        if not holes:
+            return palette
+        index, palette = extend_palette(
+            palette, self._used_entries(outside), np.concatenate(wanted), np.concatenate(opacity), self.bits
+        )
+        start = 0
+        for hole, (_, _, (top, left, bottom, right)) in zip(holes, pieces, strict=True):
+            count = int(hole.sum())
+            samples[top:bottom, left:right][hole] = index[start : start + count]
+            start += count
+        return palette
 
     def _checked(self, window: Window | None) -> Window:
         width, height = self.size

@@ -215,9 +215,7 @@ def _descriptive_tags(photo: Photo, settings: TiffSettings) -> ImageFileDirector
         tags.tagtype[tag] = kind
         tags[tag] = value
     if metadata.dpi:
-        tags[_X_RESOLUTION], tags[_Y_RESOLUTION] = (
-            IFDRational(round(v * 10000), 10000) for v in metadata.dpi
-        )
+        tags[_X_RESOLUTION], tags[_Y_RESOLUTION] = (IFDRational(round(v * 10000), 10000) for v in metadata.dpi)
         tags[_RESOLUTION_UNIT] = 2
     for tag, kind, data in ((_ICC, _UNDEFINED, metadata.icc), (_XMP, _BYTE, metadata.xmp)):
         if data:

@@ -107,7 +107,9 @@ def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
             top = 65535 if array.dtype == np.uint16 else 255
             array = array > 0 if array.size and array.max() <= 1 else array >= (top + 1) // 2
     if array.shape != (size[1], size[0]):
-        raise InputError(f"the mask is {array.shape[1]}x{array.shape[0]}, the image {size[0]}x{size[1]}: they must agree")
+        raise InputError(
+            f"the mask is {array.shape[1]}x{array.shape[0]}, the image {size[0]}x{size[1]}: they must agree"
+        )
     return np.ascontiguousarray(array)
 
 

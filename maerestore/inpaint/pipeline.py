@@ -134,7 +134,7 @@ class Inpainter:
 
     def fill(
         self, photo: Photo | FloatImage, mask: np.ndarray, dilate: int = 0, feather: int = 0,
-        progress: Progress | None = None,
+        sharp: bool = True, seed: int = 0, progress: Progress | None = None,
     ) -> tuple[Photo | FloatImage, Report]:  # fmt: skip
         """Fill a photo as read from its file.
 
@@ -151,7 +151,9 @@ class Inpainter:
                 raise InputError(f"{name} must be 0 or more pixels, got {value}")
         width, height = photo.size
         if mask.shape != (height, width):
-            raise InputError(f"the mask is {mask.shape[1]}x{mask.shape[0]}, the photo {width}x{height}: they must agree")
+            raise InputError(
+                f"the mask is {mask.shape[1]}x{mask.shape[0]}, the photo {width}x{height}: they must agree"
+            )
         report = Report()
         if dilate:
             kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilate + 1, 2 * dilate + 1))
@@ -182,7 +184,9 @@ class Inpainter:
             # A hole so thin that the curve never asks for the autoencoder needs no window.
             reach = float(distance.max())
             plans.append(plan_windows(region, size, config.image_size) if self.curve(np.array(reach)) > 0.01 else [])
-        done, total = 0, sum(map(len, plans))
+        groups = list(_groups([len(plan) for plan in plans], at_least=32))
+        shared = [list(dict.fromkeys(box for plan in plans[start:stop] for box in plan)) for start, stop in groups]
+        done, total = 0, sum(map(len, shared))
         report.windows = total
         overlay = _Overlay(regions, smooth)
 
@@ -193,17 +197,16 @@ class Inpainter:
                 progress("filling", done, total)
 
         pieces: list[Piece] = []
-        for start, stop in _groups([len(plan) for plan in plans], at_least=32):
-            boxes = [box for plan in plans[start:stop] for box in plan]
+        for (start, stop), boxes in zip(groups, shared, strict=True):
             windows = [Window(box, overlay.paint(photo.rgb(box), box), _cut(mask, box)) for box in boxes]
-            pictures = iter(coarse_fill(self.model, windows, advance))
+            pictures = dict(zip(boxes, coarse_fill(self.model, windows, advance), strict=True))
             for i in range(start, stop):
                 region, box = regions[i], regions[i].box
                 if not plans[i]:
                     pieces.append((smooth[i], region.mask, box))
                     continue
-                scales = [_scale(box, config.image_size, config.patch_size) for box in plans[i]]
-                coarse, scale = merge_tiles(region, plans[i], [next(pictures) for _ in plans[i]], scales)
+                scales = [_scale(b, config.image_size, config.patch_size) for b in plans[i]]
+                coarse, scale = merge_tiles(region, plans[i], [pictures[b] for b in plans[i]], scales)
                 pieces.append((blend(smooth[i], coarse, distances[i], scale, self.curve, feather), region.mask, box))
         return pieces
 

@@ -96,24 +96,29 @@ def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -
     """
     top, left, bottom, right = region.box
     h, w = bottom - top, right - left
-    side = max(model_size, int(np.ceil(CONTEXT * region.thickness)))
-    if max(h, w) * 1.25 <= side:
-        return [_square((top + bottom) // 2, (left + right) // 2, side, photo_size)]
-    # Centres half a side apart; only those with hole in the middle half that they answer for.
+    side = _rounded_side(max(model_size, CONTEXT * region.thickness), model_size)
+    if max(h, w) <= 0.6 * side:
+        # Centred as well as a lattice of an eighth of the side allows: a hole next to this one then shares the window.
+        pitch = side // 8
+        return [_square((top + bottom) // (2 * pitch) * pitch, (left + right) // (2 * pitch) * pitch, side, photo_size)]
+    # Centres half a side apart, the same for all regions; those with hole in the middle half that they answer for.
     half = side // 2
     boxes: list[Box] = []
-    for row in _stations(h, half):
-        for column in _stations(w, half):
-            y, x = row - half // 2, column - half // 2
-            if region.mask[max(0, y) : y + half + 1, max(0, x) : x + half + 1].any():
-                boxes.append(_square(top + row, left + column, side, photo_size))
+    for y in range(top // half * half, bottom, half):
+        for x in range(left // half * half, right, half):
+            rows, columns = (
+                slice(max(0, y - top), max(0, y + half - top)),
+                slice(max(0, x - left), max(0, x + half - left)),
+            )
+            if region.mask[rows, columns].any():
+                boxes.append(_square(y + half // 2, x + half // 2, side, photo_size))
     return list(dict.fromkeys(boxes))  # near the photo's borders several centres share a window
 
 
-def _stations(length: int, step: int) -> list[int]:
-    """Evenly spread positions, at most `step` apart, whose middles cover 0 to `length`."""
-    count = max(1, -(-length // step))
-    return [round((i + 0.5) * length / count) for i in range(count)]
+def _rounded_side(side: float, model_size: int) -> int:
+    """The next of the sides that windows may have, a factor of 2^(1/4) apart: few sizes, so that windows coincide."""
+    steps = int(np.ceil(4 * np.log2(side / model_size) - 1e-6))
+    return 8 * round(model_size * 2 ** (steps / 4) / 8)
 
 
 def _square(row: int, column: int, side: int, photo_size: tuple[int, int]) -> Box:

@@ -147,9 +147,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_embed = nn.Linear(c.embed_dim, d)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, d))
         self.decoder_pos_embed = nn.Parameter(sincos_positions(d, grid), requires_grad=False)
-        self.decoder_blocks = nn.ModuleList(
-            Block(d, c.decoder_num_heads, c.mlp_ratio) for _ in range(c.decoder_depth)
-        )
+        self.decoder_blocks = nn.ModuleList(Block(d, c.decoder_num_heads, c.mlp_ratio) for _ in range(c.decoder_depth))
         self.decoder_norm = nn.LayerNorm(d, eps=1e-6)
         self.decoder_pred = nn.Linear(d, c.patch_size**2 * c.in_chans)
 
@@ -341,9 +339,7 @@ class MaskedAutoencoder(nn.Module):
         weight = self.patchify(pixel_weight.expand(-1, images.shape[1], -1, -1).to(error.dtype))
         return (error * weight).sum() / weight.sum().clamp(min=1)
 
-    def reconstruct(
-        self, images: Tensor, mask: Tensor | None = None, pixel_mask: Tensor | None = None
-    ) -> Tensor:
+    def reconstruct(self, images: Tensor, mask: Tensor | None = None, pixel_mask: Tensor | None = None) -> Tensor:
         """The decoder's picture: every pixel predicted, (N, C, H, W), normalised like `images`.
 
         Where the model predicts normalised pixels, each patch takes mean and variance from `images`: for unknown

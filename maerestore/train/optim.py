@@ -28,13 +28,20 @@ def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.opt
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
             [{"params": decayed}, {"params": vectors, "weight_decay": 0.0}],
-            lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused,
+            lr=recipe.lr,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+            fused=fused,
         )  # fmt: skip
     ]
     if recipe.optimizer == "muon":
         optimizers.append(
             torch.optim.Muon(
-                matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.95, nesterov=True,
+                matrices,
+                lr=recipe.lr,
+                weight_decay=recipe.weight_decay,
+                momentum=0.95,
+                nesterov=True,
                 adjust_lr_fn="match_rms_adamw",
             )  # fmt: skip
         )

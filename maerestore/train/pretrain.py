@@ -33,7 +33,6 @@ def _one_of(span: tuple[float, float], rng: np.random.Generator) -> float:
     return span[0] + (span[1] - span[0]) * int(rng.integers(5)) / 4
 
 
-
 class Pretrainer:
     """One run: build it, then `run()`.
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
+from maerestore.errors import MaerestoreError
 from maerestore.model.config import MAEConfig
 
 
-class RecipeError(ValueError):
+class RecipeError(MaerestoreError):
     """A recipe that cannot be read or does not fit."""
 
 

@@ -62,14 +62,10 @@ def test_opencv_sees_the_same_16_bit_png(channels: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize(("channels", "bits"), [(1, 16), (3, 16), (4, 16), (3, 8)])
-def test_tifffile_sees_the_same_pixels(
-    options: dict, byteorder: str, channels: int, bits: int, tmp_path: Path
-) -> None:
+def test_tifffile_sees_the_same_pixels(options: dict, byteorder: str, channels: int, bits: int, tmp_path: Path) -> None:
     array = samples(channels, bits)
     photometric = "minisblack" if channels == 1 else "rgb"
-    tifffile.imwrite(
-        tmp_path / "in.tif", array, photometric=photometric, byteorder=byteorder, metadata=None, **options
-    )
+    tifffile.imwrite(tmp_path / "in.tif", array, photometric=photometric, byteorder=byteorder, metadata=None, **options)
     photo = read_photo(tmp_path / "in.tif")
     assert (photo.bits, len(photo.mode)) == (bits, channels)
     result, mask = filled(photo)
@@ -83,9 +79,7 @@ def test_tifffile_sees_the_same_pixels(
 
 def test_a_planar_tiff_is_read(tmp_path: Path) -> None:
     array = samples(3, 16)
-    tifffile.imwrite(
-        tmp_path / "in.tif", np.moveaxis(array, -1, 0), photometric="rgb", planarconfig="separate"
-    )
+    tifffile.imwrite(tmp_path / "in.tif", np.moveaxis(array, -1, 0), photometric="rgb", planarconfig="separate")
     np.testing.assert_array_equal(read_photo(tmp_path / "in.tif").samples, array)
 
 
@@ -111,9 +105,7 @@ def test_premultiplied_alpha_stays_as_stored(bits: int, tmp_path: Path) -> None:
     array = samples(4, bits)
     array[..., :3] = np.minimum(array[..., :3], array[..., 3:])
     array[0, 0] = 0
-    tifffile.imwrite(
-        tmp_path / "in.tif", array, photometric="rgb", extrasamples=["assocalpha"], metadata=None
-    )
+    tifffile.imwrite(tmp_path / "in.tif", array, photometric="rgb", extrasamples=["assocalpha"], metadata=None)
     photo = read_photo(tmp_path / "in.tif")
     assert photo.premultiplied
     result, mask = filled(photo)
@@ -235,8 +227,7 @@ def interlaced_png(array: np.ndarray) -> bytes:
     header = struct.pack(">LLBBBBB", array.shape[1], array.shape[0], 16, 2, 0, 0, 1)
     chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
-        for kind, data in chunks
+        struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data)) for kind, data in chunks
     )
 
 

@@ -20,12 +20,8 @@ def picture(mode: str = "RGB") -> Image.Image:
 @pytest.mark.parametrize("quality", [30, 75, 92, 100])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_tables_sampling_and_scans_are_kept(
-    quality: int, subsampling: int, progressive: bool, tmp_path: Path
-) -> None:
-    picture().save(
-        tmp_path / "in.jpg", quality=quality, subsampling=subsampling, progressive=progressive, comment=b"c"
-    )
+def test_tables_sampling_and_scans_are_kept(quality: int, subsampling: int, progressive: bool, tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.jpg", quality=quality, subsampling=subsampling, progressive=progressive, comment=b"c")
     write_photo(read_photo(tmp_path / "in.jpg"), tmp_path / "out.jpg")
     with Image.open(tmp_path / "in.jpg") as before, Image.open(tmp_path / "out.jpg") as after:
         assert after.quantization == before.quantization

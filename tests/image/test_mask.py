@@ -83,9 +83,7 @@ def test_soft_strokes_are_cut_at_half_opacity(tmp_path: Path) -> None:
     opacity = np.linspace(0, 255, 20).astype(np.uint8)[None].repeat(16, axis=0)
     layer = np.full((16, 20, 4), 255, dtype=np.uint8)
     layer[..., 3] = opacity
-    np.testing.assert_array_equal(
-        save_and_read(Image.fromarray(layer), tmp_path / "soft.png"), opacity >= 128
-    )
+    np.testing.assert_array_equal(save_and_read(Image.fromarray(layer), tmp_path / "soft.png"), opacity >= 128)
 
 
 def test_strokes_of_several_colours(tmp_path: Path) -> None:

@@ -145,9 +145,7 @@ def test_png_chunks_are_carried_and_stale_ones_dropped(tmp_path: Path) -> None:
 def test_tiff_tags_are_kept(tmp_path: Path) -> None:
     tags = [(270, 2, 0, "a caption", True), (33432, 2, 0, "me", True), (33550, 12, 3, (1.0, 2.0, 0.0), True)]
     array = np.zeros((5, 9, 3), dtype=np.uint16)
-    tifffile.imwrite(
-        tmp_path / "in.tif", array, photometric="rgb", extratags=tags, metadata=None, software="camera"
-    )
+    tifffile.imwrite(tmp_path / "in.tif", array, photometric="rgb", extratags=tags, metadata=None, software="camera")
     refill(tmp_path / "in.tif", tmp_path / "out.tif")
     with tifffile.TiffFile(tmp_path / "out.tif") as file:
         out = file.pages[0].tags

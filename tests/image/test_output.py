@@ -73,9 +73,7 @@ def test_an_existing_file_needs_overwrite(source: Path, tmp_path: Path) -> None:
     assert other.read_bytes() == source.read_bytes()
 
 
-def test_inputs_are_recognised_under_other_names(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inputs_are_recognised_under_other_names(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = tmp_path / "mask.png"
     write_photo(PHOTO, mask)
     (tmp_path / "link.png").symlink_to(source)
@@ -110,9 +108,7 @@ def test_unwritable_places(source: Path, tmp_path: Path) -> None:
     assert "write-protected" in refusal(source, tmp_path / "fixed.png", overwrite=True)
 
 
-def test_missing_permission_is_reported(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_permission_is_reported(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     assert "no permission for the folder" in refusal(source, tmp_path / "x.png")
 
@@ -172,9 +168,7 @@ def test_a_full_disk_is_an_input_error(
     assert not (tmp_path / "out.png").exists()
 
 
-def test_a_file_that_appears_meanwhile_is_not_replaced(
-    tmp_path: Path, no_leftovers: Callable[[], list[str]]
-) -> None:
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path, no_leftovers: Callable[[], list[str]]) -> None:
     path = tmp_path / "out.png"
     with pytest.raises(InputError, match="exists"), atomic_file(path) as file:
         file.write(b"ours")

@@ -1,0 +1,45 @@
+"""The `maerestore` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import maerestore
+from maerestore.cli import inpaint, pretrain
+from maerestore.errors import MaerestoreError
+
+VERBS = {"inpaint": inpaint, "pretrain": pretrain}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; cheap, so that `--help` answers at once."""
+    parser = argparse.ArgumentParser(prog="maerestore", description="Image restoration on a masked autoencoder.")
+    parser.add_argument("--version", action="version", version=f"maerestore {maerestore.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, module in VERBS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        module.add_arguments(verbs.add_parser(name, help=summary, description=module.__doc__,
+                                              formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Returns:
+        0; 2 after one line on stderr for bad input; 130 when interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return int(VERBS[args.verb].run(args))
+    except MaerestoreError as err:
+        print(f"maerestore {args.verb}: {err}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(f"maerestore {args.verb}: not enough memory for this picture", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"maerestore {args.verb}: interrupted", file=sys.stderr)
+        return 130

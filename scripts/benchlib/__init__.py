@@ -1,0 +1,1 @@
+"""Parts of `bench_inpaint.py`: photographs, peers, metrics, tables and the contact sheet."""

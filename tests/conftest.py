@@ -1,0 +1,56 @@
+"""A tiny autoencoder for every test that wants one; torch is imported only when one is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+# Read when torch is first imported: threads that wait for each other make tiny tensors slow on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY = {
+    "image_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2,
+    "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny_settings() -> dict[str, Any]:
+    """Settings of a `MAEConfig` with 16 patches."""
+    return dict(TINY)
+
+
+@pytest.fixture
+def tiny_model() -> Callable[..., Any]:
+    """make(seed=0, **settings): a model none of whose trained weights is zero, so that each of them matters."""
+
+    def make(seed: int = 0, **settings: Any) -> Any:
+        import torch
+
+        from maerestore.model import MAEConfig, MaskedAutoencoder
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = MaskedAutoencoder(MAEConfig(**{**TINY, **settings}))
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.requires_grad:
+                        parameter += 0.1 * torch.randn_like(parameter)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def noise_images() -> Callable[..., Any]:
+    """make(n, height, width, channels=3, seed=0): (n, channels, height, width) of normal noise."""
+
+    def make(n: int = 2, height: int = 32, width: int = 32, channels: int = 3, seed: int = 0) -> Any:
+        import torch
+
+        return torch.randn(n, channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+    return make

@@ -1,0 +1,157 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from maerestore.hub import load
+from maerestore.hub.errors import ModelError
+from maerestore.hub.load import pick_device, resolve_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WITHOUT_NETWORK = """
+import socket, time
+
+def no_network(*args, **kwargs):
+    print("NETWORK")
+    raise OSError("no network in this test")
+
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = no_network
+from maerestore.hub.load import resolve_model
+from maerestore.hub.errors import ModelError
+import huggingface_hub
+huggingface_hub.snapshot_download
+start = time.perf_counter()
+try:
+    resolve_model("nobody/there-is-no-such-model")
+except ModelError as err:
+    print("ModelError", str(err).count(chr(10)), time.perf_counter() - start < 5, str(err).split(":")[0])
+"""
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """Calls of `snapshot_download`, which returns the folder "fetched"."""
+    calls = []
+
+    def download(repository, **settings):
+        calls.append((repository, settings))
+        return "fetched"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return calls
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path, downloads):
+    assert resolve_model(str(tmp_path)) == tmp_path
+    assert downloads == []
+
+
+@pytest.mark.parametrize("name", [None, "default"])
+def test_the_default_is_the_bundled_folder(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(load, "bundled_folder", lambda: tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert resolve_model(name) == tmp_path
+
+
+def test_a_missing_default_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "bundled_folder", lambda: tmp_path)
+    with pytest.raises(ModelError, match="reinstall"):
+        resolve_model()
+
+
+def test_the_bundled_folder_of_a_checkout_is_weights():
+    folder = load.bundled_folder()
+    assert folder.name == "weights"
+    assert folder.parent in (ROOT, ROOT / "maerestore")
+
+
+def test_a_repository_is_fetched_with_its_revision_and_only_the_files_of_a_model(downloads):
+    assert resolve_model("org/name@v1.2", token="secret") == Path("fetched")
+    assert resolve_model("org/name", revision="main") == Path("fetched")
+    revisions = [(name, settings["revision"]) for name, settings in downloads]
+    assert revisions == [("org/name", "v1.2"), ("org/name", "main")]
+    assert set(downloads[0][1]["allow_patterns"]) == {"config.json", "model.safetensors", "README.md"}
+    assert downloads[0][1]["token"] == "secret"
+
+
+@pytest.mark.parametrize("name", ["nope", "a/b/c", "org/na me", "/absent/folder/of/mine", "~", "@v1"])
+def test_a_name_of_nothing_lists_the_choices(downloads, name):
+    with pytest.raises(ModelError, match=r"folder, or org/name") as caught:
+        resolve_model(name)
+    assert "\n" not in str(caught.value)
+    assert downloads == []
+
+
+def test_a_file_is_no_model(tmp_path, downloads, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/model.safetensors").write_text("")
+    with pytest.raises(ModelError, match="folder"):
+        resolve_model("weights/model.safetensors")
+    assert downloads == []
+
+
+@pytest.mark.xfail(strict=True, reason="HFValidationError, a ValueError, escapes: a mistyped path gives a traceback")
+@pytest.mark.parametrize("name", ["./model", "../model", "a--b/model", "-a/b", "org/" + "n" * 200])
+def test_a_name_that_the_hub_does_not_allow_is_a_model_error(name):
+    with pytest.raises(ModelError):
+        resolve_model(name, local_files_only=True)
+
+
+@pytest.mark.xfail(strict=True, reason="Path('') is the working folder")
+def test_an_empty_name_is_refused():
+    with pytest.raises(ModelError):
+        resolve_model("")
+
+
+def failing(error):
+    def download(repository, **settings):
+        raise error
+
+    return download
+
+
+@pytest.mark.parametrize("message", ["first line\nsecond line", ""])
+def test_a_failed_download_is_told_in_one_line(monkeypatch, message):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", failing(ConnectionError(message)))
+    with pytest.raises(ModelError, match="org/name: cannot be fetched") as caught:
+        resolve_model("org/name")
+    assert "\n" not in str(caught.value)
+    assert (message.split("\n")[0] or "ConnectionError") in str(caught.value)
+
+
+@pytest.mark.xfail(strict=True, reason="time-outs of the Hub's HTTP client are no OSError")
+def test_a_timeout_while_downloading_is_a_model_error(monkeypatch):
+    from huggingface_hub.errors import HfHubHTTPError
+
+    client = next(base for base in HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", failing(client("timed out")))
+    with pytest.raises(ModelError):
+        resolve_model("org/name")
+
+
+def test_offline_an_unknown_repository_fails_fast_without_network(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", WITHOUT_NETWORK], capture_output=True, text=True, timeout=120,
+                            env=environment, check=False)  # fmt: skip
+    assert result.stdout.strip() == "ModelError 0 True nobody/there-is-no-such-model", result.stdout + result.stderr
+
+
+def test_devices_are_picked_by_name(monkeypatch):
+    assert pick_device("cpu") == torch.device("cpu")
+    for cuda, mps, expected in [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert pick_device() == torch.device(expected)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match="cuda is not available"):
+        pick_device("cuda")
+    with pytest.raises(ModelError, match="unknown device 'tpu'"):
+        pick_device("tpu")

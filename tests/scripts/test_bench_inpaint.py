@@ -1,0 +1,253 @@
+"""The inpainting benchmark: its metrics against values worked out by hand, and the whole script on two tiny photos."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import bench_inpaint  # noqa: E402
+from benchlib import metrics, peers, photos, report  # noqa: E402
+
+from maerestore.hub.save import save_autoencoder  # noqa: E402
+from maerestore.masking import FAMILIES  # noqa: E402
+from maerestore.model import MAEConfig, MaskedAutoencoder  # noqa: E402
+
+# Stands in for the evaluation networks: a distance that can be worked out by hand.
+NETS = """
+import torch
+
+def lpips_squeeze(spatial=False):
+    def distance(a, b):
+        difference = (a - b).abs().mean(1, keepdim=True)
+        return difference if spatial else difference.mean((2, 3), keepdim=True)
+    return distance
+"""
+
+
+RECORDS = [
+    {"photo": photo, "size": 64, "family": "thin", "method": method, "coverage": 0.1, "psnr": psnr, "lpips": lpips}
+    for method, values in {
+        "peer a": ((20, 0.5), (30, 0.5)),
+        "peer b": ((21, 0.6), (27, 0.6)),
+        "ours": ((22, 0.4), (31, 0.2)),
+    }.items()
+    for photo, (psnr, lpips) in zip("xy", values, strict=True)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos (one wider than high, one smaller than 32 px), a random model and stand-in evaluation networks."""
+    folder = tmp_path_factory.mktemp("bench")
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for name, (height, width) in {"a.png": (40, 56), "b.jpg": (24, 24)}.items():
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(folder / "photos" / name)
+    (folder / "photos" / "notes.txt").write_text("no photo")
+    config = MAEConfig(image_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, decoder_embed_dim=16,
+                       decoder_depth=1, decoder_num_heads=2, mask_embed=True)  # fmt: skip
+    save_autoencoder(MaskedAutoencoder(config), folder / "model")
+    (folder / "nets").mkdir()
+    (folder / "nets" / "nets.py").write_text(NETS)
+    return folder
+
+
+def holed() -> tuple[np.ndarray, np.ndarray]:
+    """A vertical ramp (16, 16, 3) and a hole in it."""
+    picture = np.repeat(np.linspace(40, 190, 16).round().astype(np.uint8)[:, None, None], 16, 1).repeat(3, 2)
+    mask = np.zeros((16, 16), bool)
+    mask[5:11, 5:11] = True
+    return picture, mask
+
+
+class TestMetrics:
+    """Known errors, and nothing outside the hole counts for the hole's metrics."""
+
+    def test_hole_values(self) -> None:
+        truth = np.full((4, 4, 3), 100, np.uint8)
+        mask = np.zeros((4, 4), bool)
+        mask[0, :2] = True
+        fill = truth.copy()
+        fill[0, 0] += 10
+        fill[0, 1] -= 20
+        fill[3] = 0
+        assert metrics.hole_l1(truth, fill, mask) == pytest.approx(15 / 255)
+        assert metrics.hole_psnr(truth, fill, mask) == pytest.approx(10 * math.log10(255**2 / 250))
+
+    def test_perfect_fill(self) -> None:
+        picture, mask = holed()
+        values = metrics.measure(picture, picture, mask)
+        assert values == {"psnr": metrics.PSNR_CAP, "l1": 0, "ssim": pytest.approx(1)}
+
+    def test_ssim_of_flat_pictures(self) -> None:
+        # Without variance only the luminance term is left.
+        a, b = np.full((16, 16, 3), 50, np.uint8), np.full((16, 16, 3), 100, np.uint8)
+        c = (0.01 * 255) ** 2
+        assert metrics.ssim(a, b) == pytest.approx((2 * 50 * 100 + c) / (50**2 + 100**2 + c))
+
+    def test_lpips_whole_and_hole(self, folder: Path) -> None:
+        picture, mask = holed()
+        fill = picture.copy()
+        fill[mask] = picture[mask] + 51  # 0.4 in [-1, 1]
+        whole, hole = metrics.Lpips(folder / "nets")(picture, fill, mask)
+        assert hole == pytest.approx(0.4, abs=1e-5)
+        assert whole == pytest.approx(0.4 * mask.mean(), abs=1e-5)
+
+
+class TestPeers:
+    """Each peer is a fill: known pixels stay, a smooth hole is nearly restored."""
+
+    @pytest.mark.parametrize("name", peers.PEERS)
+    def test_fills_a_ramp(self, name: str) -> None:
+        picture, mask = holed()
+        given = picture.copy()
+        given[mask] = 255
+        before = given.copy()
+        fill = peers.PEERS[name](given, mask)
+        assert fill.dtype == np.uint8
+        assert fill.shape == picture.shape
+        np.testing.assert_array_equal(given, before)
+        np.testing.assert_array_equal(fill[~mask], picture[~mask])
+        limit = 1 if "harmonic" in name else 30  # a ramp solves Laplace's equation and the biharmonic one
+        assert np.abs(fill[mask].astype(int) - picture[mask]).max() <= limit
+
+
+class TestPhotos:
+    """What is measured depends on the seed and the names only."""
+
+    def test_spread_takes_both_ends(self) -> None:
+        entries = [photos.Entry(str(i), Path(str(i))) for i in range(10)]
+        assert [e.name for e in photos.spread(entries, 4)] == ["0", "3", "6", "9"]
+        assert photos.spread(entries, 20) == entries
+        assert len(photos.spread(entries, 1)) == 1
+
+    def test_centre_square(self) -> None:
+        picture = np.zeros((10, 30, 3), np.uint8)
+        picture[:, 10:20] = 200
+        square = photos.centre_square(Image.fromarray(picture), 5)
+        assert square.shape == (5, 5, 3)
+        assert (square == 200).all()
+
+    def test_masks_follow_from_seed_family_and_name(self) -> None:
+        mask = photos.mask_for(0, "thick", "a.png", 64)
+        np.testing.assert_array_equal(mask, photos.mask_for(0, "thick", "a.png", 64))
+        for other in ((1, "thick", "a.png"), (0, "medium", "a.png"), (0, "thick", "b.png")):
+            assert (mask != photos.mask_for(*other, 64)).any()
+
+
+class TestReport:
+    """Means, marks and paired statistics."""
+
+    def test_paired_difference(self) -> None:
+        mean, error = report.paired_difference([1, 2, 6], [0, 0, 0])
+        assert mean == 3
+        assert error == pytest.approx(math.sqrt(7 / 3))
+        assert report.paired_difference([2], [1]) == (1, None)
+
+    def test_best_peer_is_taken(self) -> None:
+        rows = {row["metric"]: row for row in report.compare(RECORDS, ["ours"], ["peer a", "peer b"])}
+        assert rows["psnr"]["against"] == rows["lpips"]["against"] == "peer a"
+        assert rows["psnr"]["difference"] == 1.5
+        assert rows["psnr"]["standard_error"] == pytest.approx(0.5)
+        assert rows["psnr"]["better"]
+        assert not report.compare(RECORDS, [], ["peer a"])
+        assert rows["lpips"]["difference"] == pytest.approx(-0.2)
+        assert "against peer a" in report.format_comparisons(list(rows.values()))
+
+    def test_without_peers_models_meet_the_first(self) -> None:
+        rows = report.compare(RECORDS, ["peer b", "ours"], [])
+        assert {(row["method"], row["against"]) for row in rows} == {("ours", "peer b")}
+
+    def test_table_marks_the_best(self) -> None:
+        lines = report.format_table(report.summarise(RECORDS)).splitlines()
+        assert lines[0] == "thin, 64 px, 2 photos, hole 10.0 %"
+        marked = {line.split("  ")[0]: [cell.endswith("*") for cell in line.split()[-2:]] for line in lines[2:]}
+        assert marked == {"peer a": [False, False], "peer b": [False, False], "ours": [True, True]}
+
+
+class TestScript:
+    """The whole run."""
+
+    def test_every_method_and_file(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        command = ["--photos", str(folder / "photos"), "--evalnets", str(folder / "nets"), "--sizes", "32", "48",
+                   "--model", f"first={folder / 'model'}", "--model", str(folder / "model"), "--device", "cpu",
+                   "--json", str(tmp_path / "out.json"), "--sheet", str(tmp_path / "out.jpg")]  # fmt: skip
+        assert bench_inpaint.main(command) == 0
+        printed = capsys.readouterr().out
+        assert "1 of 2 photos are smaller than 32 px" in printed
+        assert "2 of 2 photos are smaller than 48 px" in printed
+        assert "known pixels: identical" in printed
+        assert "LPIPS is left out" not in printed
+
+        result = json.loads((tmp_path / "out.json").read_text())
+        methods = [*peers.PEERS, "first", "model"]
+        assert {(v["photo"], v["size"], v["family"], v["method"]) for v in result["values"]} == {
+            (p, s, f, m) for p in ("a.png", "b.jpg") for s in (32, 48) for f in FAMILIES for m in methods
+        }
+        assert all(math.isfinite(value[name]) for value in result["values"] for name in metrics.METRICS)
+        assert [p["name"] for p in result["photos"]] == ["a.png", "b.jpg"]
+        assert result["settings"]["models"]["first"]["weights_sha256"] == photos.file_digest(
+            folder / "model" / "model.safetensors"
+        )
+        row = result["means"][0]
+        same = [v for v in result["values"] if all(v[k] == row[k] for k in ("size", "family", "method"))]
+        assert row["psnr"] == pytest.approx(np.mean([v["psnr"] for v in same]))
+        first, second = ([v["psnr"] for v in result["values"] if v["method"] == m] for m in ("first", "model"))
+        assert first == second  # one model under two names
+
+        with Image.open(tmp_path / "out.jpg") as sheet:
+            assert sheet.format == "JPEG"
+            assert sheet.size == (22 + (2 + len(methods)) * 36, 22 + 2 * len(FAMILIES) * 36)
+
+    def test_as_a_command_on_a_part(self, folder: Path, tmp_path: Path) -> None:
+        command = [sys.executable, str(ROOT / "scripts" / "bench_inpaint.py"), "--photos", str(folder / "photos"),
+                   "--sizes", "32", "--families", "centre", "--limit", "1", "--no-peers", "--model",
+                   f"m={folder / 'model'}", "--json", str(tmp_path / "out.json")]  # fmt: skip
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "LPIPS is left out" in done.stdout
+        result = json.loads((tmp_path / "out.json").read_text())
+        assert result["photos_in_folder"] == 2
+        assert result["paired"] == []
+        assert [(v["family"], v["method"], "lpips" in v) for v in result["values"]] == [("centre", "m", False)]
+
+    def test_user_errors(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        good, model = str(folder / "photos"), str(folder / "model")
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        for command, text in (
+            (["--photos", str(tmp_path / "none")], "no photo folder"),
+            (["--photos", str(folder / "model")], "no photos in"),
+            (["--photos", str(tmp_path), "--model", model, "--sizes", "32"], "broken.png cannot be read"),
+            (["--photos", good, "--model", str(tmp_path / "none")], "no model"),
+            (["--photos", good, "--model", model, "--model", model], "two methods are called 'model'"),
+            (["--photos", good, "--model", f"telea={model}"], "two methods are called 'telea'"),
+            (["--photos", good, "--evalnets", str(tmp_path)], "no nets.py"),
+            (["--photos", good, "--json", str(tmp_path / "none" / "out.json")], "no folder"),
+        ):
+            assert bench_inpaint.main(command) == 2
+            message = capsys.readouterr().err.strip().splitlines()[-1]
+            assert message.startswith("bench_inpaint: ")
+            assert text in message
+
+    def test_changed_known_pixels_are_refused(self) -> None:
+        picture, mask = holed()
+        fill = picture.copy()
+        fill[mask] = 0
+        bench_inpaint.check_known(fill, picture, mask, "m")
+        fill[0, 0, 1] += 1
+        with pytest.raises(bench_inpaint.KnownPixelsError, match="1 known pixels"):
+            bench_inpaint.check_known(fill, picture, mask, "m")
+        with pytest.raises(bench_inpaint.KnownPixelsError, match="float32"):
+            bench_inpaint.check_known(picture.astype(np.float32), picture, mask, "m")

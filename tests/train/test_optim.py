@@ -1,0 +1,69 @@
+import copy
+
+import pytest
+import torch
+
+from maerestore.train.optim import build_optimizers, set_lr, update_ema
+
+
+def names_of(model, groups):
+    by_id = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [by_id[id(parameter)] for group in groups for parameter in group["params"]]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_trained_parameter_is_in_exactly_one_group(tiny_model, tiny_recipe, optimizer):
+    model = tiny_model(mask_embed=True)
+    groups = [g for o in build_optimizers(model, tiny_recipe(optimizer=optimizer)) for g in o.param_groups]
+    expected = sorted(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    assert sorted(names_of(model, groups)) == expected
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weight_decay_spares_biases_norms_and_tokens(tiny_model, tiny_recipe, optimizer):
+    model = tiny_model(mask_embed=True)
+    optimizers = build_optimizers(model, tiny_recipe(optimizer=optimizer, weight_decay=0.07))
+    groups = [g for o in optimizers for g in o.param_groups]
+    assert {g["weight_decay"] for g in groups} == {0.0, 0.07}
+    decayed = set(names_of(model, [g for g in groups if g["weight_decay"]]))
+    spared = set(names_of(model, [g for g in groups if not g["weight_decay"]]))
+    assert {"cls_token", "mask_token", "norm.weight", "blocks.0.norm1.weight", "blocks.0.attn.qkv.bias"} <= spared
+    assert {"patch_embed.proj.weight", "patch_embed.mask_proj.weight", "decoder_embed.weight", "decoder_pred.weight",
+            "blocks.1.mlp.fc2.weight", "decoder_blocks.0.attn.proj.weight"} <= decayed  # fmt: skip
+    assert not any(name.endswith("bias") or "norm" in name or "token" in name for name in decayed)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else(tiny_model, tiny_recipe):
+    model = tiny_model(mask_embed=True)
+    adamw, muon = build_optimizers(model, tiny_recipe(optimizer="muon"))
+    assert isinstance(adamw, torch.optim.AdamW)
+    taken = names_of(model, muon.param_groups)
+    matrices = [f"{layer}.weight" for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
+    blocks = ["blocks.0", "blocks.1", "decoder_blocks.0"]
+    assert sorted(taken) == sorted(f"{block}.{matrix}" for block in blocks for matrix in matrices)
+
+
+def test_optimizers_start_at_the_rate_of_the_recipe_and_follow_set_lr(tiny_model, tiny_recipe):
+    recipe = tiny_recipe(optimizer="muon", base_lr=0.01, batch_size=64)
+    optimizers = build_optimizers(tiny_model(), recipe)
+    assert {g["lr"] for o in optimizers for g in o.param_groups} == {0.0025}
+    set_lr(optimizers, 0.125)
+    assert {g["lr"] for o in optimizers for g in o.param_groups} == {0.125}
+
+
+@pytest.mark.parametrize(("step", "decay"), [(1, 2 / 11), (20, 21 / 30), (100_000, 0.9)])
+def test_the_average_follows_its_formula_with_a_warm_up(tiny_model, step, decay):
+    model, average = tiny_model(seed=1), tiny_model(seed=2)
+    before = copy.deepcopy(average)
+    update_ema(average, model, 0.9, step)
+    triples = zip(before.parameters(), model.parameters(), average.parameters(), strict=True)
+    for old, new, now in triples:
+        torch.testing.assert_close(now, decay * old + (1 - decay) * new, atol=1e-6, rtol=1e-5)
+
+
+def test_averaging_leaves_the_model_alone_and_the_position_tables_exact(tiny_model):
+    model, average = tiny_model(seed=1), tiny_model(seed=2)
+    state = copy.deepcopy(model.state_dict())
+    update_ema(average, model, 0.5, 10**6)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert torch.equal(average.pos_embed, model.pos_embed)
