@@ -83,7 +83,7 @@ class Blobs:
         """Add the blobs to `mask` (H, W) uint8, in place."""
         height, width = mask.shape
         # Drawn coarse and enlarged: a wide Gaussian at full size would be the slowest part of mask making.
-        field = rng.standard_normal((max(2, height // 8), max(2, width // 8))).astype(np.float32)
+        field: np.ndarray = rng.standard_normal((max(2, height // 8), max(2, width // 8))).astype(np.float32)
         sigma = rng.uniform(*self.smoothness) * width / REFERENCE_SIZE / 8
         field = cv2.GaussianBlur(field, (0, 0), max(sigma, 0.3))
         field = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -170,8 +170,9 @@ def rim(mask: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(cv2.dilate(mask, kernel), np.uint8) & (1 - mask)
 
 
-def draw_many(families: dict[str, float], count: int, size: int, seed: int,
-              progress: Callable[[int], None] | None = None) -> np.ndarray:  # fmt: skip
+def draw_many(
+    families: dict[str, float], count: int, size: int, seed: int, progress: Callable[[int], None] | None = None
+) -> np.ndarray:
     """Draw `count` square holes from families mixed by weight: (count, size, size) uint8, 1 = hole."""
     rng = np.random.default_rng(seed)
     names = list(families)

@@ -57,11 +57,22 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", required=True, type=Path, metavar="FOLDER", help="photos, searched recursively")
     parser.add_argument("--evalnets", type=Path, metavar="FOLDER", help="nets.py and weights of LPIPS (squeeze)")
-    parser.add_argument("--model", action="append", metavar="[LABEL=]NAME", dest="models",
-                        help="bundled name, folder or org/name; repeatable (default: the bundled model)")  # fmt: skip
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="[LABEL=]NAME",
+        dest="models",
+        help="bundled name, folder or org/name; repeatable (default: the bundled model)",
+    )
     parser.add_argument("--device", default="auto", help="of the models: auto, cpu, cuda or mps (default auto)")
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES), metavar="FAMILY",
-                        help=f"of holes: {', '.join(FAMILIES)} (default all)")  # fmt: skip
+    parser.add_argument(
+        "--families",
+        nargs="+",
+        default=list(FAMILIES),
+        choices=list(FAMILIES),
+        metavar="FAMILY",
+        help=f"of holes: {', '.join(FAMILIES)} (default all)",
+    )
     parser.add_argument("--sizes", nargs="+", type=int, default=[256], metavar="PX", help="of the photos (default 256)")
     parser.add_argument("--seed", type=int, default=0, help="of the holes (default 0)")
     parser.add_argument("--limit", type=int, metavar="N", help="take N photos, evenly spread over the folder")
@@ -103,8 +114,11 @@ def load_models(names: list[str], device: str) -> tuple[dict[str, Method], dict[
         folder = resolve_model(name)
         inpainter = Inpainter.from_pretrained(str(folder), device=device)
         methods[label] = inpainter.inpaint
-        facts[label] = {"name": name, "device": str(inpainter.device),
-                        "weights_sha256": file_digest(folder / WEIGHTS_NAME)}  # fmt: skip
+        facts[label] = {
+            "name": name,
+            "device": str(inpainter.device),
+            "weights_sha256": file_digest(folder / WEIGHTS_NAME),
+        }
     return methods, facts
 
 
@@ -143,8 +157,14 @@ def run(
     with tqdm(total=total, unit="fill", smoothing=0.1) as bar:
         for entry in entries:
             picture = open_photo(entry)
-            facts.append({"name": entry.name, "sha256": file_digest(entry.path), "width": picture.width,
-                          "height": picture.height})  # fmt: skip
+            facts.append(
+                {
+                    "name": entry.name,
+                    "sha256": file_digest(entry.path),
+                    "width": picture.width,
+                    "height": picture.height,
+                }
+            )
             for size in args.sizes:
                 photo = centre_square(picture, size)
                 for family in args.families:
@@ -160,9 +180,17 @@ def run(
                         if label in models:
                             check_known(fill, photo, mask, f"{label}, {entry.name}, {family}, {size} px")
                         fills.append(fill)
-                        records.append({"photo": entry.name, "size": size, "family": family, "method": label,
-                                        "coverage": float(mask.mean()), **measure(photo, fill, mask, lpips),
-                                        "seconds": seconds})  # fmt: skip
+                        records.append(
+                            {
+                                "photo": entry.name,
+                                "size": size,
+                                "family": family,
+                                "method": label,
+                                "coverage": float(mask.mean()),
+                                **measure(photo, fill, mask, lpips),
+                                "seconds": seconds,
+                            }
+                        )
                         bar.update()
                     if entry.name in on_sheet and size == args.sizes[0]:
                         sheet.add(f"{entry.name}  {family}", photo, mask, fills)
@@ -223,13 +251,31 @@ def main(argv: list[str] | None = None) -> int:
     if args.sheet:
         sheet.save(args.sheet)
     if args.json:
-        settings = {"seed": args.seed, "sizes": args.sizes, "families": args.families, "limit": args.limit,
-                    "peers": peers, "opencv_radius": RADIUS, "models": model_facts, "lpips": bool(lpips),
-                    "resize": "centre square, Lanczos", "torch_threads": torch.get_num_threads(),
-                    "opencv_threads": cv2.getNumThreads(), "machine": platform.platform()}  # fmt: skip
-        result = {"format": 1, "settings": settings, "versions": versions(), "photos_in_folder": in_folder,
-                  "photos_sha256": set_digest(photos), "photos": photos, "means": rows, "paired": comparisons,
-                  "values": records}  # fmt: skip
+        settings = {
+            "seed": args.seed,
+            "sizes": args.sizes,
+            "families": args.families,
+            "limit": args.limit,
+            "peers": peers,
+            "opencv_radius": RADIUS,
+            "models": model_facts,
+            "lpips": bool(lpips),
+            "resize": "centre square, Lanczos",
+            "torch_threads": torch.get_num_threads(),
+            "opencv_threads": cv2.getNumThreads(),
+            "machine": platform.platform(),
+        }
+        result = {
+            "format": 1,
+            "settings": settings,
+            "versions": versions(),
+            "photos_in_folder": in_folder,
+            "photos_sha256": set_digest(photos),
+            "photos": photos,
+            "means": rows,
+            "paired": comparisons,
+            "values": records,
+        }
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 

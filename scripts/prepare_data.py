@@ -27,8 +27,10 @@ def main() -> int:
         print(f"prepare_data: {err}", file=sys.stderr)
         return 2
     names = json.loads((args.out / "index.json").read_text())["names"]
-    print(f"{counts['photos']} photos packed in {args.out} ({sum(map(held_out, names))} of them kept aside), "
-          f"{counts['corrupt']} corrupt files left out")  # fmt: skip
+    print(
+        f"{counts['photos']} photos packed in {args.out} ({sum(map(held_out, names))} of them kept aside), "
+        f"{counts['corrupt']} corrupt files left out"
+    )
     return 0
 
 

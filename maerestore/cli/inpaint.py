@@ -26,12 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="bundled name, folder, or org/name[@revision] (default: the bundled model)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.add_argument("--dilate", type=int, default=0, metavar="N", help="grow the mask by N pixels")
-    parser.add_argument("--feather", type=int, default=0, metavar="N",
-                        help="ramp from the surroundings to the fill over N pixels inside the hole")  # fmt: skip
+    parser.add_argument(
+        "--feather",
+        type=int,
+        default=0,
+        metavar="N",
+        help="ramp from the surroundings to the fill over N pixels inside the hole",
+    )
     parser.add_argument("--mask-white", default="hole", choices=["hole", "keep"], help="what white in the mask means")
     parser.add_argument("--resize-mask", action="store_true", help="scale a mask of another size to the photo's")
-    parser.add_argument("--sharp", default="auto", choices=["auto", "off"],
-                        help="give the fill the texture of the surroundings (auto), or leave it smooth (off)")  # fmt: skip
+    parser.add_argument(
+        "--sharp",
+        default="auto",
+        choices=["auto", "off"],
+        help="give the fill the texture of the surroundings (auto), or leave it smooth (off)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the texture's random search (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -57,11 +66,14 @@ def run(args: argparse.Namespace) -> int:
     mask = read_mask(args.mask, photo.size, white=args.mask_white, resize=args.resize_mask)
     other = "keep" if args.mask_white == "hole" else "hole"
     if mask_is_empty(mask):
-        raise InputError(f"{args.mask}: nothing to fill, the mask is all {'black' if other == 'keep' else 'white'}; "
-                         f"if it marks what to keep, pass --mask-white {other}")  # fmt: skip
+        raise InputError(
+            f"{args.mask}: nothing to fill, the mask is all {'black' if other == 'keep' else 'white'}; "
+            f"if it marks what to keep, pass --mask-white {other}"
+        )
     if mask_is_full(mask):
-        raise InputError(f"{args.mask}: the mask covers the whole photo; "
-                         f"if it marks what to keep, pass --mask-white {other}")  # fmt: skip
+        raise InputError(
+            f"{args.mask}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
+        )
     seconds = {"read": time.perf_counter() - start}
 
     mark = time.perf_counter()
@@ -70,18 +82,31 @@ def run(args: argparse.Namespace) -> int:
     inpainter = Inpainter.from_pretrained(args.model, device=args.device)
     seconds["load"] = time.perf_counter() - mark
     with _Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
-        filled, report = inpainter.fill(photo, mask, args.dilate, args.feather, sharp=args.sharp == "auto",
-                                        seed=args.seed, progress=bar)  # fmt: skip
+        filled, report = inpainter.fill(
+            photo, mask, args.dilate, args.feather, sharp=args.sharp == "auto", seed=args.seed, progress=bar
+        )
     mark = time.perf_counter()
     write_photo(filled, out, args.overwrite)
     seconds |= report.seconds | {"write": time.perf_counter() - mark}
     if args.json:
-        print(json.dumps({
-            "photo": str(args.photo), "mask": str(args.mask), "output": str(out), "size": list(photo.size),
-            "mode": photo.mode, "holes": report.holes, "pixels_filled": report.pixels, "windows": report.windows,
-            "device": str(inpainter.device), "model": args.model or "default", "seed": args.seed,
-            "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
-        }))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "photo": str(args.photo),
+                    "mask": str(args.mask),
+                    "output": str(out),
+                    "size": list(photo.size),
+                    "mode": photo.mode,
+                    "holes": report.holes,
+                    "pixels_filled": report.pixels,
+                    "windows": report.windows,
+                    "device": str(inpainter.device),
+                    "model": args.model or "default",
+                    "seed": args.seed,
+                    "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+                }
+            )
+        )
     elif not args.quiet:
         holes = "1 hole" if report.holes == 1 else f"{report.holes} holes"
         print(f"{out}: {holes} filled ({report.pixels} pixels) in {sum(seconds.values()):.1f} s")

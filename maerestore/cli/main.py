@@ -20,8 +20,11 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, module in VERBS.items():
         summary = (module.__doc__ or "").splitlines()[0]
-        module.add_arguments(verbs.add_parser(name, help=summary, description=module.__doc__,
-                                              formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip
+        module.add_arguments(
+            verbs.add_parser(
+                name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+        )
     return parser
 
 

@@ -53,8 +53,11 @@ def resolve_model(name: str | None = None, *, revision: str | None = None, **hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(repository, revision=pinned or revision,
-                                      allow_patterns=[CONFIG_NAME, WEIGHTS_NAME, "README.md"], **hub))  # fmt: skip
+        return Path(
+            snapshot_download(
+                repository, revision=pinned or revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME, "README.md"], **hub
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as err:
         reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise ModelError(f"{name}: cannot be fetched from the Hub ({reason})") from err

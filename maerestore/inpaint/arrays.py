@@ -37,8 +37,11 @@ class FloatImage:
         """(h, w, 3) float32 in [0, 1], as `Photo.rgb`."""
         top, left, bottom, right = window or (0, 0, self.size[1], self.size[0])
         color = self.samples[top:bottom, left:right, : 3 if self.samples.shape[2] >= 3 else 1]
-        return np.repeat(color, 4 - color.shape[2], axis=2).astype(np.float32) if color.shape[2] == 1 else (
-            color.astype(np.float32))  # fmt: skip
+        return (
+            np.repeat(color, 4 - color.shape[2], axis=2).astype(np.float32)
+            if color.shape[2] == 1
+            else (color.astype(np.float32))
+        )
 
     def with_fills(self, pieces: list[tuple[np.ndarray, np.ndarray, Box]]) -> FloatImage:
         """A new image in which only the pixels under the pieces' masks are other; alpha stays."""
@@ -64,11 +67,12 @@ def as_canvas(image: Any) -> Photo | FloatImage:
     if isinstance(image, torch.Tensor):
         if image.ndim != 3:
             raise InputError(f"a tensor image is (C, H, W) or (B, C, H, W), got {tuple(image.shape)}")
-        array = image.detach().cpu().float() if image.dtype == torch.bfloat16 else image.detach().cpu()
-        return as_canvas(array.permute(1, 2, 0).numpy())
+        tensor = image.detach().cpu()
+        tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # NumPy has no bfloat16
+        return as_canvas(tensor.permute(1, 2, 0).numpy())
     if not isinstance(image, np.ndarray):
         raise InputError(f"an image is a PIL image, a NumPy array or a tensor, got {type(image).__name__}")
-    array = image[..., None] if image.ndim == 2 else image
+    array: np.ndarray = image[..., None] if image.ndim == 2 else image
     if array.ndim != 3 or array.shape[2] not in _ARRAY_MODES or 0 in array.shape:
         raise InputError(f"an array image is (H, W) or (H, W, 1 to 4) with some pixels, got {image.shape}")
     if array.dtype in (np.uint8, np.uint16):
@@ -94,7 +98,7 @@ def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
         InputError: no mask, or another size than (width, height) `size`.
     """
     if isinstance(mask, Image.Image):
-        array = mask_of(_from_pil(mask))
+        array: np.ndarray = mask_of(_from_pil(mask))
     else:
         array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
         while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):

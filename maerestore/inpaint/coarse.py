@@ -55,7 +55,7 @@ def coarse_fill(
         for each window (h, w, 3) float32: the enlarged reconstruction; outside the hole the photo, slightly blurred.
     """
     config = model.config
-    shapes = [model_shape(*w.mask.shape, config.image_size, config.patch_size) for w in windows]
+    shapes = [model_shape(*w.mask.shape[:2], config.image_size, config.patch_size) for w in windows]
     results: list[np.ndarray | None] = [None] * len(windows)
     for shape in dict.fromkeys(shapes):
         members = [i for i, s in enumerate(shapes) if s == shape]

@@ -50,8 +50,12 @@ def _solve(image: np.ndarray, mask: np.ndarray, tolerance: float) -> np.ndarray:
     matrix, constant = _laplacian(image, mask)
     if constant.shape[0] <= DIRECT_SIZE or min(mask.shape) < 4:
         # The ordering for symmetric systems halves the time of SuperLU's default.
-        factors = splu(matrix.tocsc().astype(np.float64), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
-                       options={"SymmetricMode": True})  # fmt: skip
+        factors = splu(
+            matrix.tocsc().astype(np.float64),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
         return factors.solve(constant.astype(np.float64)).astype(np.float32)
     return _conjugate_gradients(matrix, constant, _enlarged_guess(image, mask, tolerance), tolerance)
 
@@ -91,14 +95,18 @@ def _enlarged_guess(image: np.ndarray, mask: np.ndarray, tolerance: float) -> np
     painted = np.pad(np.where(mask[..., None], 0, image), (*pad, (0, 0)))
     # Channels are averaged one by one: OpenCV takes at most four.
     share = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
-    channels = [cv2.resize(np.ascontiguousarray(painted[..., c]), size, interpolation=cv2.INTER_AREA)
-                for c in range(painted.shape[2])]  # fmt: skip
+    channels = [
+        cv2.resize(np.ascontiguousarray(painted[..., c]), size, interpolation=cv2.INTER_AREA)
+        for c in range(painted.shape[2])
+    ]
     small = np.stack(channels, axis=-1) / np.maximum(share, 1e-6)[..., None]
     small_mask = share < 0.2  # no known pixel in the 2 x 2 block
     if small_mask.any() and not small_mask.all():
         small[small_mask] = _solve(small, small_mask, tolerance)
-    full = [cv2.resize(np.ascontiguousarray(small[..., c]), (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_LINEAR)
-            for c in range(small.shape[2])]  # fmt: skip
+    full = [
+        cv2.resize(np.ascontiguousarray(small[..., c]), (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_LINEAR)
+        for c in range(small.shape[2])
+    ]
     return np.stack(full, axis=-1)[:height, :width][mask]
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +22,8 @@ from maerestore.model import MaskedAutoencoder
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, the steps done and the steps in all."""
+
+Canvas = TypeVar("Canvas", Photo, FloatImage)
 
 Piece = tuple[np.ndarray, np.ndarray, Box]
 """A fill (h, w, 3), its mask (h, w) and their place in the photo."""
@@ -102,8 +104,17 @@ class Inpainter:
         curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
         return cls(load_autoencoder(folder), curve, pick_device(device))
 
-    def inpaint(self, image: Any, mask: Any, *, dilate: int = 0, feather: int = 0,
-                progress: Progress | None = None) -> Any:  # fmt: skip
+    def inpaint(
+        self,
+        image: Any,
+        mask: Any,
+        *,
+        dilate: int = 0,
+        feather: int = 0,
+        sharp: bool = True,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Any:
         """Fill an image, or a batch of tensors, and return the kind that came in.
 
         Args:
@@ -112,6 +123,8 @@ class Inpainter:
             mask: what to fill: PIL image, array (H, W) or tensor ((B,) (1,) H, W); bool, or any range.
             dilate: grow the mask by this many pixels.
             feather: ramp from the rim's continuation to the fill over this many pixels.
+            sharp: give the fill the texture of the photo's known parts; False leaves it smooth.
+            seed: of the search for that texture.
             progress: see `Progress`.
 
         Raises:
@@ -125,23 +138,34 @@ class Inpainter:
             masks = masks.expand(len(image), *masks.shape[-2:]) if masks.ndim == 2 else masks
             if len(masks) != len(image):
                 raise InputError(f"{len(masks)} masks for {len(image)} images: give one mask for each, or one for all")
-            filled = [self.inpaint(i, m, dilate=dilate, feather=feather, progress=progress)
-                      for i, m in zip(image, masks, strict=True)]  # fmt: skip
+            filled = [
+                self.inpaint(i, m, dilate=dilate, feather=feather, sharp=sharp, seed=seed, progress=progress)
+                for i, m in zip(image, masks, strict=True)
+            ]
             return torch.stack(filled) if filled else image.clone()
         canvas = as_canvas(image)
-        filled_canvas, _ = self.fill(canvas, as_mask(mask, canvas.size), dilate, feather, progress)
+        filled_canvas, _ = self.fill(
+            canvas, as_mask(mask, canvas.size), dilate, feather, sharp=sharp, seed=seed, progress=progress
+        )
         return in_kind_of(filled_canvas, image)
 
     def fill(
-        self, photo: Photo | FloatImage, mask: np.ndarray, dilate: int = 0, feather: int = 0,
-        sharp: bool = True, seed: int = 0, progress: Progress | None = None,
-    ) -> tuple[Photo | FloatImage, Report]:  # fmt: skip
+        self,
+        photo: Canvas,
+        mask: np.ndarray,
+        dilate: int = 0,
+        feather: int = 0,
+        *,
+        sharp: bool = True,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> tuple[Canvas, Report]:
         """Fill a photo as read from its file.
 
         Args:
             photo: what `maerestore.image.read_photo` gave.
             mask: (H, W) bool, True = fill.
-            dilate, feather, progress: as for `inpaint`.
+            dilate, feather, sharp, seed, progress: as for `inpaint`.
 
         Returns:
             the photo with only the masked samples changed, and what was done.
@@ -173,8 +197,16 @@ class Inpainter:
         with report.stage("paste"):
             return photo.with_fills(pieces), report
 
-    def _pieces(self, photo: Photo | FloatImage, mask: np.ndarray, regions: list[Region], smooth: list[np.ndarray],
-                feather: int, report: Report, progress: Progress | None) -> list[Piece]:  # fmt: skip
+    def _pieces(
+        self,
+        photo: Photo | FloatImage,
+        mask: np.ndarray,
+        regions: list[Region],
+        smooth: list[np.ndarray],
+        feather: int,
+        report: Report,
+        progress: Progress | None,
+    ) -> list[Piece]:
         """The finished fill of every region."""
         size = mask.shape[0], mask.shape[1]
         config = self.model.config
@@ -219,8 +251,12 @@ class _Overlay:
         self.boxes = np.array([region.box for region in regions])
 
     def paint(self, image: np.ndarray, box: Box) -> np.ndarray:
-        meets = ((self.boxes[:, 0] < box[2]) & (self.boxes[:, 2] > box[0])
-                 & (self.boxes[:, 1] < box[3]) & (self.boxes[:, 3] > box[1]))  # fmt: skip
+        meets = (
+            (self.boxes[:, 0] < box[2])
+            & (self.boxes[:, 2] > box[0])
+            & (self.boxes[:, 1] < box[3])
+            & (self.boxes[:, 3] > box[1])
+        )
         for i in np.flatnonzero(meets):
             own = self.regions[i].box
             t, l, b, r = max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3])  # noqa: E741

@@ -53,8 +53,16 @@ class MAEConfig:
         # JSON gives lists: tuples keep the config hashable.
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
-        for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim",
-                     "decoder_depth", "decoder_num_heads"):  # fmt: skip
+        for name in (
+            "image_size",
+            "patch_size",
+            "embed_dim",
+            "depth",
+            "num_heads",
+            "decoder_embed_dim",
+            "decoder_depth",
+            "decoder_num_heads",
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -133,8 +133,17 @@ class MaskBank:
 
     BUCKETS = 8
 
-    def __init__(self, size: int, patch_size: int, families: dict[str, float], count: int, rim_width: int,
-                 rim_weight: float, seed: int, device: torch.device) -> None:  # fmt: skip
+    def __init__(
+        self,
+        size: int,
+        patch_size: int,
+        families: dict[str, float],
+        count: int,
+        rim_width: int,
+        rim_weight: float,
+        seed: int,
+        device: torch.device,
+    ) -> None:
         holes = draw_many(families, count, size, seed)
         rims = np.stack([rim(hole, rim_width) for hole in holes])
         self.patch_size, self.grid, self.rim_weight, self.device = patch_size, size // patch_size, rim_weight, device

@@ -13,7 +13,9 @@ def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.opt
 
     Weight decay falls on matrices and kernels only, not on biases, norms or tokens.
     """
-    matrices, kernels, vectors = [], [], []
+    matrices: list[nn.Parameter] = []
+    kernels: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -32,7 +34,7 @@ def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.opt
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
             fused=fused,
-        )  # fmt: skip
+        )
     ]
     if recipe.optimizer == "muon":
         optimizers.append(
@@ -43,7 +45,7 @@ def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.opt
                 momentum=0.95,
                 nesterov=True,
                 adjust_lr_fn="match_rms_adamw",
-            )  # fmt: skip
+            )
         )
     return optimizers
 

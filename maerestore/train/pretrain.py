@@ -47,8 +47,9 @@ class Pretrainer:
         init: a checkpoint file or nothing; where `out` has a checkpoint, that one is resumed instead.
     """
 
-    def __init__(self, recipe: PretrainRecipe, data: Path, out: Path, cpu: bool = False,
-                 init: Path | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, recipe: PretrainRecipe, data: Path, out: Path, cpu: bool = False, init: Path | None = None
+    ) -> None:
         self.recipe, self.out = recipe, out
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if recipe.precision == "bf16" else "no")
         self.device = self.accelerator.device
@@ -80,8 +81,15 @@ class Pretrainer:
         """
         recipe, main = self.recipe, self.accelerator.is_main_process
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
-        bar = tqdm(total=recipe.samples, initial=self.samples, unit="img", unit_scale=True, disable=not main,
-                   dynamic_ncols=True, mininterval=2.0)  # fmt: skip
+        bar = tqdm(
+            total=recipe.samples,
+            initial=self.samples,
+            unit="img",
+            unit_scale=True,
+            disable=not main,
+            dynamic_ncols=True,
+            mininterval=2.0,
+        )
         if main:
             self.out.mkdir(parents=True, exist_ok=True)
         figures: dict[str, float] = {}
@@ -98,8 +106,15 @@ class Pretrainer:
                     now = time.perf_counter()
                     rate = (self.samples - mark_samples) / (now - mark)
                     mean = float(torch.stack(losses).mean())
-                    self._log({"loss": mean, "images_per_second": rate, "data_share": data_seconds,
-                               "lr": recipe.lr * recipe.lr_factor(self.samples), "side": recipe.side(self.samples)})  # fmt: skip
+                    self._log(
+                        {
+                            "loss": mean,
+                            "images_per_second": rate,
+                            "data_share": data_seconds,
+                            "lr": recipe.lr * recipe.lr_factor(self.samples),
+                            "side": recipe.side(self.samples),
+                        }
+                    )
                     bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
                     losses, mark, mark_samples = [], now, self.samples
                     if not np.isfinite(mean):
@@ -126,8 +141,13 @@ class Pretrainer:
         images, masks = self._batch()
         ready = self._clock() if timed else 0.0
         set_lr(self.optimizers, recipe.lr * recipe.lr_factor(self.samples))
-        output = self.forward(images, mask=masks.mask, pixel_mask=masks.pixel_mask,
-                              pixel_weight=masks.pixel_weight, num_visible=masks.num_visible)  # fmt: skip
+        output = self.forward(
+            images,
+            mask=masks.mask,
+            pixel_mask=masks.pixel_mask,
+            pixel_weight=masks.pixel_weight,
+            num_visible=masks.num_visible,
+        )
         accelerator.backward(output.loss)
         accelerator.clip_grad_norm_(self.wrapped.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -159,9 +179,18 @@ class Pretrainer:
     def _bank(self, side: int) -> MaskBank:
         if side not in self.banks:
             recipe = self.recipe
-            self.banks = {side: MaskBank(side, recipe.config.patch_size, recipe.families, recipe.mask_count,
-                                         max(1, recipe.rim_width * side // 128), recipe.rim_weight,
-                                         recipe.seed, self.device)}  # fmt: skip
+            self.banks = {
+                side: MaskBank(
+                    side,
+                    recipe.config.patch_size,
+                    recipe.families,
+                    recipe.mask_count,
+                    max(1, recipe.rim_width * side // 128),
+                    recipe.rim_weight,
+                    recipe.seed,
+                    self.device,
+                )
+            }
         return self.banks[side]
 
     # --- around it ----------------------------------------------------------------------------------------------
@@ -197,10 +226,14 @@ class Pretrainer:
         if not self.accelerator.is_main_process:
             return
         state = {
-            "step": self.step, "samples": self.samples, "recipe": self.recipe.to_dict(),
-            "config": asdict(self.recipe.config), "model": self.model.state_dict(),
-            "average": self.average.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-        }  # fmt: skip
+            "step": self.step,
+            "samples": self.samples,
+            "recipe": self.recipe.to_dict(),
+            "config": asdict(self.recipe.config),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
         partial = self.out / f".checkpoint-{os.getpid()}.pt"
         torch.save(state, partial)
         partial.replace(self.out / "checkpoint.pt")

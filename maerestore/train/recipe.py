@@ -91,12 +91,16 @@ class PretrainRecipe:
             (0 <= self.free_form <= 1, f"free_form must lie in [0, 1], got {self.free_form}"),
             (0 < self.decay_share <= 1, f"decay_share must lie in (0, 1], got {self.decay_share}"),
             (0 <= self.mask_ratio[0] <= self.mask_ratio[1] < 1, f"mask_ratio {self.mask_ratio} is no range in [0, 1)"),
-            (0 <= self.free_form_drop[0] <= self.free_form_drop[1] < 1,
-             f"free_form_drop {self.free_form_drop} is no range in [0, 1)"),
+            (
+                0 <= self.free_form_drop[0] <= self.free_form_drop[1] < 1,
+                f"free_form_drop {self.free_form_drop} is no range in [0, 1)",
+            ),
             (self.resolution[0][0] == 0, "resolution must start at sample 0"),
-            (all(side % config.patch_size == 0 for _, side in self.resolution),
-             f"every side in resolution must be a multiple of the patch size {config.patch_size}"),
-        ]  # fmt: skip
+            (
+                all(side % config.patch_size == 0 for _, side in self.resolution),
+                f"every side in resolution must be a multiple of the patch size {config.patch_size}",
+            ),
+        ]
         for holds, message in checks:
             if not holds:
                 raise RecipeError(message)

@@ -56,8 +56,11 @@ def hole_l1(truth: np.ndarray, fill: np.ndarray, mask: np.ndarray) -> float:
 
 def ssim(truth: np.ndarray, fill: np.ndarray) -> float:
     """Structural similarity of the whole pictures, with the Gaussian window of the paper (Wang et al. 2004)."""
-    return float(structural_similarity(truth, fill, channel_axis=-1, data_range=255, gaussian_weights=True, sigma=1.5,
-                                       use_sample_covariance=False))  # fmt: skip
+    return float(
+        structural_similarity(
+            truth, fill, channel_axis=-1, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+    )
 
 
 class Lpips:

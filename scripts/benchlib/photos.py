@@ -43,8 +43,11 @@ def find_photos(folder: Path, limit: int | None = None) -> list[Entry]:
     """
     if not folder.is_dir():
         raise BenchError(f"no photo folder {folder}")
-    entries = [Entry(path.relative_to(folder).as_posix(), path)
-               for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]  # fmt: skip
+    entries = [
+        Entry(path.relative_to(folder).as_posix(), path)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    ]
     if not entries:
         raise BenchError(f"no photos in {folder} (looked for {', '.join(sorted(SUFFIXES))})")
     return spread(entries, limit)

@@ -63,9 +63,18 @@ def compare(records: list[Record], models: list[str], peers: list[str]) -> list[
             for method, against in pairs:
                 ours, theirs = values[size, family, method, metric], values[size, family, against, metric]
                 mean, error = paired_difference(ours.values(), (theirs[photo] for photo in ours))
-                rows.append({"size": size, "family": family, "metric": metric, "method": method, "against": against,
-                             "difference": mean, "standard_error": error,
-                             "better": None if error is None else sign * mean > 2 * error})  # fmt: skip
+                rows.append(
+                    {
+                        "size": size,
+                        "family": family,
+                        "metric": metric,
+                        "method": method,
+                        "against": against,
+                        "difference": mean,
+                        "standard_error": error,
+                        "better": None if error is None else sign * mean > 2 * error,
+                    }
+                )
     return rows
 
 
@@ -100,8 +109,16 @@ def format_comparisons(rows: list[Record]) -> str:
         gain = metric.best * row["difference"]
         mark = " " if error is None or abs(gain) <= 2 * error else "+" if gain > 0 else "-"
         spread = "n/a" if error is None else f"{error:.{metric.digits}f}"
-        cells.append((mark, f"{row['family']} {row['size']}", metric.title, row["method"],
-                      f"{row['difference']:+.{metric.digits}f} +- {spread}", f"against {row['against']}"))  # fmt: skip
+        cells.append(
+            (
+                mark,
+                f"{row['family']} {row['size']}",
+                metric.title,
+                row["method"],
+                f"{row['difference']:+.{metric.digits}f} +- {spread}",
+                f"against {row['against']}",
+            )
+        )
     widths = [max(len(cell[i]) for cell in cells) for i in range(6)]
     lines += ["  ".join(f"{text:<{w}}" for text, w in zip(cell, widths, strict=True)).rstrip() for cell in cells]
     return "\n".join(lines)

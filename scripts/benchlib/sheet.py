@@ -35,8 +35,9 @@ class Sheet:
         """Write a JPEG; rows beyond the format's height are left out."""
         height, width = self.rows[0][1][0].shape[:2]
         rows = self.rows[: (MAX_SIDE - HEADER) // (height + GAP)]
-        sheet = Image.new("RGB", (HEADER + len(self.columns) * (width + GAP), HEADER + len(rows) * (height + GAP)),
-                          "white")  # fmt: skip
+        sheet = Image.new(
+            "RGB", (HEADER + len(self.columns) * (width + GAP), HEADER + len(rows) * (height + GAP)), "white"
+        )
         for i, title in enumerate(self.columns):
             sheet.paste(_text(title, width), (HEADER + i * (width + GAP), 0))
         for j, (label, pictures) in enumerate(rows):
