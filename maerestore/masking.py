@@ -2,7 +2,7 @@
 
 The stroke and box generators follow the recipe that LaMa (Suvorov et al. 2022, https://arxiv.org/abs/2109.07161)
 publishes: brushes of 1 to 5 segments, 5 + rand(max width) wide, 10 + rand(max length) long. Lengths are stated for a
-picture 512 px wide and scale with the size drawn, so one seed gives the same hole at every resolution.
+picture of 512 px and scale with the short side drawn, so one seed gives the same hole at every resolution.
 
 Convention:
     A mask is (H, W) uint8, 1 = hole. All randomness comes from the `numpy.random.Generator` given.
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-REFERENCE_SIZE = 512  # the picture width that stroke and box lengths are stated for
+REFERENCE_SIZE = 512  # the short side of the picture that stroke and box lengths are stated for
+JUDGED_SIZE = 128  # the short side at which a hole's coverage is judged
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Strokes:
     def draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
         """Add the brushes to `mask` (H, W) uint8, in place."""
         height, width = mask.shape
-        scale = width / REFERENCE_SIZE
+        scale = min(height, width) / REFERENCE_SIZE
         for _ in range(int(rng.integers(self.times[0], self.times[1] + 1))):
             x, y = rng.uniform(0, width), rng.uniform(0, height)
             thickness = max(1, round((5 + rng.uniform(0, self.max_width)) * scale))
@@ -60,7 +61,7 @@ class Boxes:
         if rng.uniform() >= self.probability:
             return
         height, width = mask.shape
-        scale = width / REFERENCE_SIZE
+        scale = min(height, width) / REFERENCE_SIZE
         margin = round(self.margin * scale)
         for _ in range(int(rng.integers(self.times[0], self.times[1] + 1))):
             box = [max(1, round(rng.uniform(*self.size) * scale)) for _ in range(2)]
@@ -82,10 +83,10 @@ class Blobs:
     def draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
         """Add the blobs to `mask` (H, W) uint8, in place."""
         height, width = mask.shape
-        # Drawn coarse and enlarged: a wide Gaussian at full size would be the slowest part of mask making.
-        field: np.ndarray = rng.standard_normal((max(2, height // 8), max(2, width // 8))).astype(np.float32)
-        sigma = rng.uniform(*self.smoothness) * width / REFERENCE_SIZE / 8
-        field = cv2.GaussianBlur(field, (0, 0), max(sigma, 0.3))
+        # Drawn on a grid that is the same for every resolution, and enlarged.
+        grid = [max(2, round(64 * side / min(height, width))) for side in (height, width)]
+        field: np.ndarray = rng.standard_normal(grid).astype(np.float32)
+        field = cv2.GaussianBlur(field, (0, 0), rng.uniform(*self.smoothness) * 64 / REFERENCE_SIZE)
         field = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
         mask |= (field > np.quantile(field, 1 - rng.uniform(*self.share))).astype(np.uint8)
 
@@ -152,13 +153,22 @@ def draw_mask(family: str, size: int | tuple[int, int], rng: np.random.Generator
         raise ValueError(f"unknown mask family {family!r}: choose from {', '.join([*FAMILIES, *TRAINING])}")
     shape = (size, size) if isinstance(size, int) else size
     low, high = COVERAGE[family]
-    mask = np.zeros(shape, np.uint8)
+    scale = JUDGED_SIZE / min(shape)
+    judged = (round(shape[0] * scale), round(shape[1] * scale))
+    attempt = 0
     for _ in range(50):  # the least lucky generator needs four draws on average
-        mask = np.zeros(shape, np.uint8)
-        for part in shapes:
-            part.draw(mask, rng)
-        if low <= mask.mean() <= high:
+        # Each attempt has a seed of its own and is judged at one size: the hole is the same at every resolution.
+        attempt = int(rng.integers(2**63))
+        if low <= _render(shapes, judged, attempt).mean() <= high:
             break
+    return _render(shapes, shape, attempt)
+
+
+def _render(shapes: tuple[Shape, ...], shape: tuple[int, int], seed: int) -> np.ndarray:
+    mask = np.zeros(shape, np.uint8)
+    rng = np.random.default_rng(seed)
+    for part in shapes:
+        part.draw(mask, rng)
     return mask
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from maerestore.train.packing import held_out, pack
+from maerestore.train.packing import DataError, held_out, pack
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         counts = pack(args.sources, args.out, args.size, args.workers)
-    except (FileNotFoundError, PermissionError) as err:
+    except (DataError, OSError) as err:
         print(f"prepare_data: {err}", file=sys.stderr)
         return 2
     names = json.loads((args.out / "index.json").read_text())["names"]

@@ -26,21 +26,21 @@ def test_every_family_states_its_coverage():
 def test_coverage_stays_in_the_range_of_the_family(family, size):
     low, high = COVERAGE[family]
     shares = [draw(family, size, seed).mean() for seed in range(15)]
-    assert low <= min(shares)
-    assert max(shares) <= high
+    # Judged at one size, drawn at another: thin lines are rounded to whole pixels.
+    assert low - 0.03 <= min(shares)
+    assert max(shares) <= high + 0.03
 
 
 @pytest.mark.parametrize(
     "family",
-    [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="lengths follow the width of a wide, low picture: "
-                                                "50 draws do not suffice and the last one is returned"))
-     if name in ("thin", "medium") else name for name in ALL],
+    ALL,
 )  # fmt: skip
 def test_coverage_stays_in_range_on_wide_pictures(family):
     low, high = COVERAGE[family]
     shares = [draw(family, (40, 160), seed).mean() for seed in range(30)]
-    assert low <= min(shares)
-    assert max(shares) <= high
+    # Judged at one size, drawn at another: thin lines are rounded to whole pixels.
+    assert low - 0.03 <= min(shares)
+    assert max(shares) <= high + 0.03
 
 
 @pytest.mark.parametrize("family", ALL)
@@ -61,16 +61,12 @@ def test_the_seed_decides_the_mask(family):
 
 @pytest.mark.parametrize(
     ("family", "least"),
-    [("thin", 0.75), ("medium", 0.93), ("thick", 0.95), ("strokes", 0.93), ("boxes", 0.95), ("centre", 1.0),
-     pytest.param("blobs", 0.9, marks=pytest.mark.xfail(strict=True, reason="Blobs draws its field on a grid that "
-                                                        "grows with the size: another hole at every resolution"))],
+    [("thin", 0.75), ("medium", 0.93), ("thick", 0.95), ("strokes", 0.93), ("boxes", 0.95), ("centre", 1.0), ("blobs", 0.9)],
 )  # fmt: skip
 def test_a_seed_gives_the_same_hole_at_twice_the_resolution(family, least):
     assert np.median([same_hole(family, seed) for seed in range(11)]) >= least
 
 
-@pytest.mark.xfail(strict=True, reason="the coverage test is made on the rendered size, so a borderline draw is kept "
-                                       "at one resolution and drawn again at the other")  # fmt: skip
 def test_borderline_coverage_does_not_change_the_hole_with_the_resolution():
     assert min(same_hole("thin", seed) for seed in range(25)) > 0.5
 

@@ -33,6 +33,9 @@ def save_autoencoder(
         training: facts about the training, kept in the config.
         fill: settings of the inpainting pipeline that were fitted for this model, kept in the config.
         dtype: of the weights in the file.
+
+    Raises:
+        ValueError: weights that are not finite in `dtype`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"model_type": MODEL_TYPE, "autoencoder": model.config.to_dict()}
@@ -46,6 +49,9 @@ def save_autoencoder(
         for name, value in model.state_dict().items()
         if name not in ("pos_embed", "decoder_pos_embed")
     }
+    overflown = [name for name, value in weights.items() if not value.isfinite().all()]
+    if overflown:
+        raise ValueError(f"{overflown[0]} does not fit {dtype}: save in torch.float32")
     partial = folder / f".{WEIGHTS_NAME}.{os.getpid()}"
     save_file(weights, partial, metadata={"format": "pt"})
     partial.replace(folder / WEIGHTS_NAME)

@@ -1,0 +1,1 @@
+"""From a photo and a mask to a filled photo: regions, windows, coarse fill, blend, detail."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maerestore.inpaint.windows import Box
@@ -44,8 +45,6 @@ def coarse_fill(
 ) -> list[np.ndarray]:
     """Fill windows with the autoencoder.
 
-    Each window is seen twice, as it is and mirrored, and the two reconstructions are averaged.
-
     Args:
         model: in eval mode, on its device.
         windows: what to fill.
@@ -55,7 +54,7 @@ def coarse_fill(
         for each window (h, w, 3) float32: the enlarged reconstruction; outside the hole the photo, slightly blurred.
     """
     config = model.config
-    shapes = [model_shape(*w.mask.shape[:2], config.image_size, config.patch_size) for w in windows]
+    shapes = [model_shape(w.mask.shape[0], w.mask.shape[1], config.image_size, config.patch_size) for w in windows]
     results: list[np.ndarray | None] = [None] * len(windows)
     for shape in dict.fromkeys(shapes):
         members = [i for i, s in enumerate(shapes) if s == shape]
@@ -74,16 +73,40 @@ def coarse_fill(
 
 
 def _reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tensor:
-    """(N, 3, H, W) in [0, 1] and (N, 1, H, W) -> the images with their holes filled."""
+    """Fill (N, 3, H, W) in [0, 1] where (N, 1, H, W) is 1.
+
+    Four passes, with the grid of patches shifted by half a patch down, across, and both: each pixel counts most where
+    it lies in the middle of its patch, so that no patch border is left to see. Two of the passes see mirror images.
+    """
     device = model.mean.device
     images, masks = images.to(device), masks.to(device)
-    gray = model.config.in_chans == 1
-    inputs = model.normalize(images.mean(1, keepdim=True) if gray else images)
-    twice = torch.cat([inputs, inputs.flip(3)])
-    twice_masks = torch.cat([masks, masks.flip(3)])
-    first, second = model.reconstruct(twice, pixel_mask=twice_masks).chunk(2)
-    filled = model.denormalize((first + second.flip(3)) / 2).clamp(0, 1)
+    inputs = model.normalize(images.mean(1, keepdim=True) if model.config.in_chans == 1 else images)
+    p = model.config.patch_size
+    half = p // 2
+    total = torch.zeros_like(inputs)
+    for down in (0, half):
+        for across in (0, half):
+            mirror = down != across
+            # The frame that a shift needs is unknown to the model, like a hole.
+            frame = (across, across, down, down)
+            seen = F.pad(inputs, frame, mode="replicate")
+            unknown = F.pad(masks, frame, value=1.0)
+            if mirror:
+                seen, unknown = seen.flip(3), unknown.flip(3)
+            picture = model.reconstruct(seen, pixel_mask=unknown)
+            picture = picture.flip(3) if mirror else picture
+            height, width = images.shape[2:]
+            picture = picture[:, :, down : down + height, across : across + width]
+            weight = torch.outer(_hat(height, p, down), _hat(width, p, across)).to(device)
+            total += weight * picture
+    filled = model.denormalize(total).clamp(0, 1)
     return torch.where(masks > 0, filled, images)
+
+
+def _hat(length: int, period: int, shift: int) -> Tensor:
+    """Weights that peak in the middle of each patch; those of shift 0 and half a period add up to 1."""
+    phase = (torch.arange(length) + shift + 0.5) / period % 1.0
+    return 1 - (2 * phase - 1).abs()
 
 
 def _shrink(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -17,13 +17,14 @@ from maerestore.inpaint.arrays import FloatImage, as_canvas, as_mask, in_kind_of
 from maerestore.inpaint.blend import BlendCurve, blend, distance_to_known, merge_tiles
 from maerestore.inpaint.coarse import Window, coarse_fill, model_shape
 from maerestore.inpaint.harmonic import harmonic_fill
-from maerestore.inpaint.windows import Box, Region, find_regions, plan_windows
+from maerestore.inpaint.detail import synthesize
+from maerestore.inpaint.windows import Box, Region, cut, find_regions, grow, plan_blocks, plan_windows, surroundings
 from maerestore.model import MaskedAutoencoder
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, the steps done and the steps in all."""
 
-Canvas = TypeVar("Canvas", Photo, FloatImage)
+Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
 
 Piece = tuple[np.ndarray, np.ndarray, Box]
 """A fill (h, w, 3), its mask (h, w) and their place in the photo."""
@@ -194,8 +195,11 @@ class Inpainter:
             smooth = _harmonic(photo, regions, progress)
         with report.stage("coarse"):
             pieces = self._pieces(photo, mask, regions, smooth, feather, report, progress)
+        if sharp:
+            with report.stage("detail"):
+                pieces = _sharpen(photo, mask, regions, pieces, seed, progress)
         with report.stage("paste"):
-            return photo.with_fills(pieces), report
+            return cast(Canvas, photo.with_fills(pieces)), report
 
     def _pieces(
         self,
@@ -230,7 +234,7 @@ class Inpainter:
 
         pieces: list[Piece] = []
         for (start, stop), boxes in zip(groups, shared, strict=True):
-            windows = [Window(box, overlay.paint(photo.rgb(box), box), _cut(mask, box)) for box in boxes]
+            windows = [Window(box, overlay.paint(photo.rgb(box), box), mask[cut(box)]) for box in boxes]
             pictures = dict(zip(boxes, coarse_fill(self.model, windows, advance), strict=True))
             for i in range(start, stop):
                 region, box = regions[i], regions[i].box
@@ -259,11 +263,9 @@ class _Overlay:
         )
         for i in np.flatnonzero(meets):
             own = self.regions[i].box
-            t, l, b, r = max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3])  # noqa: E741
-            inner = np.s_[t - own[0] : b - own[0], l - own[1] : r - own[1]]
-            target = image[t - box[0] : b - box[0], l - box[1] : r - box[1]]
-            hole = self.regions[i].mask[inner]
-            target[hole] = self.smooth[i][inner][hole]
+            shared = (max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3]))
+            hole = self.regions[i].mask[cut(shared, own)]
+            image[cut(shared, box)][hole] = self.smooth[i][cut(shared, own)][hole]
         return image
 
 
@@ -272,15 +274,39 @@ def _harmonic(photo: Photo | FloatImage, regions: list[Region], progress: Progre
     width, height = photo.size
     fills = []
     for i, region in enumerate(regions):
-        top, left, bottom, right = region.box
-        grown = (max(0, top - 1), max(0, left - 1), min(height, bottom + 1), min(width, right + 1))
-        inner = np.s_[top - grown[0] : bottom - grown[0], left - grown[1] : right - grown[1]]
+        grown = grow(region.box, 1, (height, width))
         hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
-        hole[inner] = region.mask
-        fills.append(harmonic_fill(photo.rgb(grown), hole)[inner])
+        hole[cut(region.box, grown)] = region.mask
+        fills.append(harmonic_fill(photo.rgb(grown), hole)[cut(region.box, grown)].copy())
         if progress is not None:
             progress("smoothing", i + 1, len(regions))
     return fills
+
+
+def _sharpen(
+    photo: Photo | FloatImage,
+    mask: np.ndarray,
+    regions: list[Region],
+    pieces: list[Piece],
+    seed: int,
+    progress: Progress | None,
+) -> list[Piece]:
+    """Give the smooth fill of every region the texture of its surroundings, block by block."""
+    size = mask.shape[0], mask.shape[1]
+    blocks = [(i, block) for i, region in enumerate(regions) for block in plan_blocks(region)]
+    overlay = _Overlay(regions, [fill for fill, _, _ in pieces])
+    for done, (i, block) in enumerate(blocks):
+        area = grow(block, surroundings(regions[i]), size)
+        hole = np.zeros((area[2] - area[0], area[3] - area[1]), bool)
+        hole[cut(block, area)] = regions[i].mask[cut(block, regions[i].box)]
+        drawn = synthesize(overlay.paint(photo.rgb(area), area), hole, ~mask[cut(area)], seed)
+        # Written where the overlay reads, so that the next block continues this one.
+        fill = pieces[i][0][cut(block, regions[i].box)]
+        own = hole[cut(block, area)]
+        fill[own] = drawn[cut(block, area)][own]
+        if progress is not None:
+            progress("sharpening", done + 1, len(blocks))
+    return pieces
 
 
 def _groups(counts: list[int], at_least: int) -> Iterator[tuple[int, int]]:
@@ -293,10 +319,6 @@ def _groups(counts: list[int], at_least: int) -> Iterator[tuple[int, int]]:
             start, held = i + 1, 0
     if start < len(counts):
         yield start, len(counts)
-
-
-def _cut(mask: np.ndarray, box: Box) -> np.ndarray:
-    return mask[box[0] : box[2], box[1] : box[3]]
 
 
 def _scale(box: Box, config_size: int, patch_size: int) -> float:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 CELL = 8  # holes closer than about this many pixels are filled together
+BLOCK = 512  # side in pixels of what is given texture at once: bounds the memory
 CONTEXT = 2.5  # side of a window, as a multiple of how thick the hole is
 
 Box = tuple[int, int, int, int]
@@ -31,6 +32,21 @@ class Region:
     box: Box
     mask: np.ndarray
     thickness: float
+
+
+def cut(box: Box, frame: Box = (0, 0, 0, 0)) -> tuple[slice, slice]:
+    """The index of a box in an array that covers `frame`, or the whole photo."""
+    return np.s_[box[0] - frame[0] : box[2] - frame[0], box[1] - frame[1] : box[3] - frame[1]]
+
+
+def grow(box: Box, margin: int, photo_size: tuple[int, int]) -> Box:
+    """A box with a margin on every side, as far as the photo goes; `photo_size` is (height, width)."""
+    return (
+        max(0, box[0] - margin),
+        max(0, box[1] - margin),
+        min(photo_size[0], box[2] + margin),
+        min(photo_size[1], box[3] + margin),
+    )
 
 
 def find_regions(mask: np.ndarray) -> list[Region]:
@@ -113,6 +129,23 @@ def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -
             if region.mask[rows, columns].any():
                 boxes.append(_square(y + half // 2, x + half // 2, side, photo_size))
     return list(dict.fromkeys(boxes))  # near the photo's borders several centres share a window
+
+
+def surroundings(region: Region) -> int:
+    """How many pixels around a region's blocks its texture is looked for in."""
+    return int(np.clip(region.thickness, 48, 160))
+
+
+def plan_blocks(region: Region) -> list[Box]:
+    """Parts of a region that are small enough to be drawn at once: boxes with hole in them, from top to bottom."""
+    top, left, bottom, right = region.box
+    boxes = []
+    for y in range(top, bottom, BLOCK):
+        for x in range(left, right, BLOCK):
+            box = (y, x, min(bottom, y + BLOCK), min(right, x + BLOCK))
+            if region.mask[cut(box, region.box)].any():
+                boxes.append(box)
+    return boxes
 
 
 def _rounded_side(side: float, model_size: int) -> int:

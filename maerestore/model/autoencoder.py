@@ -105,7 +105,9 @@ class PatchEmbed(nn.Module):
         if pixel_mask is None or self.mask_proj is None:
             x = self.proj(images)
         else:
-            x = self.proj(images * (1 - pixel_mask)) + self.mask_proj(pixel_mask)
+            # Chosen, not multiplied: whatever stands at an unknown pixel, NaN even, must not get in.
+            known = torch.where(pixel_mask > 0.5, 0.0, images)
+            x = self.proj(known) + self.mask_proj(pixel_mask.to(images.dtype))
         return x.flatten(2).transpose(1, 2)  # (N, D, H/p, W/p) -> (N, L, D)
 
 
@@ -199,7 +201,8 @@ class MaskedAutoencoder(nn.Module):
         patch keeps those that are at least half known (their unknown pixels hold what the caller put there).
         """
         unknown = F.avg_pool2d(pixel_mask.float(), self.config.patch_size).flatten(1)  # (N, L), share unknown
-        return (unknown > (0.999 if self.config.mask_embed else 0.5)).float()
+        one_known = 1 - 0.5 / self.config.patch_size**2
+        return (unknown > (one_known if self.config.mask_embed else 0.5)).float()
 
     # --- encoder and decoder ----------------------------------------------------------------------------------
 
@@ -244,7 +247,10 @@ class MaskedAutoencoder(nn.Module):
             if not 0 <= mask_ratio < 1:
                 raise ValueError(f"mask_ratio must lie in [0, 1), got {mask_ratio}")
             keep = int(length * (1 - mask_ratio))
-            noise = torch.rand(n, length, device=tokens.device) if noise is None else noise
+            if noise is None and keep == length:  # nothing hidden: raster order, and no random number drawn
+                noise = torch.arange(length, device=tokens.device).expand(n, -1)
+            elif noise is None:
+                noise = torch.rand(n, length, device=tokens.device)
             ids_shuffle = noise.argsort(dim=1)  # ascending: the lowest stay
             mask = torch.ones(n, length, device=tokens.device)
             mask.scatter_(1, ids_shuffle[:, :keep], 0.0)

@@ -66,7 +66,7 @@ class MAEConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.in_chans not in (1, 3):
+        if self.in_chans not in (1, 3) or not isinstance(self.in_chans, int):
             raise ValueError(f"in_chans must be 1 or 3, got {self.in_chans!r}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
@@ -78,7 +78,12 @@ class MAEConfig:
         for name in ("mean", "std"):
             if len(getattr(self, name)) != self.in_chans:
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for in_chans {self.in_chans}")
-        if min(self.std) <= 0:
+        if isinstance(self.mlp_ratio, bool) or not isinstance(self.mlp_ratio, (int, float)) or not self.mlp_ratio > 0:
+            raise ValueError(f"mlp_ratio must be a positive number, got {self.mlp_ratio!r}")
+        for name in ("norm_pix_loss", "mask_embed"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if not all(value > 0 for value in self.std):  # also where one is NaN
             raise ValueError(f"std must be positive, got {self.std}")
 
     @property

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maerestore.masking import draw_many, rim
-from maerestore.train.packing import held_out
+from maerestore.train.packing import DataError, held_out
 
 
 class PackedPhotos:
@@ -27,12 +27,12 @@ class PackedPhotos:
         device: where the pixels are kept; on "cpu" they stay on disk, mapped into memory.
 
     Raises:
-        FileNotFoundError: no packed folder there.
+        DataError: no packed folder there.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         if not (folder / "pixels.npy").is_file():
-            raise FileNotFoundError(f"{folder}: no packed photographs there; make them with scripts/prepare_data.py")
+            raise DataError(f"{folder}: no packed photographs there; make them with scripts/prepare_data.py")
         index = json.loads((folder / "index.json").read_text())
         pixels = torch.from_numpy(np.load(folder / "pixels.npy", mmap_mode="c"))  # "c": torch wants it writable
         self.pixels = pixels if device.type == "cpu" else pixels.to(device)  # (M, S, B, 3) uint8
@@ -42,7 +42,7 @@ class PackedPhotos:
         self.train_ids = torch.nonzero(~aside).flatten().to(device)
         self.held_ids = torch.nonzero(aside).flatten().to(device)
         if len(self.train_ids) == 0:
-            raise FileNotFoundError(f"{folder}: no photograph left to train on")
+            raise DataError(f"{folder}: no photograph left to train on")
 
     def crops(self, ids: Tensor, out: int, boxes: Tensor, flip: Tensor) -> Tensor:
         """Cut and scale squares.
@@ -65,6 +65,8 @@ class PackedPhotos:
         steps = (torch.arange(side, device=canvas.device) + 0.5) / side
         y = boxes[:, :1] + boxes[:, 2:3] * steps  # (N, side), pixels
         x = boxes[:, 1:2] + boxes[:, 3:] * steps
+        # Right of a photo narrower than the canvas lies black: sampling must not reach into it.
+        x = torch.minimum(x, self.sizes[ids, 1, None] - 0.5)
         grid = torch.stack(
             [(2 * x / long - 1)[:, None].expand(-1, side, -1), (2 * y / short - 1)[:, :, None].expand(-1, -1, side)],
             dim=-1,
@@ -169,7 +171,8 @@ class MaskBank:
         A share `drop` of the patches that the holes leave visible is removed at random on top.
         """
         edges = np.linspace(0, len(self.holes), self.BUCKETS + 1).astype(int)
-        low, high = int(edges[bucket]), int(edges[bucket + 1])
+        low = min(int(edges[bucket]), len(self.holes) - 1)
+        high = max(int(edges[bucket + 1]), low + 1)  # also where there are fewer holes than buckets
         keep = max(1, int(int(self.visible[low]) * (1 - drop)))
         ids = torch.randint(low, high, (n,), generator=generator, device=self.device)
         code = self.holes[ids]  # (n, size, size)
@@ -178,7 +181,7 @@ class MaskBank:
         code = torch.where(u[1], code.flip(2), code)
         code = torch.where(u[2], code.transpose(1, 2), code)[:, None]
         pixel_mask = (code == 2).float()
-        hidden = F.avg_pool2d(pixel_mask, self.patch_size).flatten(1) > 0.999  # (n, L)
+        hidden = F.avg_pool2d(pixel_mask, self.patch_size).flatten(1) > 1 - 0.5 / self.patch_size**2  # (n, L)
         noise = torch.rand(hidden.shape, generator=generator, device=self.device) + 2.0 * hidden
         mask = torch.ones_like(noise)
         mask.scatter_(1, noise.argsort(1)[:, :keep], 0.0)

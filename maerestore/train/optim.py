@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from maerestore.train.recipe import PretrainRecipe
+from maerestore.train.recipe import PretrainRecipe, RecipeError
 
 
 def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
@@ -27,9 +29,10 @@ def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.opt
             vectors.append(parameter)
     decayed = kernels if recipe.optimizer == "muon" else matrices + kernels
     fused = all(p.device.type in ("cuda", "cpu") for p in model.parameters())
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": vectors, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
-            [{"params": decayed}, {"params": vectors, "weight_decay": 0.0}],
+            groups,
             lr=recipe.lr,
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
@@ -37,6 +40,8 @@ def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.opt
         )
     ]
     if recipe.optimizer == "muon":
+        if not hasattr(torch.optim, "Muon"):
+            raise RecipeError(f"optimizer muon needs torch 2.9 or newer, this is {torch.__version__}: take adamw")
         optimizers.append(
             torch.optim.Muon(
                 matrices,

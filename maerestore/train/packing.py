@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
+
+from maerestore.errors import MaerestoreError
+
+
+class DataError(MaerestoreError):
+    """Photographs that are not there or cannot be read."""
+
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 ASPECT = 1.5  # of the canvas; a longer photo loses its ends
@@ -34,7 +42,7 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Yield (name, file bytes) of every image in folders (recursive) and tar files, in sorted order.
 
     Raises:
-        FileNotFoundError: a source that is neither.
+        DataError: a source that is neither.
     """
     for source in sources:
         if source.is_dir():
@@ -44,21 +52,27 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
                 else:
                     yield path.relative_to(source).as_posix(), path.read_bytes()
         elif source.suffix == ".tar" and source.is_file():
-            with tarfile.open(source) as tar:
-                for member in tar:
-                    if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
-                        handle = tar.extractfile(member)
-                        assert handle is not None  # a regular file always has contents
-                        yield member.name, handle.read()
+            try:
+                with tarfile.open(source) as tar:
+                    for member in tar:
+                        if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
+                            handle = tar.extractfile(member)
+                            assert handle is not None  # a regular file always has contents
+                            yield member.name, handle.read()
+            except tarfile.TarError as err:
+                raise DataError(f"{source}: not a readable tar file ({err})") from err
         else:
-            raise FileNotFoundError(f"{source}: no such folder or .tar file")
+            raise DataError(f"{source}: no such folder or .tar file")
 
 
 def fit(data: bytes, short_side: int) -> tuple[np.ndarray, bool] | None:
     """Decode one photo and scale it to the short side wanted: ((h, w, 3) uint8, turned), or None if it is corrupt."""
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
+            image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+        image = image.convert("RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, struct.error):
         return None
     scale = short_side / min(image.size)
     size = (max(short_side, round(image.width * scale)), max(short_side, round(image.height * scale)))
@@ -88,8 +102,11 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
         counts: "photos" packed, "corrupt" files left out.
 
     Raises:
-        FileNotFoundError: a source that is not there, or no image in any.
+        DataError: a source that is not there, or no image in any.
     """
+    for source in sources:
+        if not source.is_dir() and not (source.suffix == ".tar" and source.is_file()):
+            raise DataError(f"{source}: no such folder or .tar file")
     out.mkdir(parents=True, exist_ok=True)
     long_side = int(short_side * ASPECT)
     names: list[str] = []
@@ -114,7 +131,7 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
                 sizes.append((pixels.shape[0], pixels.shape[1], int(turned)))
     if not names:
         raw.unlink()
-        raise FileNotFoundError(f"no image in {', '.join(map(str, sources))}")
+        raise DataError(f"no image in {', '.join(map(str, sources))}")
     _raw_to_npy(raw, out / "pixels.npy", (len(names), short_side, long_side, 3))
     np.save(out / "sizes.npy", np.array(sizes, np.int32))
     index = {"short_side": short_side, "corrupt": corrupt, "sha256": digest.hexdigest(), "names": names}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import signal
 import time
 from dataclasses import asdict
@@ -21,10 +22,10 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from maerestore.hub.save import save_autoencoder
-from maerestore.model import MaskedAutoencoder
+from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.train.data import MaskBank, MaskBatch, PackedPhotos
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
-from maerestore.train.recipe import PretrainRecipe
+from maerestore.train.recipe import PretrainRecipe, RecipeError
 from maerestore.train.validate import Validation
 
 
@@ -44,7 +45,8 @@ class Pretrainer:
         data: a packed folder.
         out: the run folder.
         cpu: stay on the CPU even if there is an accelerator.
-        init: a checkpoint file or nothing; where `out` has a checkpoint, that one is resumed instead.
+        init: the checkpoint of another run, whose weights this one starts from; where `out` has a checkpoint, that one
+            is resumed instead.
     """
 
     def __init__(
@@ -63,15 +65,18 @@ class Pretrainer:
         self.banks: dict[int, MaskBank] = {}
         self.stop = False
 
-        source = out / "checkpoint.pt" if (out / "checkpoint.pt").is_file() else init
-        if source is not None:
-            self._load(source)
+        if (out / "checkpoint.pt").is_file():
+            self._load(out / "checkpoint.pt", weights_only=False)
+        elif init is not None:
+            self._load(init, weights_only=True)
         prepared = self.accelerator.prepare(self.model, *self.optimizers)
         self.wrapped, self.optimizers = prepared[0], list(prepared[1:])
         self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
         # Validation runs at the model's own size, whatever side is trained on at the moment.
         held = self.photos.held_ids[: recipe.validation_images]
-        self.validation = Validation(self.photos.centre_crops(held, recipe.config.image_size)) if len(held) else None
+        self.validation = (
+            Validation(self._channels(self.photos.centre_crops(held, recipe.config.image_size))) if len(held) else None
+        )
 
     def run(self) -> dict[str, float]:
         """Train until `recipe.samples` were seen or SIGTERM or SIGINT arrives.
@@ -174,7 +179,10 @@ class Pretrainer:
             masks = bank.random_patches(count, _one_of(recipe.mask_ratio, choice), generator)
             if recipe.config.mask_embed:  # every parameter takes part in every step, as several processes need
                 masks.pixel_mask = torch.zeros(count, 1, side, side, device=self.device)
-        return self.model.normalize(images), masks
+        return self.model.normalize(self._channels(images)), masks
+
+    def _channels(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(1, keepdim=True) if self.recipe.config.in_chans == 1 else images
 
     def _bank(self, side: int) -> MaskBank:
         if side not in self.banks:
@@ -239,10 +247,23 @@ class Pretrainer:
         partial.replace(self.out / "checkpoint.pt")
         save_autoencoder(self.average, self.out / "model", {"samples": self.samples, "data": self.photos.sha256})
 
-    def _load(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    def _load(self, path: Path, weights_only: bool) -> None:
+        """Take over a checkpoint: its weights, and unless `weights_only` the optimisers and the place in the run."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            config = MAEConfig.from_dict(state["config"])
+        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as err:
+            raise RecipeError(f"{path}: not a checkpoint of this package ({str(err).splitlines()[0]})") from err
+        ours, theirs = self.recipe.config.to_dict(), config.to_dict()
+        other = [name for name in ours if ours[name] != theirs[name]]
+        if other:
+            raise RecipeError(
+                f"{path}: was trained with another {', '.join(other)} than the recipe's; name a new run folder"
+            )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
+        if weights_only:
+            return
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.samples = state["step"], state["samples"]

@@ -15,7 +15,7 @@ class Validation:
     """Fixed photographs and holes.
 
     Args:
-        images: (N, 3, S, S) float in [0, 1].
+        images: (N, C, S, S) float in [0, 1].
         seed: of the holes and of the random patch mask.
         batch_size: images at a time.
     """
@@ -30,7 +30,7 @@ class Validation:
             .to(images.device)
             for family in FAMILIES
         }
-        self.noise = torch.rand(n, 4096, generator=torch.Generator().manual_seed(seed)).to(images.device)
+        self.noise = torch.rand(n, size * size, generator=torch.Generator().manual_seed(seed)).to(images.device)
 
     @torch.inference_mode()
     def measure(self, model: MaskedAutoencoder) -> dict[str, float]:
@@ -42,7 +42,7 @@ class Validation:
             for i in range(0, len(self.images), self.batch_size):
                 images, hole = self.images[i : i + self.batch_size], holes[i : i + self.batch_size]
                 filled = self.fill(model, images, hole)
-                error = ((filled - images) ** 2 * hole).sum((1, 2, 3)) / (3 * hole.sum((1, 2, 3)))
+                error = ((filled - images) ** 2 * hole).sum((1, 2, 3)) / (images.shape[1] * hole.sum((1, 2, 3)))
                 scores.append(-10 * torch.log10(error.clamp(min=1e-8)))
             result[f"psnr_{family}"] = float(torch.cat(scores).mean())
         losses = []
@@ -57,8 +57,13 @@ class Validation:
 
     @staticmethod
     def fill(model: MaskedAutoencoder, images: Tensor, hole: Tensor) -> Tensor:
-        """Paste the decoder's pixels into the hole: (N, 3, S, S) in [0, 1]. Unknown pixels never reach the model."""
-        known = model.normalize(images) * (1 - hole)
+        """Paste the decoder's pixels into the hole: (N, C, S, S) in [0, 1].
+
+        Unknown pixels never reach the model; one that predicts normalised pixels is told their mean and variance.
+        """
+        known = model.normalize(images)
+        if not model.config.norm_pix_loss:
+            known = known * (1 - hole)
         filled = model.denormalize(model.reconstruct(known, pixel_mask=hole)).clamp(0, 1)
         return torch.where(hole > 0, filled, images)
 
@@ -72,5 +77,6 @@ class Validation:
             hole = holes[:rows]
             columns += [torch.where(hole > 0, 0.5, images), self.fill(model, images, hole)]
         model.train()
+        columns = [column.expand(-1, 3, -1, -1) for column in columns]
         sheet = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, rows * S, columns * S)
         return Image.fromarray((sheet.permute(1, 2, 0).cpu().numpy() * 255 + 0.5).astype(np.uint8))

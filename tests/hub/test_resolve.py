@@ -95,14 +95,12 @@ def test_a_file_is_no_model(tmp_path, downloads, monkeypatch):
     assert downloads == []
 
 
-@pytest.mark.xfail(strict=True, reason="HFValidationError, a ValueError, escapes: a mistyped path gives a traceback")
 @pytest.mark.parametrize("name", ["./model", "../model", "a--b/model", "-a/b", "org/" + "n" * 200])
 def test_a_name_that_the_hub_does_not_allow_is_a_model_error(name):
     with pytest.raises(ModelError):
         resolve_model(name, local_files_only=True)
 
 
-@pytest.mark.xfail(strict=True, reason="Path('') is the working folder")
 def test_an_empty_name_is_refused():
     with pytest.raises(ModelError):
         resolve_model("")
@@ -124,7 +122,6 @@ def test_a_failed_download_is_told_in_one_line(monkeypatch, message):
     assert (message.split("\n")[0] or "ConnectionError") in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="time-outs of the Hub's HTTP client are no OSError")
 def test_a_timeout_while_downloading_is_a_model_error(monkeypatch):
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from maerestore.masking import rim
 from maerestore.train.data import MaskBank, PackedPhotos
-from maerestore.train.packing import held_out, pack
+from maerestore.train.packing import DataError, held_out, pack
 
 from .conftest import file_names, gradient
 
@@ -47,7 +47,7 @@ def test_held_out_photos_are_never_trained_on(packed):
 
 
 def test_a_folder_that_was_not_packed_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="prepare_data"):
+    with pytest.raises(DataError, match="prepare_data"):
         PackedPhotos(tmp_path, CPU)
 
 
@@ -68,13 +68,11 @@ def test_crops_are_scaled_like_a_direct_resize(tmp_path, out):
     torch.testing.assert_close(photos.centre_crops(ids, out)[0], as_tensor(expected), atol=0.02, rtol=0)
 
 
-def test_shrinking_averages_fine_stripes_away(tmp_path):
-    stripes = np.zeros((40, 40, 3), np.uint8)
-    stripes[:, ::2] = 255
-    photos, ids = pack_images(tmp_path, [Image.fromarray(stripes)])
-    crop = photos.centre_crops(ids, 10)
-    assert float(crop.min()) > 0.4
-    assert float(crop.max()) < 0.6
+def test_shrinking_averages_fine_detail_away(tmp_path):
+    """Independent pixels of deviation 0.29: the mean of 16 has 0.07, bilinear sampling alone would leave 0.15."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    photos, ids = pack_images(tmp_path, [Image.fromarray(noise)])
+    assert float(photos.centre_crops(ids, 10).std()) < 0.1
 
 
 def test_a_box_cuts_the_pixels_it_names(tmp_path):
@@ -108,12 +106,24 @@ def white(width, height):
     return Image.new("RGB", (width, height), "white")
 
 
+def test_random_crops_show_training_photos_only(tmp_path):
+    source = tmp_path / "photos"
+    source.mkdir()
+    for name in file_names(3, False):
+        white(60, 40).save(source / name)
+    for name in file_names(3, True):
+        Image.new("RGB", (60, 40), "black").save(source / name)
+    pack([source], tmp_path / "packed", 40)
+    photos = PackedPhotos(tmp_path / "packed", CPU)
+    assert float(photos.random_crops(32, 16, (0.8, 1.0), generator()).min()) > 0.999
+    assert float(photos.centre_crops(photos.held_ids, 16).max()) == 0
+
+
 def test_shrunk_random_crops_stay_inside_the_photo(tmp_path):
     photos, _ = pack_images(tmp_path, [white(40, 40), white(44, 40), white(40, 50)])
     assert float(photos.random_crops(64, 16, (0.8, 1.0), generator()).min()) > 0.999
 
 
-@pytest.mark.xfail(strict=True, reason="enlarged crops at the right edge of a photo mix in the black of its canvas")
 def test_enlarged_crops_do_not_mix_in_the_padding_of_the_canvas(tmp_path):
     photos, ids = pack_images(tmp_path, [white(40, 40), white(40, 50)])
     boxes = torch.tensor([[20.0, 20.0, 20.0, 20.0], [20.0, 30.0, 20.0, 20.0]])
@@ -193,13 +203,12 @@ def test_mask_batches_repeat_with_the_seed_and_differ_between_rows(bank):
 
 
 def test_holes_are_turned_and_mirrored():
-    """One hole in the bank shows up in several positions."""
+    """One hole in the bank shows up in all eight positions."""
     single = MaskBank(48, 8, {"thick": 1.0}, 8, 2, 0.25, seed=1, device=CPU)
     shown = single.free_form(64, generator(), 0).pixel_mask
-    assert 3 <= len({row.numpy().tobytes() for row in shown}) <= 8
+    assert len({row.numpy().tobytes() for row in shown}) == 8
 
 
-@pytest.mark.xfail(strict=True, reason="fewer holes than buckets leave buckets empty, and randint fails")
 def test_fewer_holes_than_buckets_still_work():
     small = MaskBank(32, 8, MIX, 4, 2, 0.25, seed=1, device=CPU)
     for bucket in range(MaskBank.BUCKETS):

@@ -64,7 +64,6 @@ def test_the_picture_shows_photo_and_every_family_masked_and_filled(tiny_model, 
     assert np.array_equal(masked[:8], sheet[:8, :32])
 
 
-@pytest.mark.xfail(strict=True, reason="noise is drawn for 4096 patches only")
 def test_more_patches_than_4096_can_be_validated(tiny_model):
     model = tiny_model(patch_size=2, image_size=130, depth=1, embed_dim=8, decoder_embed_dim=8)
     figures = Validation(torch.rand(1, 3, 130, 130)).measure(model)

@@ -1,0 +1,285 @@
+"""Sharp texture for a smooth fill: the photo's own known patches, chosen to agree with what the coarse fill says.
+
+Coarse-to-fine PatchMatch (Barnes et al. 2009, https://doi.org/10.1145/1531326.1531330), steered: a known patch is a
+good match for a place in the hole where it looks like what surrounds that place, and where its low-passed colour is
+that of the coarse fill. The coarse fill so decides what is shown, the known patches how it looks. Patches vote for
+each pixel's colour while the search goes on; at the end the best patch wins it, as an average would blur again.
+
+Patches are compared by a few dozen principal components, for all places of the hole at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PATCH = 7
+COMPONENTS = 20  # of the 147 colours of a patch
+STEERING = 2.0  # weight of the coarse fill's colour, beside 1 for the mean squared difference of a patch
+GUIDE_SIGMA = 2.0  # pixels; how smooth the colour is that sources and coarse fill are compared by
+COARSEST_SIDE = 40
+MAX_LEVELS = 4
+ROUNDS = 3  # search and vote, at each level
+BRUTE_FORCE = 4_000_000  # pairs of places and sources up to which the first match is exact
+MIN_SOURCES = 64
+CHUNK = 1 << 16  # places compared at a time: bounds the memory
+RADIUS = PATCH // 2
+
+
+@dataclass
+class _Level:
+    """One resolution of the pyramid; P is the number of pixels, row by row.
+
+    Attributes:
+        image: (h, w, 3), the hole holding the current fill.
+        hole: (h, w) bool.
+        places: (N,) pixels whose patch touches the hole: each gets a match.
+        sources: (M,) pixels whose patch is known throughout.
+        is_source: (P,) bool.
+        guide: (P, 3), low-passed colours of the photo with its coarse fill.
+    """
+
+    image: Tensor
+    hole: Tensor
+    places: Tensor
+    sources: Tensor
+    is_source: Tensor
+    guide: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.hole.shape[0], self.hole.shape[1]
+
+
+@torch.inference_mode()
+def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Give the fill of a hole the texture of what surrounds it.
+
+    Args:
+        image: (h, w, 3) float32 RGB in [0, 1]: a part of the photo with a smooth fill in the hole.
+        hole: (h, w) bool, True = to be drawn.
+        known: (h, w) bool, True = pixels of the photo, to draw from; other pixels are neither.
+        seed: of the random search.
+
+    Returns:
+        (h, w, 3) float32: in the hole colours of known pixels, elsewhere `image`. Where there is too little known
+        around the hole to draw from, `image` comes back as it is.
+    """
+    levels = _pyramid(image, hole, known)
+    if not levels:
+        return image
+    generator = torch.Generator().manual_seed(seed)
+    matches: Tensor | None = None
+    shape = levels[-1].shape
+    for depth in range(len(levels) - 1, -1, -1):
+        level = levels[depth]
+        if matches is None:
+            matches = _first_matches(level, generator)
+        else:
+            matches = _enlarge(matches, shape, level, generator)
+        shape = level.shape
+        for turn in range(ROUNDS):
+            costs, matches = _search(level, matches, generator)
+            last = depth == 0 and turn == ROUNDS - 1
+            colours = _paint(level, matches, costs, best_wins=last)
+            level.image.view(-1, 3)[level.hole.flatten()] = colours
+    result = image.copy()
+    result[hole] = levels[0].image.numpy()[hole]
+    return result
+
+
+def _pyramid(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> list[_Level]:
+    """Levels from fine to coarse, each half the size of the one before; stops where sources run out."""
+    levels: list[_Level] = []
+    while len(levels) < MAX_LEVELS:
+        level = _level(image, hole, known)
+        if level is None:
+            break
+        levels.append(level)
+        height, width = hole.shape
+        if min(height, width) < 2 * COARSEST_SIDE:
+            break
+        size = (width // 2, height // 2)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        hole = np.asarray(cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA)) >= 0.5
+        known = np.asarray(cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)) > 0.999
+        if not hole.any():
+            break
+    return levels
+
+
+def _level(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> _Level | None:
+    height, width = hole.shape
+    if min(height, width) < PATCH:
+        return None
+    kernel = np.ones((PATCH, PATCH), np.uint8)
+    whole = cv2.erode(known.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
+    whole[:RADIUS] = whole[-RADIUS:] = whole[:, :RADIUS] = whole[:, -RADIUS:] = False
+    touched = cv2.dilate(hole.astype(np.uint8), kernel).astype(bool)
+    touched[:RADIUS] = touched[-RADIUS:] = touched[:, :RADIUS] = touched[:, -RADIUS:] = False
+    if whole.sum() < MIN_SOURCES or not touched.any():
+        return None
+    # Every hole pixel lies in the patch of some place: near the border in that of a place further in.
+    guide = cv2.GaussianBlur(image, (0, 0), GUIDE_SIGMA)
+    return _Level(
+        image=torch.from_numpy(image.copy()),
+        hole=torch.from_numpy(hole),
+        places=torch.from_numpy(np.flatnonzero(touched)),
+        sources=torch.from_numpy(np.flatnonzero(whole)),
+        is_source=torch.from_numpy(whole.ravel()),
+        guide=torch.from_numpy(np.asarray(guide)).reshape(-1, 3),
+    )
+
+
+def _descriptors(level: _Level, generator: torch.Generator) -> Tensor:
+    """What patches are compared by: (P, COMPONENTS + 3), their squared distance is the cost of a match."""
+    pixels = level.image.permute(2, 0, 1)[None]  # (1, 3, h, w)
+    some = level.sources[torch.randint(len(level.sources), (2000,), generator=generator)]
+    columns = torch.stack([level.image.view(-1, 3)[some + step] for step in _steps(level)], dim=1)  # (2000, 49, 3)
+    columns = columns.transpose(1, 2).flatten(1)  # channel first, as the kernels of a convolution
+    centre = columns.mean(0)
+    _, _, axes = torch.linalg.svd(columns - centre, full_matrices=False)
+    kernels = axes[:COMPONENTS].reshape(-1, 3, PATCH, PATCH)
+    parts = F.conv2d(pixels, kernels, padding=RADIUS)[0].flatten(1).T / PATCH  # a mean over the patch, not a sum
+    return torch.cat([parts, level.guide * STEERING**0.5], dim=1).contiguous()
+
+
+def _steps(level: _Level) -> list[int]:
+    """Distances, in the flat order of pixels, from a patch's centre to its pixels."""
+    width = level.shape[1]
+    return [dy * width + dx for dy in range(-RADIUS, RADIUS + 1) for dx in range(-RADIUS, RADIUS + 1)]
+
+
+def _first_matches(level: _Level, generator: torch.Generator) -> Tensor:
+    """The best source for every place, (N,), of all sources or of as many random ones as is affordable."""
+    count = min(len(level.sources), max(MIN_SOURCES, BRUTE_FORCE // len(level.places)))
+    candidates = level.sources[torch.randperm(len(level.sources), generator=generator)[:count]]
+    features = _descriptors(level, generator)
+    source = features[candidates]
+    norms = source.square().sum(1)
+    best = [(norms - 2 * features[part] @ source.T).argmin(1) for part in level.places.split(CHUNK // 16)]
+    return candidates[torch.cat(best)]
+
+
+def _enlarge(matches: Tensor, shape: tuple[int, int], level: _Level, generator: torch.Generator) -> Tensor:
+    """Matches of the level below, stretched to this one; what no longer is a source is drawn at random."""
+    height, width = level.shape
+    small_h, small_w = shape
+    y, x = level.places // width, level.places % width
+    parent_y, parent_x = (y // 2).clamp(max=small_h - 1), (x // 2).clamp(max=small_w - 1)
+    parent = matches[parent_y * small_w + parent_x]
+    near_y = (2 * (parent // small_w) + y % 2).clamp(0, height - 1)
+    near_x = (2 * (parent % small_w) + x % 2).clamp(0, width - 1)
+    stretched = near_y * width + near_x
+    lost = (parent < 0) | ~level.is_source[stretched]
+    random = level.sources[torch.randint(len(level.sources), (len(stretched),), generator=generator)]
+    return torch.where(lost, random, stretched)
+
+
+def _search(level: _Level, matches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One round of PatchMatch: neighbours pass on their matches, then random ones ever nearer are tried.
+
+    Args:
+        matches: (N,) for the level's places, or (P,) from the round before, -1 where there is no place.
+
+    Returns:
+        costs (P,) and matches (P,), infinite and -1 where there is no place.
+    """
+    height, width = level.shape
+    places = level.places
+    features = _descriptors(level, generator)
+    wanted = features[places]
+    current = matches if len(matches) == len(places) and height * width != len(places) else matches[places]
+    cost = _cost(features, wanted, current)
+
+    everywhere = torch.full((height * width,), -1, dtype=torch.int64)
+    for jump in (1, 2, 4, 1):
+        for dy, dx in ((0, jump), (0, -jump), (jump, 0), (-jump, 0)):
+            everywhere[places] = current
+            y, x = places // width + dy, places % width + dx
+            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            theirs = torch.where(inside, everywhere[torch.where(inside, places + dy * width + dx, 0)], -1)
+            candidate = theirs - dy * width - dx
+            sensible = (theirs >= 0) & _within(theirs, -dy, -dx, level)
+            current, cost = _better(level, features, wanted, current, cost, candidate, sensible)
+    radius = max(height, width) / 2
+    while radius >= 1:
+        u = torch.rand(2, len(places), generator=generator) * 2 - 1
+        y = (current // width + (u[0] * radius).round().long()).clamp(0, height - 1)
+        x = (current % width + (u[1] * radius).round().long()).clamp(0, width - 1)
+        current, cost = _better(level, features, wanted, current, cost, y * width + x, None)
+        radius /= 2.5
+    everywhere[places] = current
+    costs = torch.full((height * width,), float("inf"))
+    costs[places] = cost
+    return costs, everywhere
+
+
+def _within(pixels: Tensor, dy: int, dx: int, level: _Level) -> Tensor:
+    """Whether pixels moved by (dy, dx) are still in the picture."""
+    height, width = level.shape
+    y, x = pixels // width + dy, pixels % width + dx
+    return (y >= 0) & (y < height) & (x >= 0) & (x < width)
+
+
+def _cost(features: Tensor, wanted: Tensor, matches: Tensor) -> Tensor:
+    parts = zip(wanted.split(CHUNK), matches.split(CHUNK), strict=True)
+    return torch.cat([(features[match] - want).square().sum(1) for want, match in parts])
+
+
+def _better(
+    level: _Level,
+    features: Tensor,
+    wanted: Tensor,
+    current: Tensor,
+    cost: Tensor,
+    candidate: Tensor,
+    sensible: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Take candidates that are sources and cost less."""
+    if sensible is not None:
+        candidate = torch.where(sensible, candidate, current)
+    allowed = level.is_source[candidate] & (candidate != current)
+    rows = allowed.nonzero().flatten()
+    if len(rows) == 0:
+        return current, cost
+    new = _cost(features, wanted[rows], candidate[rows])
+    won = new < cost[rows]
+    rows, new = rows[won], new[won]
+    current, cost = current.clone(), cost.clone()
+    current[rows], cost[rows] = candidate[rows], new
+    return current, cost
+
+
+def _paint(level: _Level, matches: Tensor, costs: Tensor, best_wins: bool) -> Tensor:
+    """Colours for the hole's pixels, in their order: (K, 3), voted or from the best patch that covers each."""
+    height, width = level.shape
+    pixels = level.hole.flatten().nonzero().flatten()
+    colours = level.image.view(-1, 3)
+    y, x = pixels // width, pixels % width
+    best = torch.full((len(pixels),), float("inf"))
+    origin = torch.full((len(pixels),), -1, dtype=torch.int64)
+    total = torch.zeros(len(pixels), 3)
+    weights = torch.zeros(len(pixels))
+    scale = float(costs[level.places].median().clamp(min=1e-6))
+    for dy in range(-RADIUS, RADIUS + 1):
+        for dx in range(-RADIUS, RADIUS + 1):
+            inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
+            centre = torch.where(inside, pixels + dy * width + dx, 0)
+            cost = torch.where(inside & (matches[centre] >= 0), costs[centre], float("inf"))
+            source = (matches[centre] - dy * width - dx).clamp(min=0)
+            if best_wins:
+                won = cost < best
+                best, origin = torch.where(won, cost, best), torch.where(won, source, origin)
+            else:
+                weight = torch.exp(-cost / scale)
+                total += weight[:, None] * colours[source]
+                weights += weight
+    if best_wins:
+        return torch.where((origin >= 0)[:, None], colours[origin.clamp(min=0)], colours[pixels])
+    return torch.where((weights > 0)[:, None], total / weights.clamp(min=1e-12)[:, None], colours[pixels])
