@@ -41,13 +41,18 @@ def model_shape(height: int, width: int, config_size: int, patch_size: int) -> t
 
 @torch.inference_mode()
 def coarse_fill(
-    model: MaskedAutoencoder, windows: list[Window], progress: Callable[[int], None] | None = None
+    model: MaskedAutoencoder,
+    windows: list[Window],
+    smooth: float = 0.0,
+    progress: Callable[[int], None] | None = None,
 ) -> list[np.ndarray]:
     """Fill windows with the autoencoder.
 
     Args:
         model: in eval mode, on its device.
         windows: what to fill.
+        smooth: sigma of a low-pass over the fill, in pixels of the model: what is left of single patches in a
+            reconstruction is noise.
         progress: called with the number of windows done after each batch.
 
     Returns:
@@ -66,6 +71,7 @@ def coarse_fill(
             filled = _reconstruct(model, images, masks)
             for i, picture in zip(batch, filled.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
                 h, w = windows[i].mask.shape
+                picture = cv2.GaussianBlur(picture, (0, 0), smooth) if smooth > 0 else picture
                 results[i] = _resize(np.ascontiguousarray(picture), (h, w), cv2.INTER_CUBIC)
             if progress is not None:
                 progress(len(batch))

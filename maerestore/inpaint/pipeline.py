@@ -16,8 +16,8 @@ from maerestore.image import InputError, Photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas, as_mask, in_kind_of
 from maerestore.inpaint.blend import BlendCurve, blend, distance_to_known, merge_tiles
 from maerestore.inpaint.coarse import Window, coarse_fill, model_shape
-from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.detail import synthesize
+from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.windows import Box, Region, cut, find_regions, grow, plan_blocks, plan_windows, surroundings
 from maerestore.model import MaskedAutoencoder
 
@@ -64,6 +64,7 @@ class Inpainter:
     Args:
         model: a masked autoencoder that predicts pixels.
         curve: how its fill is joined with the harmonic one; None for a plain ramp.
+        smooth: sigma of a low-pass over its fill, in pixels of the model.
         device: where to run.
 
     Example:
@@ -75,11 +76,13 @@ class Inpainter:
         self,
         model: MaskedAutoencoder,
         curve: BlendCurve | None = None,
+        smooth: float = 0.0,
         device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.curve = curve or BlendCurve()
+        self.smooth = smooth
 
     @classmethod
     def from_pretrained(
@@ -97,13 +100,19 @@ class Inpainter:
         Raises:
             maerestore.hub.ModelError: no such model, or files that do not fit.
         """
+        from maerestore.hub.errors import ModelError
         from maerestore.hub.load import load_autoencoder, pick_device, read_folder, resolve_model
+        from maerestore.hub.save import CONFIG_NAME
 
         folder = resolve_model(name, revision=revision, **hub)
         config = read_folder(folder)
-        fill = config.get("fill") or {}
-        curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
-        return cls(load_autoencoder(folder), curve, pick_device(device))
+        try:
+            fill = config.get("fill") or {}
+            curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
+            smooth = float(fill.get("smooth", 0.0))
+        except (TypeError, ValueError, AttributeError) as err:
+            raise ModelError(f"{folder / CONFIG_NAME}: the fill settings do not fit ({err})") from err
+        return cls(load_autoencoder(folder), curve, smooth, pick_device(device))
 
     def inpaint(
         self,
@@ -235,7 +244,7 @@ class Inpainter:
         pieces: list[Piece] = []
         for (start, stop), boxes in zip(groups, shared, strict=True):
             windows = [Window(box, overlay.paint(photo.rgb(box), box), mask[cut(box)]) for box in boxes]
-            pictures = dict(zip(boxes, coarse_fill(self.model, windows, advance), strict=True))
+            pictures = dict(zip(boxes, coarse_fill(self.model, windows, self.smooth, advance), strict=True))
             for i in range(start, stop):
                 region, box = regions[i], regions[i].box
                 if not plans[i]:
