@@ -46,13 +46,13 @@ def held_out_photos(source: Path, count: int, size: int) -> list[np.ndarray]:
     return photos
 
 
-def model_distance(mask: np.ndarray, image_size: int, patch_size: int) -> np.ndarray:
+def model_distance(mask: np.ndarray, model_size: int, patch_size: int) -> np.ndarray:
     """Distance of the hole's pixels from the known ones in pixels of the model, as the pipeline measures it."""
     out = np.zeros(mask.shape, np.float32)
     for region in find_regions(mask):
-        boxes = plan_windows(region, (mask.shape[0], mask.shape[1]), image_size)
+        boxes = plan_windows(region, (mask.shape[0], mask.shape[1]), model_size)
         height, width = boxes[0][2] - boxes[0][0], boxes[0][3] - boxes[0][1]
-        shape = model_shape(height, width, image_size, patch_size)
+        shape = model_shape(height, width, model_size, patch_size)
         scale = (shape[0] * shape[1] / (height * width)) ** 0.5
         top, left, bottom, right = region.box
         distance = distance_to_known(region, (mask.shape[0], mask.shape[1])) * scale
@@ -94,6 +94,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=48, help="photographs to use")
     parser.add_argument("--size", type=int, default=256, help="side they are scaled to")
     parser.add_argument("--smooth", type=float, default=1.0, help="low-pass of the fill, sigma in pixels of the model")
+    parser.add_argument("--window", type=int, help="side that the model sees windows at (default: as it is)")
     args = parser.parse_args()
     try:
         inpainter = Inpainter.from_pretrained(str(args.model), device="cpu")
@@ -102,9 +103,9 @@ def main() -> int:
         print(f"fit_blend: {err}", file=sys.stderr)
         return 2
     inpainter.curve = FULL
-    config = inpainter.model.config
 
     inpainter.smooth = args.smooth
+    inpainter.size = args.window or inpainter.size
     rows = []
     for family in FAMILIES:
         for i, photo in enumerate(tqdm(photos, desc=family)):
@@ -115,7 +116,7 @@ def main() -> int:
             # Every photo counts alike, whatever the size of its hole and its contrast.
             weight = 1 / max(float((wanted**2).sum()), 1e-3)
             parts = ((step * wanted).sum(1), (step**2).sum(1), (wanted**2).sum(1))
-            distance = model_distance(mask, config.image_size, config.patch_size)[mask]
+            distance = model_distance(mask, inpainter.size, inpainter.model.config.patch_size)[mask]
             rows.append((distance, *(weight * part for part in parts)))
     distance, gain, step, base = (np.concatenate(column) for column in zip(*rows, strict=True))
     shares = fit_shares(distance, gain, step)
@@ -124,7 +125,7 @@ def main() -> int:
     path = args.model / CONFIG_NAME
     values = json.loads(path.read_text())
     curve = BlendCurve(tuple(KNOTS.tolist()), tuple(round(float(s), 4) for s in shares))
-    values["fill"] = {"curve": curve.to_dict(), "smooth": args.smooth}
+    values["fill"] = {"curve": curve.to_dict(), "smooth": args.smooth, "size": inpainter.size}
     path.write_text(json.dumps(values, indent=2) + "\n")
     print(f"shares at {KNOTS.tolist()}: {np.round(shares, 2).tolist()}")
     print(f"written to {path}: {left:.4f} of the harmonic fill's squared error left")

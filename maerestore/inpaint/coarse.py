@@ -32,9 +32,9 @@ class Window:
     mask: np.ndarray
 
 
-def model_shape(height: int, width: int, config_size: int, patch_size: int) -> tuple[int, int]:
-    """The (height, width) that a window is scaled to: about `config_size` squared pixels, whole patches."""
-    scale = config_size / (height * width) ** 0.5
+def model_shape(height: int, width: int, size: int, patch_size: int) -> tuple[int, int]:
+    """The (height, width) that a window is scaled to: about `size` squared pixels, whole patches."""
+    scale = size / (height * width) ** 0.5
     shape = [max(patch_size, round(side * scale / patch_size) * patch_size) for side in (height, width)]
     return shape[0], shape[1]
 
@@ -43,6 +43,7 @@ def model_shape(height: int, width: int, config_size: int, patch_size: int) -> t
 def coarse_fill(
     model: MaskedAutoencoder,
     windows: list[Window],
+    size: int,
     smooth: float = 0.0,
     progress: Callable[[int], None] | None = None,
 ) -> list[np.ndarray]:
@@ -51,6 +52,7 @@ def coarse_fill(
     Args:
         model: in eval mode, on its device.
         windows: what to fill.
+        size: windows are scaled to about this many pixels squared.
         smooth: sigma of a low-pass over the fill, in pixels of the model: what is left of single patches in a
             reconstruction is noise.
         progress: called with the number of windows done after each batch.
@@ -59,7 +61,7 @@ def coarse_fill(
         for each window (h, w, 3) float32: the enlarged reconstruction; outside the hole the photo, slightly blurred.
     """
     config = model.config
-    shapes = [model_shape(w.mask.shape[0], w.mask.shape[1], config.image_size, config.patch_size) for w in windows]
+    shapes = [model_shape(w.mask.shape[0], w.mask.shape[1], size, config.patch_size) for w in windows]
     results: list[np.ndarray | None] = [None] * len(windows)
     for shape in dict.fromkeys(shapes):
         members = [i for i, s in enumerate(shapes) if s == shape]

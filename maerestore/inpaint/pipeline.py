@@ -65,6 +65,7 @@ class Inpainter:
         model: a masked autoencoder that predicts pixels.
         curve: how its fill is joined with the harmonic one; None for a plain ramp.
         smooth: sigma of a low-pass over its fill, in pixels of the model.
+        size: side in pixels that the model sees windows at, a multiple of its patch size; None for its image size.
         device: where to run.
 
     Example:
@@ -77,12 +78,14 @@ class Inpainter:
         model: MaskedAutoencoder,
         curve: BlendCurve | None = None,
         smooth: float = 0.0,
+        size: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.curve = curve or BlendCurve()
         self.smooth = smooth
+        self.size = size or model.config.image_size
 
     @classmethod
     def from_pretrained(
@@ -110,9 +113,10 @@ class Inpainter:
             fill = config.get("fill") or {}
             curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
             smooth = float(fill.get("smooth", 0.0))
+            size = int(fill.get("size", 0)) or None
         except (TypeError, ValueError, AttributeError) as err:
             raise ModelError(f"{folder / CONFIG_NAME}: the fill settings do not fit ({err})") from err
-        return cls(load_autoencoder(folder), curve, smooth, pick_device(device))
+        return cls(load_autoencoder(folder), curve, smooth, size, pick_device(device))
 
     def inpaint(
         self,
@@ -222,13 +226,13 @@ class Inpainter:
     ) -> list[Piece]:
         """The finished fill of every region."""
         size = mask.shape[0], mask.shape[1]
-        config = self.model.config
+        patch = self.model.config.patch_size
         plans: list[list[Box]] = []
         distances = [distance_to_known(region, size) for region in regions]
         for region, distance in zip(regions, distances, strict=True):
             # A hole so thin that the curve never asks for the autoencoder needs no window.
             reach = float(distance.max())
-            plans.append(plan_windows(region, size, config.image_size) if self.curve(np.array(reach)) > 0.01 else [])
+            plans.append(plan_windows(region, size, self.size) if self.curve(np.array(reach)) > 0.01 else [])
         groups = list(_groups([len(plan) for plan in plans], at_least=32))
         shared = [list(dict.fromkeys(box for plan in plans[start:stop] for box in plan)) for start, stop in groups]
         done, total = 0, sum(map(len, shared))
@@ -244,13 +248,13 @@ class Inpainter:
         pieces: list[Piece] = []
         for (start, stop), boxes in zip(groups, shared, strict=True):
             windows = [Window(box, overlay.paint(photo.rgb(box), box), mask[cut(box)]) for box in boxes]
-            pictures = dict(zip(boxes, coarse_fill(self.model, windows, self.smooth, advance), strict=True))
+            pictures = dict(zip(boxes, coarse_fill(self.model, windows, self.size, self.smooth, advance), strict=True))
             for i in range(start, stop):
                 region, box = regions[i], regions[i].box
                 if not plans[i]:
                     pieces.append((smooth[i], region.mask, box))
                     continue
-                scales = [_scale(b, config.image_size, config.patch_size) for b in plans[i]]
+                scales = [_scale(b, self.size, patch) for b in plans[i]]
                 coarse, scale = merge_tiles(region, plans[i], [pictures[b] for b in plans[i]], scales)
                 pieces.append((blend(smooth[i], coarse, distances[i], scale, self.curve, feather), region.mask, box))
         return pieces
@@ -330,8 +334,8 @@ def _groups(counts: list[int], at_least: int) -> Iterator[tuple[int, int]]:
         yield start, len(counts)
 
 
-def _scale(box: Box, config_size: int, patch_size: int) -> float:
+def _scale(box: Box, model_size: int, patch_size: int) -> float:
     """Model pixels per photo pixel in a window."""
     height, width = box[2] - box[0], box[3] - box[1]
-    shape = model_shape(height, width, config_size, patch_size)
+    shape = model_shape(height, width, model_size, patch_size)
     return float((shape[0] * shape[1] / (height * width)) ** 0.5)

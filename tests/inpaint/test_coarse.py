@@ -138,7 +138,7 @@ def test_a_window_does_not_depend_on_its_batch(inpainter) -> None:  # type: igno
 
 def test_progress_counts_every_window_once(inpainter) -> None:  # type: ignore[no-untyped-def]
     steps: list[int] = []
-    coarse_fill(inpainter.model, [window(32, 32 + 32 * (i % 2), (5, 5, 20, 20)) for i in range(19)], steps.append)
+    coarse_fill(inpainter.model, [window(32, 32 + 32 * (i % 2), (5, 5, 20, 20)) for i in range(19)], progress=steps.append)
     assert sum(steps) == 19
 
 

@@ -1,0 +1,408 @@
+"""Bad input ends with exit code 2 and one line on stderr; no file appears or changes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import maerestore
+
+from .conftest import HEIGHT, WIDTH, contents, hole, noise, save_mask
+
+Fill = Callable[..., int]
+
+
+@pytest.fixture
+def refuse(fill: Fill, folder: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """refuse(photo, mask, *options): the one line said; asserts the exit code and that the folder did not change."""
+
+    def run(photo: Any = folder / "photo.png", mask: Any = folder / "mask.png", *options: Any) -> str:
+        before = contents(folder)
+        capfd.readouterr()
+        assert fill(photo, mask, *options) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.startswith("maerestore inpaint: ")
+        assert err.endswith("\n")
+        assert err.count("\n") == 1, err
+        assert len(err) > 30
+        assert "Traceback" not in err
+        assert contents(folder) == before
+        return err
+
+    return run
+
+
+# --- photos and masks
+
+
+def _spoilt(path: Path, how: str) -> Path:
+    if how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "only a header":
+        path.write_bytes(path.read_bytes()[:33])
+    elif how == "no image":
+        path.write_text("hello\n" * 100)
+    elif how == "animated":
+        frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "blue")]
+        frames[0].save(path, format="PNG", save_all=True, append_images=frames[1:])
+    elif how == "a folder":
+        path.unlink()
+        path.mkdir()
+    return path
+
+
+SPOILT = ["missing", "empty", "truncated", "only a header", "no image", "animated", "a folder"]
+
+
+@pytest.mark.parametrize("which", ["photo", "mask"])
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_bad_file_is_named(how: str, which: str, refuse: Callable[..., str], folder: Path) -> None:
+    path = _spoilt(folder / f"{which}.png", how)
+    assert path.name in refuse()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".tif"])
+def test_animations_of_other_formats(suffix: str, refuse: Callable[..., str], folder: Path) -> None:
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / f"many{suffix}", save_all=True, append_images=frames[1:])
+    assert "2 " in refuse(folder / f"many{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".bmp", ".gif"])
+def test_truncated_photos_of_other_formats(suffix: str, refuse: Callable[..., str], folder: Path) -> None:
+    path = folder / f"cut{suffix}"
+    Image.fromarray(noise()).save(path)
+    refuse(_spoilt(path, "truncated"))
+
+
+NAMELESS = pytest.mark.xfail(strict=True, reason="resolve_output: a path without a name is a plain ValueError")
+
+
+@pytest.mark.parametrize("photo", [*(pytest.param(name, marks=NAMELESS) for name in ("", ".", "/")), ".."])
+def test_folders_and_nothing_as_photo(
+    photo: str, refuse: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "inner").mkdir()
+    monkeypatch.chdir(folder / "inner")
+    refuse(photo)
+
+
+def test_an_empty_mask_says_how_to_turn_it_round(refuse: Callable[..., str], folder: Path) -> None:
+    said = refuse(mask=save_mask(folder / "black.png", np.zeros((HEIGHT, WIDTH), bool)))
+    assert "black.png" in said
+    assert "--mask-white keep" in said
+
+
+def test_a_full_mask_says_how_to_turn_it_round(refuse: Callable[..., str], folder: Path) -> None:
+    said = refuse(mask=save_mask(folder / "white.png", np.ones((HEIGHT, WIDTH), bool)))
+    assert "white.png" in said
+    assert "--mask-white keep" in said
+
+
+def test_with_mask_white_keep_the_same_holds_the_other_way(refuse: Callable[..., str], folder: Path) -> None:
+    for value in (0, 1):
+        mask = save_mask(folder / f"{value}.png", np.full((HEIGHT, WIDTH), bool(value)))
+        said = refuse(folder / "photo.png", mask, "--mask-white", "keep")
+        assert "--mask-white hole" in said
+
+
+def test_a_mask_of_another_size_is_named_with_both_sizes(refuse: Callable[..., str], folder: Path) -> None:
+    said = refuse(mask=save_mask(folder / "small.png", hole()[:40, :50]))
+    assert "50x40" in said
+    assert f"{WIDTH}x{HEIGHT}" in said
+    assert "--resize-mask" in said
+
+
+def test_a_dilated_hole_that_covers_everything(refuse: Callable[..., str], folder: Path) -> None:
+    refuse(folder / "photo.png", folder / "mask.png", "--dilate", 100)
+
+
+@pytest.mark.parametrize("option", ["--dilate", "--feather"])
+def test_negative_widths(option: str, refuse: Callable[..., str], folder: Path) -> None:
+    assert "-3" in refuse(folder / "photo.png", folder / "mask.png", option, -3)
+
+
+@pytest.mark.xfail(strict=True, reason="cv2 refuses the kernel: TypeError")
+def test_a_dilation_beyond_every_photo(refuse: Callable[..., str], folder: Path) -> None:
+    refuse(folder / "photo.png", folder / "mask.png", "--dilate", 2_000_000_000)
+
+
+@pytest.mark.xfail(strict=True, reason="torch refuses the seed: plain ValueError")
+@pytest.mark.parametrize("seed", [2**70, -(2**70)])
+def test_a_seed_beyond_64_bits(seed: int, refuse: Callable[..., str], folder: Path) -> None:
+    refuse(folder / "photo.png", folder / "mask.png", "--seed", seed)
+
+
+@pytest.mark.xfail(strict=True, reason="run() puts the name in unquoted")
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_message_stays_on_one_line_whatever_the_file_is_called(
+    value: int, refuse: Callable[..., str], folder: Path
+) -> None:
+    path = folder / "two\nlines.png"
+    Image.new("L", (WIDTH, HEIGHT), value).save(path)
+    refuse(mask=path)
+
+
+# --- outputs
+
+
+def test_an_output_that_exists(refuse: Callable[..., str], folder: Path) -> None:
+    (folder / "photo_filled.png").write_bytes(b"precious")
+    assert "--overwrite" in refuse()
+
+
+@pytest.mark.parametrize("name", ["photo.png", "mask.png"])
+@pytest.mark.parametrize("disguise", ["plain", "dotted", "link"])
+def test_an_output_that_would_replace_an_input(
+    name: str, disguise: str, refuse: Callable[..., str], folder: Path
+) -> None:
+    out = folder / name
+    if disguise == "dotted":
+        (folder / "inner").mkdir()
+        out = folder / "inner" / ".." / name
+    elif disguise == "link":
+        out = folder / "link.png"
+        out.symlink_to(folder / name)
+    assert "would replace the input" in refuse(folder / "photo.png", folder / "mask.png", "-o", out)
+
+
+def test_an_output_folder_that_holds_the_photo(refuse: Callable[..., str], folder: Path) -> None:
+    assert "would replace the input" in refuse(folder / "photo.png", folder / "mask.png", "-o", folder)
+
+
+@pytest.mark.parametrize("out", ["none/out.png", "none/", "photo.png/out.png", "out.xyz", "out", "out.svg"])
+def test_outputs_that_cannot_be(out: str, refuse: Callable[..., str], folder: Path) -> None:
+    refuse(folder / "photo.png", folder / "mask.png", "-o", f"{folder}/{out}")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_that_is_closed(refuse: Callable[..., str], folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir()
+    closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert "permission" in refuse(folder / "photo.png", folder / "mask.png", "-o", closed / "out.png")
+    finally:
+        closed.chmod(stat.S_IRWXU)
+
+
+def test_a_folder_that_the_system_says_is_closed(
+    refuse: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: not mode & os.W_OK)
+    assert "permission" in refuse(folder / "photo.png", folder / "mask.png", "-o", folder / "out.png")
+
+
+def test_transparency_that_the_format_cannot_hold(refuse: Callable[..., str], folder: Path) -> None:
+    Image.fromarray(noise(channels=4)).save(folder / "clear.png")
+    refuse(folder / "clear.png", folder / "mask.png", "-o", folder / "out.jpg")
+
+
+# --- a write that fails
+
+
+def _broken_writer(error: BaseException) -> Callable[..., None]:
+    def write(photo: Any, file: Any, quality: Any) -> None:
+        file.write(b"half a file")
+        file.flush()
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_leaves_no_partial_file(
+    overwrite: bool, refuse: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maerestore.image import encode
+
+    monkeypatch.setitem(encode._WRITERS, "PNG", _broken_writer(OSError(errno.ENOSPC, "No space left on device")))
+    options: tuple[str, ...] = ()
+    if overwrite:
+        (folder / "photo_filled.png").write_bytes(b"precious")
+        options = ("--overwrite",)
+    assert "No space left" in refuse(folder / "photo.png", folder / "mask.png", *options)
+
+
+def test_a_move_that_fails_leaves_no_partial_file(
+    refuse: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", fail)
+    assert "Permission denied" in refuse()
+
+
+@pytest.mark.parametrize(("error", "code"), [(MemoryError(), 2), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize("stage", ["fill", "write"])
+def test_an_interrupt_leaves_no_partial_file(
+    stage: str,
+    error: BaseException,
+    code: int,
+    fill: Fill,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from maerestore.image import encode
+    from maerestore.inpaint import pipeline
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    if stage == "fill":
+        monkeypatch.setattr(pipeline, "coarse_fill", fail)
+    else:
+        monkeypatch.setitem(encode._WRITERS, "PNG", _broken_writer(error))
+    before = contents(folder)
+    assert fill(folder / "photo.png", folder / "mask.png") == code
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert contents(folder) == before
+
+
+# --- models
+
+
+@pytest.fixture
+def bad_model(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the model folder, to be spoilt."""
+    copy = tmp_path_factory.mktemp("bad")
+    for name in ("config.json", "model.safetensors"):
+        (copy / name).write_bytes((model_folder / name).read_bytes())
+    return copy
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("how", ["missing", "empty", "no image", "truncated", "a folder"])
+def test_a_model_folder_with_a_bad_file(
+    how: str, name: str, refuse: Callable[..., str], folder: Path, bad_model: Path
+) -> None:
+    _spoilt(bad_model / name, how)
+    assert name in refuse(folder / "photo.png", folder / "mask.png", "--model", bad_model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "other"},
+        {"autoencoder": None},
+        {"autoencoder": {"image_size": "large"}},
+        {"autoencoder": {"image_size": 33}},
+        {"autoencoder": {"colour": 1}},
+    ],
+)
+def test_a_model_folder_with_a_bad_config(
+    change: dict[str, Any], refuse: Callable[..., str], folder: Path, bad_model: Path
+) -> None:
+    config = json.loads((bad_model / "config.json").read_text())
+    (bad_model / "config.json").write_text(json.dumps(config | change))
+    refuse(folder / "photo.png", folder / "mask.png", "--model", bad_model)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"curve": {"distance": [0, 1], "share": [0]}},
+        {"curve": {"distance": [0, 1], "share": [0, 2]}},
+        {"curve": {"distance": [0, 1], "shares": [0, 1]}},
+        {"curve": {"distance": ["a"], "share": [0]}},
+        {"curve": None},
+        {"curve": [0, 1]},
+        [1, 2],
+        "curve",
+        3,
+    ],
+)
+def test_a_model_folder_with_bad_fill_settings(
+    settings: Any, refuse: Callable[..., str], folder: Path, bad_model: Path
+) -> None:
+    config = json.loads((bad_model / "config.json").read_text())
+    (bad_model / "config.json").write_text(json.dumps(config | {"fill": settings}))
+    refuse(folder / "photo.png", folder / "mask.png", "--model", bad_model)
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "", "a/b/c", "no such folder/", "@main"])
+def test_an_unknown_model_name(name: str, refuse: Callable[..., str], folder: Path) -> None:
+    assert "default" in refuse(folder / "photo.png", folder / "mask.png", "--model", name)
+
+
+def test_an_unknown_model_on_the_hub(
+    refuse: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("404 Client Error\nwith a second line")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    assert "nobody/nothing" in refuse(folder / "photo.png", folder / "mask.png", "--model", "nobody/nothing")
+
+
+def test_a_device_that_is_not_there(
+    refuse: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "cuda" in refuse(folder / "photo.png", folder / "mask.png", "--device", "cuda")
+
+
+# --- the real exit code
+
+
+def _command(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
+    root = str(Path(maerestore.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": root + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    command = [sys.executable, "-m", "maerestore", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_process_ends_with_2_after_one_line(folder: Path) -> None:
+    (folder / "photo.png").write_bytes(b"no image")
+    before = contents(folder)
+    done = _command("inpaint", "photo.png", "mask.png", cwd=folder)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "photo.png" in done.stderr
+    assert contents(folder) == before
+
+
+def test_the_process_ends_with_0_and_says_nothing_when_quiet(folder: Path, model_folder: Path) -> None:
+    options = ("--model", model_folder, "--device", "cpu", "--quiet")
+    done = _command("inpaint", "photo.png", "mask.png", *options, cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (folder / "photo_filled.png").is_file()
+
+
+@pytest.mark.parametrize("arguments", [[], ["inpaint"], ["nonsense"], ["inpaint", "a.png", "b.png", "--dilate", "x"]])
+def test_wrong_usage_ends_with_2_and_no_traceback(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from maerestore.cli.main import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: maerestore")

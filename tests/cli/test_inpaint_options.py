@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+
+from .conftest import HEIGHT, WIDTH, hole, noise, save_mask
+
+Fill = Callable[..., int]
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+# --- what is filled
+
+
+def _turned(path: Path, pixels: np.ndarray, orientation: int) -> None:
+    """Save so that a viewer that heeds the EXIF orientation shows `pixels`."""
+    stored = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](pixels)  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif.tobytes())
+
+
+@pytest.mark.parametrize("of_mask", [1, 6, 7])
+@pytest.mark.parametrize("of_photo", range(1, 9))
+def test_photo_and_mask_are_turned_upright(of_photo: int, of_mask: int, fill: Fill, tmp_path: Path) -> None:
+    pixels, mask = noise(), hole()
+    _turned(tmp_path / "photo.png", pixels, of_photo)
+    _turned(tmp_path / "mask.png", mask.astype(np.uint8) * 255, of_mask)
+    assert fill(tmp_path / "photo.png", tmp_path / "mask.png", "--quiet", "--sharp", "off") == 0
+    with Image.open(tmp_path / "photo_filled.png") as image:
+        assert image.getexif().get(0x0112, 1) == 1
+        filled = np.asarray(image)
+    assert filled.shape == pixels.shape
+    np.testing.assert_array_equal(filled[~mask], pixels[~mask])
+    assert (filled[mask] != pixels[mask]).any(-1).mean() > 0.9
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("sharp", ["auto", "off"])
+def test_dilate_grows_the_hole_by_so_many_pixels(n: int, sharp: str, fill: Fill, folder: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[20:28, 25:36] = True
+    save_mask(folder / "mask.png", mask)
+    assert fill(folder / "photo.png", folder / "mask.png", "--dilate", n, "--sharp", sharp, "--quiet") == 0
+    changed = (read(folder / "photo.png") != read(folder / "photo_filled.png")).any(-1)
+    distance = distance_transform_edt(~mask)
+    assert not changed[distance >= n + 0.5].any()
+    assert changed[distance <= n - 0.5].mean() > 0.95
+    rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (20 - n, 27 + n, 25 - n, 35 + n)
+
+
+def test_feather_changes_the_fill_only(fill: Fill, folder: Path) -> None:
+    for n in (0, 6):
+        out = folder / f"{n}.png"
+        assert (
+            fill(
+                folder / "photo.png", folder / "mask.png", "--feather", n, "--sharp", "off", "--quiet", "-o", out
+            )
+            == 0
+        )
+        np.testing.assert_array_equal(read(out)[~hole()], read(folder / "photo.png")[~hole()])
+    assert (read(folder / "0.png") != read(folder / "6.png"))[hole()].any()
+
+
+def test_mask_white_keep_fills_what_is_black(fill: Fill, folder: Path) -> None:
+    save_mask(folder / "keep.png", ~hole())
+    assert fill(folder / "photo.png", folder / "mask.png", "-o", folder / "1.png", "--quiet") == 0
+    assert (
+        fill(folder / "photo.png", folder / "keep.png", "--mask-white", "keep", "-o", folder / "2.png", "--quiet") == 0
+    )
+    np.testing.assert_array_equal(read(folder / "1.png"), read(folder / "2.png"))
+
+
+def test_resize_mask_brings_the_mask_to_the_photos_size(fill: Fill, folder: Path) -> None:
+    save_mask(folder / "large.png", np.kron(hole(), np.ones((3, 3), bool)))
+    assert fill(folder / "photo.png", folder / "mask.png", "-o", folder / "1.png", "--quiet") == 0
+    assert fill(folder / "photo.png", folder / "large.png", "--resize-mask", "-o", folder / "2.png", "--quiet") == 0
+    np.testing.assert_array_equal(read(folder / "1.png"), read(folder / "2.png"))
+
+
+@pytest.mark.parametrize("sharp", ["auto", "off"])
+def test_a_seed_gives_the_same_file_twice(sharp: str, fill: Fill, folder: Path) -> None:
+    for name in ("1.png", "2.png"):
+        options = ("--seed", 5, "--sharp", sharp, "--quiet", "-o", folder / name)
+        assert fill(folder / "photo.png", folder / "mask.png", *options) == 0
+    assert (folder / "1.png").read_bytes() == (folder / "2.png").read_bytes()
+
+
+def test_sharp_off_differs_from_sharp_auto(fill: Fill, folder: Path) -> None:
+    for sharp in ("auto", "off"):
+        out = folder / f"{sharp}.png"
+        assert fill(folder / "photo.png", folder / "mask.png", "--sharp", sharp, "--quiet", "-o", out) == 0
+    assert (read(folder / "auto.png") != read(folder / "off.png"))[hole()].any()
+
+
+# --- where it goes
+
+
+def test_the_default_name_lies_beside_the_photo(
+    fill: Fill, folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    (folder / "photo.png").rename(folder / "My photo.v2.PNG")
+    assert fill(folder / "My photo.v2.PNG", folder / "mask.png", "--quiet") == 0
+    assert (folder / "My photo.v2_filled.PNG").is_file()
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_an_output_folder_gets_the_photos_name(slash: str, fill: Fill, folder: Path) -> None:
+    (folder / "out").mkdir()
+    assert fill(folder / "photo.png", folder / "mask.png", "-o", f"{folder / 'out'}{slash}", "--quiet") == 0
+    assert [path.name for path in (folder / "out").iterdir()] == ["photo.png"]
+
+
+def test_relative_names(fill: Fill, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert fill("photo.png", "mask.png", "-o", "out.webp", "--quiet") == 0
+    assert read(folder / "out.webp").shape == (HEIGHT, WIDTH, 3)
+
+
+def test_overwrite_replaces_the_output_and_even_the_photo(fill: Fill, folder: Path) -> None:
+    before = read(folder / "photo.png")
+    (folder / "old.png").write_bytes(b"something old")
+    assert fill(folder / "photo.png", folder / "mask.png", "-o", folder / "old.png", "--overwrite", "--quiet") == 0
+    options = ("-o", folder / "photo.png", "--overwrite", "--quiet")
+    assert fill(folder / "photo.png", folder / "mask.png", *options) == 0
+    np.testing.assert_array_equal(read(folder / "old.png"), read(folder / "photo.png"))
+    np.testing.assert_array_equal(read(folder / "photo.png")[~hole()], before[~hole()])
+
+
+# --- what is said
+
+
+def test_json_says_what_was_done(fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fill(folder / "photo.png", folder / "mask.png", "--json", "--seed", 3) == 0
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
+    assert captured.err == ""
+    assert said["holes"] == 2
+    assert said["pixels_filled"] == hole().sum()
+    assert said["size"] == [WIDTH, HEIGHT]
+    assert said["mode"] == "RGB"
+    assert said["seed"] == 3
+    assert Path(said["output"]) == folder / "photo_filled.png"
+    assert Path(said["output"]).is_file()
+    assert {"read", "load", "harmonic", "coarse", "write"} <= set(said["seconds"])
+    assert all(isinstance(value, float) and value >= 0 for value in said["seconds"].values())
+
+
+def test_json_counts_the_pixels_of_a_dilated_hole(
+    fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fill(folder / "photo.png", folder / "mask.png", "--json", "--dilate", 2) == 0
+    distance = distance_transform_edt(~hole())
+    filled = json.loads(capsys.readouterr().out)["pixels_filled"]
+    assert (distance <= 1.5).sum() <= filled <= (distance <= 2.5).sum()
+
+
+def test_quiet_prints_nothing(fill: Fill, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert fill(folder / "photo.png", folder / "mask.png", "--quiet") == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_otherwise_one_line_names_the_output(fill: Fill, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert fill(folder / "photo.png", folder / "mask.png") == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert out.count("\n") == 1
+    assert str(folder / "photo_filled.png") in out
+    assert "2 holes" in out
+    assert str(hole().sum()) in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import maerestore
+    from maerestore.cli.main import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert maerestore.__version__ in capsys.readouterr().out

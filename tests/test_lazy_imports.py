@@ -1,0 +1,95 @@
+"""`import maerestore` and `maerestore --help` answer at once: nothing heavy is loaded before it is used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import maerestore
+
+ROOT = Path(maerestore.__file__).parents[1]
+HEAVY = {
+    *("torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "skimage", "tifffile", "safetensors", "huggingface_hub"),
+    *("transformers", "timm", "accelerate", "kornia", "albumentations", "faiss", "ray", "gradio", "pandas", "tqdm"),
+}
+CODE = {
+    "import maerestore": "import maerestore",
+    "maerestore --help": "import sys; sys.argv = ['maerestore', '--help']; from maerestore.cli.main import main; run()",
+    "maerestore inpaint --help": (
+        "import sys; sys.argv = ['maerestore', 'inpaint', '--help']; from maerestore.cli.main import main; run()"
+    ),
+    "dir(maerestore)": "import maerestore; dir(maerestore)",
+    "maerestore.errors": "from maerestore import MaerestoreError, ModelError",
+}
+RUN = """
+def run():
+    try:
+        main()
+    except SystemExit:
+        pass
+"""
+
+
+def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT) + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def loaded_by(code: str, cwd: Path | None = None) -> set[str]:
+    """The top-level modules that a piece of code leaves loaded, beyond those of a bare interpreter."""
+    report = "\nprint('\\n' + ' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = python("-c", f"import sys\nbare = set(sys.modules)\n{RUN}\n{code}{report}", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_nothing_heavy_is_loaded(what: str) -> None:
+    loaded = loaded_by(CODE[what])
+    assert "maerestore" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import maerestore"], ["-m", "maerestore", "--help"]])
+def test_it_takes_less_than_half_a_second(arguments: list[str]) -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert python(*arguments).returncode == 0
+        times.append(time.perf_counter() - start)
+        if times[-1] < 0.5:
+            break
+    assert min(times) < 0.5
+
+
+def test_a_bad_photo_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"no image")
+    Image.new("L", (9, 9)).save(tmp_path / "mask.png")
+    loaded = loaded_by(
+        "from maerestore.cli.main import main; assert main(['inpaint', 'photo.png', 'mask.png']) == 2", tmp_path
+    )
+    assert not loaded & {"torch", "scipy", "safetensors", "huggingface_hub"}
+
+
+def test_an_empty_mask_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "photo.png")
+    Image.new("L", (9, 9)).save(tmp_path / "mask.png")
+    loaded = loaded_by(
+        "from maerestore.cli.main import main; assert main(['inpaint', 'photo.png', 'mask.png']) == 2", tmp_path
+    )
+    assert "torch" not in loaded
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in maerestore.__all__:
+        assert getattr(maerestore, name) is not None
+    assert set(dir(maerestore)) >= set(maerestore.__all__)
+    with pytest.raises(AttributeError, match="nonesuch"):
+        _ = maerestore.nonesuch
