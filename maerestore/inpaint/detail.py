@@ -27,6 +27,7 @@ MAX_LEVELS = 4
 ROUNDS = 3  # search and vote, at each level
 BRUTE_FORCE = 4_000_000  # pairs of places and sources up to which the first match is exact
 MIN_SOURCES = 64
+FIRST_TRUST = 0.3  # of the first match in what the patches look like: in the hole they still are smooth
 CHUNK = 1 << 16  # places compared at a time: bounds the memory
 RADIUS = PATCH // 2
 
@@ -83,6 +84,7 @@ def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int
         else:
             matches = _enlarge(matches, shape, level, generator)
         shape = level.shape
+        _copy(level, matches)
         for turn in range(ROUNDS):
             costs, matches = _search(level, matches, generator)
             last = depth == 0 and turn == ROUNDS - 1
@@ -160,6 +162,7 @@ def _first_matches(level: _Level, generator: torch.Generator) -> Tensor:
     count = min(len(level.sources), max(MIN_SOURCES, BRUTE_FORCE // len(level.places)))
     candidates = level.sources[torch.randperm(len(level.sources), generator=generator)[:count]]
     features = _descriptors(level, generator)
+    features[:, :COMPONENTS] *= FIRST_TRUST
     source = features[candidates]
     norms = source.square().sum(1)
     best = [(norms - 2 * features[part] @ source.T).argmin(1) for part in level.places.split(CHUNK // 16)]
@@ -179,6 +182,16 @@ def _enlarge(matches: Tensor, shape: tuple[int, int], level: _Level, generator: 
     lost = (parent < 0) | ~level.is_source[stretched]
     random = level.sources[torch.randint(len(level.sources), (len(stretched),), generator=generator)]
     return torch.where(lost, random, stretched)
+
+
+def _copy(level: _Level, matches: Tensor) -> None:
+    """Paint each place with the middle of its match: the search must not start from a smooth picture.
+
+    What is smooth is matched best by what is smooth, and the fill would stay without texture.
+    """
+    in_hole = level.hole.flatten()[level.places]
+    colours = level.image.view(-1, 3)
+    colours[level.places[in_hole]] = colours[matches[in_hole]]
 
 
 def _search(level: _Level, matches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -68,10 +68,7 @@ def test_feather_changes_the_fill_only(fill: Fill, folder: Path) -> None:
     for n in (0, 6):
         out = folder / f"{n}.png"
         assert (
-            fill(
-                folder / "photo.png", folder / "mask.png", "--feather", n, "--sharp", "off", "--quiet", "-o", out
-            )
-            == 0
+            fill(folder / "photo.png", folder / "mask.png", "--feather", n, "--sharp", "off", "--quiet", "-o", out) == 0
         )
         np.testing.assert_array_equal(read(out)[~hole()], read(folder / "photo.png")[~hole()])
     assert (read(folder / "0.png") != read(folder / "6.png"))[hole()].any()
@@ -164,9 +161,7 @@ def test_json_says_what_was_done(fill: Fill, folder: Path, capsys: pytest.Captur
     assert all(isinstance(value, float) and value >= 0 for value in said["seconds"].values())
 
 
-def test_json_counts_the_pixels_of_a_dilated_hole(
-    fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_counts_the_pixels_of_a_dilated_hole(fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fill(folder / "photo.png", folder / "mask.png", "--json", "--dilate", 2) == 0
     distance = distance_transform_edt(~hole())
     filled = json.loads(capsys.readouterr().out)["pixels_filled"]

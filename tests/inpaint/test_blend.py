@@ -84,7 +84,9 @@ def test_a_hole_of_most_of_the_photo_is_far_from_what_is_known() -> None:
 
 
 tilings = st.lists(
-    st.tuples(st.integers(-20, 20), st.integers(-20, 20), st.integers(8, 60), st.integers(8, 60)), min_size=1, max_size=5
+    st.tuples(st.integers(-20, 20), st.integers(-20, 20), st.integers(8, 60), st.integers(8, 60)),
+    min_size=1,
+    max_size=5,
 )
 
 

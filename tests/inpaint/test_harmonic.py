@@ -107,7 +107,9 @@ def test_any_number_of_channels(channels: int, monkeypatch: pytest.MonkeyPatch) 
     ],
     ids=["inside", "most of the photo", "top to bottom", "scratches", "all but the rim"],
 )
-def test_large_holes_are_solved_closely(boxes: list[tuple[int, int, int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_holes_are_solved_closely(
+    boxes: list[tuple[int, int, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = textured(121, 161).astype(np.float32) / 255
     mask = box_mask(121, 161, *boxes)
     exact = harmonic_fill(image, mask)

@@ -1,0 +1,13 @@
+.PHONY: quality style test
+# What .ci/run checks; `make style` mends what can be mended by itself.
+quality:
+	ruff check .
+	ruff format --check .
+	mypy
+
+style:
+	ruff check --fix .
+	ruff format .
+
+test:
+	python -m pytest
