@@ -61,8 +61,16 @@ def test_the_seed_decides_the_mask(family):
 
 @pytest.mark.parametrize(
     ("family", "least"),
-    [("thin", 0.75), ("medium", 0.93), ("thick", 0.95), ("strokes", 0.93), ("boxes", 0.95), ("centre", 1.0), ("blobs", 0.9)],
-)  # fmt: skip
+    [
+        ("thin", 0.75),
+        ("medium", 0.93),
+        ("thick", 0.95),
+        ("strokes", 0.93),
+        ("boxes", 0.95),
+        ("centre", 1.0),
+        ("blobs", 0.9),
+    ],
+)
 def test_a_seed_gives_the_same_hole_at_twice_the_resolution(family, least):
     assert np.median([same_hole(family, seed) for seed in range(11)]) >= least
 

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         resolve_output,
         write_photo,
     )
+    from maerestore.image.errors import quoted
 
     out = resolve_output(args.photo, args.out, args.overwrite, inputs=(args.mask,))
     photo = read_photo(args.photo)
@@ -67,12 +68,12 @@ def run(args: argparse.Namespace) -> int:
     other = "keep" if args.mask_white == "hole" else "hole"
     if mask_is_empty(mask):
         raise InputError(
-            f"{args.mask}: nothing to fill, the mask is all {'black' if other == 'keep' else 'white'}; "
+            f"{quoted(args.mask)}: nothing to fill, the mask is all {'black' if other == 'keep' else 'white'}; "
             f"if it marks what to keep, pass --mask-white {other}"
         )
     if mask_is_full(mask):
         raise InputError(
-            f"{args.mask}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
+            f"{quoted(args.mask)}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
         )
     seconds = {"read": time.perf_counter() - start}
 

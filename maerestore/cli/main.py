@@ -43,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         print(f"maerestore {args.verb}: not enough memory for this picture", file=sys.stderr)
         return 2
+    except RuntimeError as err:
+        if "memory" not in str(err).lower():  # torch says so in several ways, on CPU and GPU
+            raise
+        print(f"maerestore {args.verb}: not enough memory on this device; try --device cpu", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"maerestore {args.verb}: interrupted", file=sys.stderr)
         return 130

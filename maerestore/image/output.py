@@ -84,6 +84,8 @@ def resolve_output(
         'holiday_filled.jpg'
     """
     photo_path = Path(photo_path)
+    if not photo_path.name:
+        raise InputError(f"{quoted(photo_path)} is a folder: give an image file.")
     suffix = photo_path.suffix if photo_path.suffix.lower() in SUFFIXES else ".png"
     if out is None:
         path = photo_path.with_name(f"{photo_path.stem}_filled{suffix}")

@@ -100,9 +100,13 @@ def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
     if isinstance(mask, Image.Image):
         array: np.ndarray = mask_of(_from_pil(mask))
     else:
-        array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+        if isinstance(mask, torch.Tensor):
+            mask = mask.detach().cpu()
+            mask = (mask.float() if mask.is_floating_point() else mask).numpy()  # NumPy has no bfloat16
+        array = np.asarray(mask)
         while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
-            array = array[0] if array.shape[0] == 1 else array[..., 0]
+            last = array.shape[-1] == 1 and (array.shape[0] != 1 or array.shape[:-1] == (size[1], size[0]))
+            array = array[..., 0] if last else array[0]
         if array.ndim != 2:
             raise InputError(f"a mask is (H, W), got {array.shape}")
         if np.issubdtype(array.dtype, np.floating):
@@ -125,7 +129,7 @@ def in_kind_of(canvas: Photo | FloatImage, image: Any) -> Any:
     samples = canvas.samples
     if isinstance(image, torch.Tensor):
         array = samples[..., None] if samples.ndim == 2 else samples
-        return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).to(image.device, image.dtype)
+        return torch.from_numpy(array.transpose(2, 0, 1).copy()).to(image.device, image.dtype)
     return samples.reshape(image.shape).astype(image.dtype, copy=True)
 
 
@@ -157,8 +161,11 @@ def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
     elif photo.mode == "P":
         assert photo.palette is not None
         out = Image.fromarray(samples)
-        out.putpalette(photo.palette[:, :3].tobytes(), "RGB")
+        mode = "RGBA" if like.palette is not None and like.palette.mode == "RGBA" else "RGB"
+        out.putpalette(photo.palette[:, : len(mode)].tobytes(), mode)
     else:
         out = Image.frombytes(like.mode, like.size, samples.tobytes())
     out.info = dict(like.info)
+    if photo.palette is not None and "transparency" in out.info:
+        out.info["transparency"] = photo.palette[:, 3].tobytes()
     return out

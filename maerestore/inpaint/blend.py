@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 
 from maerestore.inpaint.windows import Box, Region
@@ -49,20 +48,6 @@ class BlendCurve:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
         return {"distance": list(self.distance), "share": list(self.share)}
-
-
-def distance_to_known(region: Region, photo_size: tuple[int, int]) -> np.ndarray:
-    """How far each hole pixel of a region lies from the nearest known one: (h, w) float32, photo pixels, over its box.
-
-    Beyond the photo's border nothing is known.
-    """
-    top, left, bottom, right = region.box
-    padded = np.pad(region.mask, 1).astype(np.uint8)
-    padded[0, :] |= top == 0
-    padded[-1, :] |= bottom == photo_size[0]
-    padded[:, 0] |= left == 0
-    padded[:, -1] |= right == photo_size[1]
-    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
 
 
 def merge_tiles(

@@ -91,7 +91,7 @@ def _reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Ten
     inputs = model.normalize(images.mean(1, keepdim=True) if model.config.in_chans == 1 else images)
     p = model.config.patch_size
     half = p // 2
-    total = torch.zeros_like(inputs)
+    total, weights = torch.zeros_like(inputs), torch.zeros_like(inputs[:1, :1])
     for down in (0, half):
         for across in (0, half):
             mirror = down != across
@@ -107,12 +107,13 @@ def _reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Ten
             picture = picture[:, :, down : down + height, across : across + width]
             weight = torch.outer(_hat(height, p, down), _hat(width, p, across)).to(device)
             total += weight * picture
-    filled = model.denormalize(total).clamp(0, 1)
+            weights += weight
+    filled = model.denormalize(total / weights).clamp(0, 1)
     return torch.where(masks > 0, filled, images)
 
 
 def _hat(length: int, period: int, shift: int) -> Tensor:
-    """Weights that peak in the middle of each patch; those of shift 0 and half a period add up to 1."""
+    """Weights that peak in the middle of each patch; those of shift 0 and half an even period add up to 1."""
     phase = (torch.arange(length) + shift + 0.5) / period % 1.0
     return 1 - (2 * phase - 1).abs()
 

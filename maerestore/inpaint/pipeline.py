@@ -14,11 +14,21 @@ import torch
 
 from maerestore.image import InputError, Photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas, as_mask, in_kind_of
-from maerestore.inpaint.blend import BlendCurve, blend, distance_to_known, merge_tiles
+from maerestore.inpaint.blend import BlendCurve, blend, merge_tiles
 from maerestore.inpaint.coarse import Window, coarse_fill, model_shape
 from maerestore.inpaint.detail import synthesize
 from maerestore.inpaint.harmonic import harmonic_fill
-from maerestore.inpaint.windows import Box, Region, cut, find_regions, grow, plan_blocks, plan_windows, surroundings
+from maerestore.inpaint.windows import (
+    Box,
+    Region,
+    cut,
+    distance_to_known,
+    find_regions,
+    grow,
+    plan_blocks,
+    plan_windows,
+    surroundings,
+)
 from maerestore.model import MaskedAutoencoder
 
 Progress = Callable[[str, int, int], None]
@@ -62,7 +72,7 @@ class Inpainter:
         bit as they were. The same input gives the same output on one device.
 
     Args:
-        model: a masked autoencoder that predicts pixels.
+        model: a masked autoencoder that predicts pixels; it is put in eval mode and frozen.
         curve: how its fill is joined with the harmonic one; None for a plain ramp.
         smooth: sigma of a low-pass over its fill, in pixels of the model.
         size: side in pixels that the model sees windows at, a multiple of its patch size; None for its image size.
@@ -114,6 +124,9 @@ class Inpainter:
             curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
             smooth = float(fill.get("smooth", 0.0))
             size = int(fill.get("size", 0)) or None
+            patch = int(config["autoencoder"].get("patch_size", 16))
+            if not 0 <= smooth <= 64 or (size is not None and (size < patch or size % patch)):
+                raise ValueError(f"smooth {smooth}, size {size}")
         except (TypeError, ValueError, AttributeError) as err:
             raise ModelError(f"{folder / CONFIG_NAME}: the fill settings do not fit ({err})") from err
         return cls(load_autoencoder(folder), curve, smooth, size, pick_device(device))
@@ -149,7 +162,8 @@ class Inpainter:
         """
         if isinstance(image, torch.Tensor) and image.ndim == 4:
             masks = mask if isinstance(mask, torch.Tensor) else torch.as_tensor(np.asarray(mask))
-            masks = masks.expand(len(image), *masks.shape[-2:]) if masks.ndim == 2 else masks
+            if masks.ndim == 2 or len(masks) == 1:  # one mask for all
+                masks = masks.reshape(masks.shape[-2:]).expand(len(image), -1, -1)
             if len(masks) != len(image):
                 raise InputError(f"{len(masks)} masks for {len(image)} images: give one mask for each, or one for all")
             filled = [
@@ -187,6 +201,8 @@ class Inpainter:
         for name, value in (("dilate", dilate), ("feather", feather)):
             if value < 0:
                 raise InputError(f"{name} must be 0 or more pixels, got {value}")
+        if not -(2**63) <= seed < 2**64:
+            raise InputError(f"seed must fit 64 bits, got {seed}")
         width, height = photo.size
         if mask.shape != (height, width):
             raise InputError(
@@ -194,8 +210,8 @@ class Inpainter:
             )
         report = Report()
         if dilate:
-            kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilate + 1, 2 * dilate + 1))
-            mask = cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+            known = (~mask).astype(np.uint8)
+            mask = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= dilate if mask.any() else mask
         if not mask.any():
             return photo, report
         if mask.all():
@@ -205,7 +221,7 @@ class Inpainter:
             regions = find_regions(mask)
         report.holes = len(regions)
         with report.stage("harmonic"):
-            smooth = _harmonic(photo, regions, progress)
+            smooth = _harmonic(photo, mask, regions, progress)
         with report.stage("coarse"):
             pieces = self._pieces(photo, mask, regions, smooth, feather, report, progress)
         if sharp:
@@ -231,8 +247,9 @@ class Inpainter:
         distances = [distance_to_known(region, size) for region in regions]
         for region, distance in zip(regions, distances, strict=True):
             # A hole so thin that the curve never asks for the autoencoder needs no window.
-            reach = float(distance.max())
-            plans.append(plan_windows(region, size, self.size) if self.curve(np.array(reach)) > 0.01 else [])
+            plan = plan_windows(region, size, self.size)
+            reach = float(distance.max()) * max(_scale(box, self.size, patch) for box in plan)
+            plans.append(plan if self.curve(np.array(reach)) > 0.01 else [])
         groups = list(_groups([len(plan) for plan in plans], at_least=32))
         shared = [list(dict.fromkeys(box for plan in plans[start:stop] for box in plan)) for start, stop in groups]
         done, total = 0, sum(map(len, shared))
@@ -282,7 +299,9 @@ class _Overlay:
         return image
 
 
-def _harmonic(photo: Photo | FloatImage, regions: list[Region], progress: Progress | None) -> list[np.ndarray]:
+def _harmonic(
+    photo: Photo | FloatImage, mask: np.ndarray, regions: list[Region], progress: Progress | None
+) -> list[np.ndarray]:
     """The harmonic fill of each region, (h, w, 3) float32 over its box."""
     width, height = photo.size
     fills = []
@@ -290,7 +309,9 @@ def _harmonic(photo: Photo | FloatImage, regions: list[Region], progress: Progre
         grown = grow(region.box, 1, (height, width))
         hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
         hole[cut(region.box, grown)] = region.mask
-        fills.append(harmonic_fill(photo.rgb(grown), hole)[cut(region.box, grown)].copy())
+        image = photo.rgb(grown)
+        image[mask[cut(grown)] & ~hole] = 0  # other holes: no neighbours of this one, and nothing to be seen
+        fills.append(harmonic_fill(image, hole)[cut(region.box, grown)].copy())
         if progress is not None:
             progress("smoothing", i + 1, len(regions))
     return fills

@@ -26,7 +26,7 @@ class Region:
     Attributes:
         box: what they span.
         mask: (h, w) bool over `box`, True = hole.
-        thickness: diameter in pixels of the largest disc that fits in them.
+        thickness: twice the distance in pixels from the deepest hole pixel to the nearest known one.
     """
 
     box: Box
@@ -82,18 +82,34 @@ def find_regions(mask: np.ndarray) -> list[Region]:
         cells = labels[top : top + h, left : left + w] == label
         box = (top * CELL, left * CELL, min(height, (top + h) * CELL), min(width, (left + w) * CELL))
         inside = np.repeat(np.repeat(cells, CELL, 0), CELL, 1)[: box[2] - box[0], : box[3] - box[1]]
-        regions.append(_tight(mask[box[0] : box[2], box[1] : box[3]] & inside, box))
+        regions.append(_tight(mask[box[0] : box[2], box[1] : box[3]] & inside, box, (height, width)))
     return sorted(regions, key=lambda region: region.box)
 
 
-def _tight(mask: np.ndarray, box: Box) -> Region:
+def _tight(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> Region:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     mask = mask[top:bottom, left:right]
-    # The frame counts as known, so a hole that runs along the photo's border is not taken for endless.
-    distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
-    tight = (box[0] + int(top), box[1] + int(left), box[0] + int(bottom), box[1] + int(right))
-    return Region(tight, mask, 2 * float(distance.max()))
+    tight = (box[0] + top, box[1] + left, box[0] + bottom, box[1] + right)
+    return Region(tight, mask, 2 * float(_distance(mask, tight, photo_size).max()))
+
+
+def _distance(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> np.ndarray:
+    """Distance in pixels from each hole pixel to the nearest known one; beyond the photo's border nothing is known."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    padded[0, :] |= box[0] == 0
+    padded[-1, :] |= box[2] == photo_size[0]
+    padded[:, 0] |= box[1] == 0
+    padded[:, -1] |= box[3] == photo_size[1]
+    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
+
+
+def distance_to_known(region: Region, photo_size: tuple[int, int]) -> np.ndarray:
+    """How far each hole pixel of a region lies from the nearest known one: (h, w) float32, photo pixels, over its box.
+
+    Beyond the photo's border, `photo_size` (height, width), nothing is known.
+    """
+    return _distance(region.mask, region.box, photo_size)
 
 
 def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -> list[Box]:
@@ -151,7 +167,7 @@ def plan_blocks(region: Region) -> list[Box]:
 def _rounded_side(side: float, model_size: int) -> int:
     """The next of the sides that windows may have, a factor of 2^(1/4) apart: few sizes, so that windows coincide."""
     steps = int(np.ceil(4 * np.log2(side / model_size) - 1e-6))
-    return 8 * round(model_size * 2 ** (steps / 4) / 8)
+    return 8 * int(np.ceil(model_size * 2 ** (steps / 4) / 8 - 1e-6))
 
 
 def _square(row: int, column: int, side: int, photo_size: tuple[int, int]) -> Box:
