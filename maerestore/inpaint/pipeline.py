@@ -34,6 +34,8 @@ from maerestore.model import MaskedAutoencoder
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, the steps done and the steps in all."""
 
+WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be looked at by it
+
 Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
 
 Piece = tuple[np.ndarray, np.ndarray, Box]
@@ -246,10 +248,10 @@ class Inpainter:
         plans: list[list[Box]] = []
         distances = [distance_to_known(region, size) for region in regions]
         for region, distance in zip(regions, distances, strict=True):
-            # A hole so thin that the curve never asks for the autoencoder needs no window.
+            # A scratch across the photo would take hundreds of windows, for next to nothing.
             plan = plan_windows(region, size, self.size)
             reach = float(distance.max()) * max(_scale(box, self.size, patch) for box in plan)
-            plans.append(plan if self.curve(np.array(reach)) > 0.01 else [])
+            plans.append(plan if self.curve(np.array(reach)) >= WORTHWHILE else [])
         groups = list(_groups([len(plan) for plan in plans], at_least=32))
         shared = [list(dict.fromkeys(box for plan in plans[start:stop] for box in plan)) for start, stop in groups]
         done, total = 0, sum(map(len, shared))

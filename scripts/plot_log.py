@@ -1,0 +1,48 @@
+"""Draw a training log: loss and validation PSNR over samples seen.
+
+    python scripts/plot_log.py runs/small/log.jsonl -o weights/curves.png
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("log", type=Path, help="log.jsonl of a run folder")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="picture to write")
+    args = parser.parse_args()
+    try:
+        records = [json.loads(line) for line in args.log.read_text().splitlines()]
+    except (OSError, ValueError) as err:
+        print(f"plot_log: {args.log}: cannot be read ({err})", file=sys.stderr)
+        return 2
+    steps = [r for r in records if "loss" in r]
+    figures = [r for r in records if "masked_mse" in r]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    for side in sorted({r["side"] for r in steps}):
+        points = [r for r in steps if r["side"] == side]
+        left.plot([r["samples"] / 1000 for r in points], [r["loss"] for r in points], label=f"{side} px crops")
+    left.set(xlabel="thousand samples", ylabel="training loss", yscale="log")
+    left.legend()
+    for name in sorted({key for r in figures for key in r if key.startswith("psnr_")}):
+        points = [r for r in figures if name in r]
+        right.plot([r["samples"] / 1000 for r in points], [r[name] for r in points], "o-", label=name[5:])
+    right.set(xlabel="thousand samples", ylabel="hole PSNR in dB, held-out photos, averaged weights")
+    right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(args.out, dpi=90)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
