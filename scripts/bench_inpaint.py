@@ -11,6 +11,7 @@ Exit code 2: something in the arguments or files has to be put right.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import sys
@@ -64,6 +65,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         dest="models",
         help="bundled name, folder or org/name; repeatable (default: the bundled model)",
     )
+    parser.add_argument("--smooth", action="store_true", help="measure each model without its texture stage, too")
     parser.add_argument("--device", default="auto", help="of the models: auto, cpu, cuda or mps (default auto)")
     parser.add_argument(
         "--families",
@@ -93,8 +95,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def load_models(names: list[str], device: str) -> tuple[dict[str, Method], dict[str, dict[str, str]]]:
-    """Load models by "[LABEL=]NAME".
+def load_models(
+    names: list[str], device: str, smooth: bool = False
+) -> tuple[dict[str, Method], dict[str, dict[str, str]]]:
+    """Load models by "[LABEL=]NAME"; with `smooth` each once more as LABEL-smooth, without its texture stage.
 
     Returns:
         their fills by label, and what identifies each: its name, device and the digest of its weights.
@@ -113,12 +117,15 @@ def load_models(names: list[str], device: str) -> tuple[dict[str, Method], dict[
             raise BenchError(f"two methods are called {label!r}: give --model LABEL=NAME")
         folder = resolve_model(name)
         inpainter = Inpainter.from_pretrained(str(folder), device=device)
-        methods[label] = inpainter.inpaint
-        facts[label] = {
+        fact = {
             "name": name,
             "device": str(inpainter.device),
             "weights_sha256": file_digest(folder / WEIGHTS_NAME),
         }
+        methods[label], facts[label] = inpainter.inpaint, fact
+        if smooth:
+            methods[f"{label}-smooth"] = functools.partial(inpainter.inpaint, sharp=False)
+            facts[f"{label}-smooth"] = fact
     return methods, facts
 
 
@@ -230,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
         if lpips is None:
             print("LPIPS is left out: give its networks with --evalnets")
         names = [] if args.peers_only else args.models or [f"{DEFAULT_LABEL}=default"]
-        models, model_facts = load_models(names, args.device)
+        models, model_facts = load_models(names, args.device, args.smooth)
         records, photos, sheet = run(entries, args, models, lpips)
     except (BenchError, ModelError) as err:
         print(f"bench_inpaint: {err}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Draw a training log: loss and validation PSNR over samples seen.
 
-    python scripts/plot_log.py runs/small/log.jsonl -o weights/curves.png
+python scripts/plot_log.py runs/small/log.jsonl -o weights/curves.png
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> int:
     for name in sorted({key for r in figures for key in r if key.startswith("psnr_")}):
         points = [r for r in figures if name in r]
         right.plot([r["samples"] / 1000 for r in points], [r[name] for r in points], "o-", label=name[5:])
-    right.set(xlabel="thousand samples", ylabel="hole PSNR in dB, held-out photos, averaged weights")
+    right.set(xlabel="thousand samples", ylabel="hole PSNR (dB), held-out photos")
     right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)

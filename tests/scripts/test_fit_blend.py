@@ -1,0 +1,66 @@
+"""The fit of the blend: known shares come back, and the whole script writes what the pipeline reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from fit_blend import KNOTS, fit_shares  # noqa: E402
+
+
+def test_known_shares_come_back() -> None:
+    rng = np.random.default_rng(0)
+    distance = rng.uniform(0, KNOTS[-1], 20_000)
+    wanted = np.linspace(0, 1, len(KNOTS)) ** 2
+    share = np.interp(distance, KNOTS, wanted)
+    step = rng.normal(size=(20_000, 3))  # coarse - harmonic
+    truth = share[:, None] * step + rng.normal(scale=0.3, size=step.shape)  # truth - harmonic
+    found = fit_shares(distance, (truth * step).sum(1), (step**2).sum(1))
+    np.testing.assert_allclose(found, wanted, atol=0.03)
+
+
+def test_knots_that_no_pixel_is_near_follow_their_neighbours() -> None:
+    distance = np.full(100, 2.0)
+    found = fit_shares(distance, np.full(100, 0.5), np.ones(100))
+    np.testing.assert_allclose(found, 0.5, atol=0.01)
+
+
+def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path: Path) -> None:
+    from maerestore import Inpainter
+    from maerestore.hub.save import save_autoencoder
+    from maerestore.train.packing import held_out
+
+    (tmp_path / "photos").mkdir()
+    names = [name for name in (f"{i}.png" for i in range(1000)) if held_out(name)][:2]
+    for name in names:
+        noise = np.random.default_rng(len(name)).integers(0, 256, (70, 90, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / "photos" / name)
+    save_autoencoder(tiny_model(mask_embed=True), tmp_path / "model")
+    command = [sys.executable, str(ROOT / "scripts/fit_blend.py"), str(tmp_path / "model"), "--photos",
+               str(tmp_path / "photos"), "--size", "64", "--window", "24"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "model/config.json").read_text())["fill"]
+    inpainter = Inpainter.from_pretrained(str(tmp_path / "model"), device="cpu")
+    assert inpainter.size == settings["size"] == 24
+    assert inpainter.smooth == settings["smooth"] == 1.0
+    assert inpainter.curve.share == tuple(settings["curve"]["share"])
+
+
+@pytest.mark.parametrize("missing", ["model", "photos"])
+def test_bad_input_is_one_line(tmp_path: Path, missing: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts/fit_blend.py"), "--photos", str(tmp_path / "nowhere"),
+               str(tmp_path if missing == "model" else ROOT / "weights")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("fit_blend: ")
+    assert done.stderr.count("\n") == 1
