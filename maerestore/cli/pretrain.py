@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting of the recipe"
     )
-    parser.add_argument("--init", type=Path, help="checkpoint.pt of another run to start from")
+    parser.add_argument(
+        "--init", type=Path, help="start from the weights of a model folder, or of another run's checkpoint.pt"
+    )
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument("--threads", type=int, help="CPU threads")
 

@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.train.data import MaskBank, MaskBatch, PackedPhotos
@@ -45,8 +46,8 @@ class Pretrainer:
         data: a packed folder.
         out: the run folder.
         cpu: stay on the CPU even if there is an accelerator.
-        init: the checkpoint of another run, whose weights this one starts from; where `out` has a checkpoint, that one
-            is resumed instead.
+        init: a model folder, or the checkpoint of another run, whose weights this one starts from; where `out` has a
+            checkpoint, that one is resumed instead.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class Pretrainer:
         self.stop = False
 
         if (out / "checkpoint.pt").is_file():
-            self._load(out / "checkpoint.pt", weights_only=False)
+            self._resume(out / "checkpoint.pt")
         elif init is not None:
-            self._load(init, weights_only=True)
+            self._start_from(init)
         prepared = self.accelerator.prepare(self.model, *self.optimizers)
         self.wrapped, self.optimizers = prepared[0], list(prepared[1:])
         self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
@@ -247,23 +248,37 @@ class Pretrainer:
         partial.replace(self.out / "checkpoint.pt")
         save_autoencoder(self.average, self.out / "model", {"samples": self.samples, "data": self.photos.sha256})
 
-    def _load(self, path: Path, weights_only: bool) -> None:
-        """Take over a checkpoint: its weights, and unless `weights_only` the optimisers and the place in the run."""
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            config = MAEConfig.from_dict(state["config"])
-        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as err:
-            raise RecipeError(f"{path}: not a checkpoint of this package ({str(err).splitlines()[0]})") from err
-        ours, theirs = self.recipe.config.to_dict(), config.to_dict()
-        other = [name for name in ours if ours[name] != theirs[name]]
-        if other:
-            raise RecipeError(
-                f"{path}: was trained with another {', '.join(other)} than the recipe's; name a new run folder"
-            )
+    def _resume(self, path: Path) -> None:
+        """Take over a checkpoint of this run: weights, optimisers and the place in the run."""
+        state = self._read(path)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        if weights_only:
-            return
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.samples = state["step"], state["samples"]
+
+    def _start_from(self, init: Path) -> None:
+        """Take over weights: a model folder's, or the averaged ones of another run's checkpoint."""
+        if init.is_dir():
+            source = load_autoencoder(init)
+            self._check_config(init, source.config)
+            weights = source.state_dict()
+        else:
+            weights = self._read(init)["average"]
+        self.model.load_state_dict(weights)
+        self.average.load_state_dict(weights)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            config = MAEConfig.from_dict(state["config"])
+        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as err:
+            raise RecipeError(f"{path}: not a checkpoint of this package ({str(err).splitlines()[0]})") from err
+        self._check_config(path, config)
+        return state
+
+    def _check_config(self, source: Path, config: MAEConfig) -> None:
+        ours, theirs = self.recipe.config.to_dict(), config.to_dict()
+        other = [name for name in ours if ours[name] != theirs[name]]
+        if other:
+            raise RecipeError(f"{source}: was trained with another {', '.join(other)} than the recipe's")

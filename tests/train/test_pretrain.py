@@ -227,3 +227,23 @@ def test_a_checkpoint_of_another_configuration_is_refused(trainer, tiny_recipe, 
     other = {**tiny_settings, "depth": 1, "mask_embed": True, "num_heads": 4}
     with pytest.raises(ValueError, match=r"num_heads|config"):
         trainer(tiny_recipe(samples=8, model=other))
+
+
+def test_a_run_starts_from_the_weights_of_a_model_folder(trainer, tiny_recipe, tiny_model, tmp_path):
+    from maerestore.hub.save import save_autoencoder
+
+    source = tiny_model(seed=5, depth=1, mask_embed=True)
+    save_autoencoder(source, tmp_path / "source", dtype=torch.float32)
+    started = trainer(tiny_recipe(samples=8), init=tmp_path / "source")
+    assert started.samples == 0
+    for name, value in source.state_dict().items():
+        assert torch.equal(started.model.state_dict()[name], value)
+        assert torch.equal(started.average.state_dict()[name], value)
+
+
+def test_a_model_folder_of_another_size_is_refused(trainer, tiny_recipe, tiny_model, tmp_path):
+    from maerestore.hub.save import save_autoencoder
+
+    save_autoencoder(tiny_model(depth=2, mask_embed=True), tmp_path / "source")
+    with pytest.raises(RecipeError, match="depth"):
+        trainer(tiny_recipe(samples=8), init=tmp_path / "source")
