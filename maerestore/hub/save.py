@@ -54,6 +54,7 @@ def save_autoencoder(
         raise ValueError(f"{overflown[0]} does not fit {dtype}: save in torch.float32")
     partial = folder / f".{WEIGHTS_NAME}.{os.getpid()}"
     save_file(weights, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)  # safetensors makes files that only their owner can read
     partial.replace(folder / WEIGHTS_NAME)
     partial = folder / f".{CONFIG_NAME}.{os.getpid()}"
     partial.write_text(json.dumps(config, indent=2) + "\n")
