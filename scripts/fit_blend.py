@@ -96,6 +96,9 @@ def main() -> int:
     parser.add_argument("--smooth", type=float, default=1.0, help="low-pass of the fill, sigma in pixels of the model")
     parser.add_argument("--window", type=int, help="side that the model sees windows at (default: as it is)")
     args = parser.parse_args()
+    if not args.model.is_dir():
+        print(f"fit_blend: {args.model}: no such model folder", file=sys.stderr)
+        return 2
     try:
         inpainter = Inpainter.from_pretrained(str(args.model), device="cpu")
         photos = held_out_photos(args.photos, args.count, args.size)
@@ -104,6 +107,9 @@ def main() -> int:
         return 2
     inpainter.curve = FULL
 
+    if len(photos) < 8:
+        print(f"fit_blend: only {len(photos)} photographs were kept aside of these: give more", file=sys.stderr)
+        return 2
     inpainter.smooth = args.smooth
     inpainter.size = args.window or inpainter.size
     rows = []

@@ -67,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
     mask = read_mask(args.mask, photo.size, white=args.mask_white, resize=args.resize_mask)
     other = "keep" if args.mask_white == "hole" else "hole"
     if mask_is_empty(mask):
+        marks = "light (128 or more)" if other == "keep" else "dark (below 128)"
         raise InputError(
-            f"{quoted(args.mask)}: nothing to fill, the mask is all {'black' if other == 'keep' else 'white'}; "
+            f"{quoted(args.mask)}: nothing to fill, no pixel of the mask is {marks}; "
             f"if it marks what to keep, pass --mask-white {other}"
         )
     if mask_is_full(mask):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import maerestore
 from maerestore.cli import inpaint, pretrain
@@ -13,16 +14,27 @@ from maerestore.errors import MaerestoreError
 VERBS = {"inpaint": inpaint, "pretrain": pretrain}
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as the verbs do; argparse would print the usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs; cheap, so that `--help` answers at once."""
-    parser = argparse.ArgumentParser(prog="maerestore", description="Image restoration on a masked autoencoder.")
+    parser = _Parser(prog="maerestore", description="Image restoration on a masked autoencoder.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"maerestore {maerestore.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, module in VERBS.items():
         summary = (module.__doc__ or "").splitlines()[0]
         module.add_arguments(
             verbs.add_parser(
-                name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+                name,
+                help=summary,
+                description=module.__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                allow_abbrev=False,
             )
         )
     return parser

@@ -201,8 +201,10 @@ class Inpainter:
             the photo with only the masked samples changed, and what was done.
         """
         for name, value in (("dilate", dilate), ("feather", feather)):
-            if value < 0:
-                raise InputError(f"{name} must be 0 or more pixels, got {value}")
+            if not isinstance(value, (int, np.integer)) or value < 0:
+                raise InputError(f"{name} must be a whole number of pixels, 0 or more, got {value!r}")
+        if not isinstance(sharp, (bool, np.bool_)):
+            raise InputError(f"sharp must be True or False, got {sharp!r}")
         if not -(2**63) <= seed < 2**64:
             raise InputError(f"seed must fit 64 bits, got {seed}")
         width, height = photo.size

@@ -396,4 +396,5 @@ def test_wrong_usage_ends_with_2_and_no_traceback(arguments: list[str], capsys: 
     assert caught.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("usage: maerestore")
+    assert err.startswith("maerestore")
+    assert err.count("\n") == 1

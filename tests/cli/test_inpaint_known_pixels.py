@@ -79,8 +79,9 @@ def stored(path: Path) -> np.ndarray:
     """Samples as stored (H, W, C), read by another library where Pillow loses depth."""
     if path.suffix.startswith(".tif"):
         with Image.open(path) as image:
-            if image.mode in ("P", "1"):
-                return np.asarray(image)[..., None]
+            # tifffile reads LZW only beside imagecodecs, which nothing here needs.
+            if image.mode in ("P", "1") or image.info.get("compression") == "tiff_lzw":
+                return np.asarray(image).reshape(HEIGHT, WIDTH, -1)
         return tifffile.imread(path).reshape(HEIGHT, WIDTH, -1)
     if path.suffix == ".png":
         array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)

@@ -413,7 +413,7 @@ def test_a_hole_dilated_over_the_whole_photo_is_refused(inpainter: Inpainter) ->
 
 @pytest.mark.parametrize("option", ["dilate", "feather"])
 def test_negative_widths_are_refused(option: str, inpainter: Inpainter) -> None:
-    with pytest.raises(InputError, match=f"{option} must be 0 or more"):
+    with pytest.raises(InputError, match=f"{option} must be a whole number"):
         inpainter.inpaint(textured(20, 30), HOLE, **{option: -1})
 
 
@@ -476,3 +476,13 @@ def _photo(image: np.ndarray) -> Any:
     from maerestore.image import Photo
 
     return Photo(image.copy())
+
+
+def test_the_command_lines_spelling_of_sharp_is_refused(inpainter: Inpainter) -> None:
+    with pytest.raises(InputError, match="sharp must be True or False"):
+        inpainter.inpaint(textured(20, 30), HOLE, sharp="off")  # type: ignore[arg-type]
+
+
+def test_half_a_pixel_is_no_width(inpainter: Inpainter) -> None:
+    with pytest.raises(InputError, match="dilate must be a whole number"):
+        inpainter.inpaint(textured(20, 30), HOLE, dilate=1.5)  # type: ignore[arg-type]

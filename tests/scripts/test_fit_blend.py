@@ -40,7 +40,7 @@ def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path
     from maerestore.train.packing import held_out
 
     (tmp_path / "photos").mkdir()
-    names = [name for name in (f"{i}.png" for i in range(1000)) if held_out(name)][:2]
+    names = [name for name in (f"{i}.png" for i in range(1000)) if held_out(name)][:8]
     for name in names:
         noise = np.random.default_rng(len(name)).integers(0, 256, (70, 90, 3)).astype(np.uint8)
         Image.fromarray(noise).save(tmp_path / "photos" / name)
