@@ -96,7 +96,7 @@ def _reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Ten
         for across in (0, half):
             mirror = down != across
             # The frame that a shift needs is unknown to the model, like a hole.
-            frame = (across, across, down, down)
+            frame = (across, p - across if across else 0, down, p - down if down else 0)
             seen = F.pad(inputs, frame, mode="replicate")
             unknown = F.pad(masks, frame, value=1.0)
             if mirror:

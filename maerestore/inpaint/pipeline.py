@@ -333,15 +333,20 @@ def _sharpen(
     size = mask.shape[0], mask.shape[1]
     blocks = [(i, block) for i, region in enumerate(regions) for block in plan_blocks(region)]
     overlay = _Overlay(regions, [fill for fill, _, _ in pieces])
+    drawn_from = ~mask  # known pixels; deep in a hole, where none is near, also what earlier blocks drew
     for done, (i, block) in enumerate(blocks):
         area = grow(block, surroundings(regions[i]), size)
         hole = np.zeros((area[2] - area[0], area[3] - area[1]), bool)
         hole[cut(block, area)] = regions[i].mask[cut(block, regions[i].box)]
-        drawn = synthesize(overlay.paint(photo.rgb(area), area), hole, ~mask[cut(area)], seed)
+        known = ~mask[cut(area)]
+        if known.sum() < 4 * hole.sum() // 10:
+            known = drawn_from[cut(area)].copy()
+        drawn = synthesize(overlay.paint(photo.rgb(area), area), hole, known, seed)
         # Written where the overlay reads, so that the next block continues this one.
         fill = pieces[i][0][cut(block, regions[i].box)]
         own = hole[cut(block, area)]
         fill[own] = drawn[cut(block, area)][own]
+        drawn_from[cut(block)] |= own
         if progress is not None:
             progress("sharpening", done + 1, len(blocks))
     return pieces

@@ -102,7 +102,7 @@ class Pretrainer:
         losses: list[torch.Tensor] = []
         mark, mark_samples, data_seconds = time.perf_counter(), self.samples, 0.0
         try:
-            while self.samples < recipe.samples and not self.stop:
+            while self.samples < recipe.samples and not self._stopping():
                 loss, waited = self._train_step(timed=self._due(recipe.log_every))
                 losses.append(loss)
                 bar.update(recipe.batch_size)
@@ -212,6 +212,15 @@ class Pretrainer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
+
+    def _stopping(self) -> bool:
+        """Whether a signal came; several processes ask each other every few steps, so that all end at the same one."""
+        if self.accelerator.num_processes == 1:
+            return self.stop
+        if self.step % 16:
+            return False
+        flag = torch.tensor([float(self.stop)], device=self.device)
+        return float(self.accelerator.reduce(flag, "sum")) > 0
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self.stop = True  # the loop ends after this step, and saves
