@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from maerestore.errors import MaerestoreError
 from maerestore.hub.save import CONFIG_NAME
 from maerestore.inpaint.blend import BlendCurve
-from maerestore.inpaint.coarse import model_shape
+from maerestore.inpaint.coarse import window_scale
 from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.pipeline import Inpainter
 from maerestore.inpaint.windows import distance_to_known, find_regions, plan_windows
@@ -50,10 +50,8 @@ def model_distance(mask: np.ndarray, model_size: int, patch_size: int) -> np.nda
     """Distance of the hole's pixels from the known ones in pixels of the model, as the pipeline measures it."""
     out = np.zeros(mask.shape, np.float32)
     for region in find_regions(mask):
-        boxes = plan_windows(region, (mask.shape[0], mask.shape[1]), model_size)
-        height, width = boxes[0][2] - boxes[0][0], boxes[0][3] - boxes[0][1]
-        shape = model_shape(height, width, model_size, patch_size)
-        scale = (shape[0] * shape[1] / (height * width)) ** 0.5
+        box = plan_windows(region, (mask.shape[0], mask.shape[1]), model_size)[0]
+        scale = window_scale(box, model_size, patch_size)
         top, left, bottom, right = region.box
         distance = distance_to_known(region, (mask.shape[0], mask.shape[1])) * scale
         out[top:bottom, left:right][region.mask] = distance[region.mask]

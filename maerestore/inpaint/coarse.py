@@ -39,6 +39,13 @@ def model_shape(height: int, width: int, size: int, patch_size: int) -> tuple[in
     return shape[0], shape[1]
 
 
+def window_scale(box: Box, size: int, patch_size: int) -> float:
+    """Model pixels per photo pixel in a window, for arguments as of `model_shape`."""
+    height, width = box[2] - box[0], box[3] - box[1]
+    shape = model_shape(height, width, size, patch_size)
+    return float((shape[0] * shape[1] / (height * width)) ** 0.5)
+
+
 @torch.inference_mode()
 def coarse_fill(
     model: MaskedAutoencoder,

@@ -80,13 +80,14 @@ def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int
     for depth in range(len(levels) - 1, -1, -1):
         level = levels[depth]
         if matches is None:
-            matches = _first_matches(level, generator)
+            chosen = _first_matches(level, generator)
         else:
-            matches = _enlarge(matches, shape, level, generator)
+            chosen = _enlarge(matches, shape, level, generator)
         shape = level.shape
-        _copy(level, matches)
+        _copy(level, chosen)
         for turn in range(ROUNDS):
-            costs, matches = _search(level, matches, generator)
+            costs, matches = _search(level, chosen, generator)
+            chosen = matches[level.places]
             last = depth == 0 and turn == ROUNDS - 1
             colours = _paint(level, matches, costs, best_wins=last)
             level.image.view(-1, 3)[level.hole.flatten()] = colours
@@ -194,11 +195,11 @@ def _copy(level: _Level, matches: Tensor) -> None:
     colours[level.places[in_hole]] = colours[matches[in_hole]]
 
 
-def _search(level: _Level, matches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _search(level: _Level, current: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """One round of PatchMatch: neighbours pass on their matches, then random ones ever nearer are tried.
 
     Args:
-        matches: (N,) for the level's places, or (P,) from the round before, -1 where there is no place.
+        current: (N,) a source for each of the level's places.
 
     Returns:
         costs (P,) and matches (P,), infinite and -1 where there is no place.
@@ -207,7 +208,6 @@ def _search(level: _Level, matches: Tensor, generator: torch.Generator) -> tuple
     places = level.places
     features = _descriptors(level, generator)
     wanted = features[places]
-    current = matches if len(matches) == len(places) and height * width != len(places) else matches[places]
     cost = _cost(features, wanted, current)
 
     everywhere = torch.full((height * width,), -1, dtype=torch.int64)

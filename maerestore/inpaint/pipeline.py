@@ -15,7 +15,7 @@ import torch
 from maerestore.image import InputError, Photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas, as_mask, in_kind_of
 from maerestore.inpaint.blend import BlendCurve, blend, merge_tiles
-from maerestore.inpaint.coarse import Window, coarse_fill, model_shape
+from maerestore.inpaint.coarse import Window, coarse_fill, window_scale
 from maerestore.inpaint.detail import synthesize
 from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.windows import (
@@ -252,7 +252,7 @@ class Inpainter:
         for region, distance in zip(regions, distances, strict=True):
             # A scratch across the photo would take hundreds of windows, for next to nothing.
             plan = plan_windows(region, size, self.size)
-            reach = float(distance.max()) * max(_scale(box, self.size, patch) for box in plan)
+            reach = float(distance.max()) * max(window_scale(box, self.size, patch) for box in plan)
             plans.append(plan if self.curve(np.array(reach)) >= WORTHWHILE else [])
         groups = list(_groups([len(plan) for plan in plans], at_least=32))
         shared = [list(dict.fromkeys(box for plan in plans[start:stop] for box in plan)) for start, stop in groups]
@@ -275,7 +275,7 @@ class Inpainter:
                 if not plans[i]:
                     pieces.append((smooth[i], region.mask, box))
                     continue
-                scales = [_scale(b, self.size, patch) for b in plans[i]]
+                scales = [window_scale(b, self.size, patch) for b in plans[i]]
                 coarse, scale = merge_tiles(region, plans[i], [pictures[b] for b in plans[i]], scales)
                 pieces.append((blend(smooth[i], coarse, distances[i], scale, self.curve, feather), region.mask, box))
         return pieces
@@ -362,10 +362,3 @@ def _groups(counts: list[int], at_least: int) -> Iterator[tuple[int, int]]:
             start, held = i + 1, 0
     if start < len(counts):
         yield start, len(counts)
-
-
-def _scale(box: Box, model_size: int, patch_size: int) -> float:
-    """Model pixels per photo pixel in a window."""
-    height, width = box[2] - box[0], box[3] - box[1]
-    shape = model_shape(height, width, model_size, patch_size)
-    return float((shape[0] * shape[1] / (height * width)) ** 0.5)
