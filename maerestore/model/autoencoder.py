@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maerestore.model.blocks import Block, PatchEmbed
 from maerestore.model.config import MAEConfig
 from maerestore.model.positions import resample_positions, sincos_positions
 
@@ -36,79 +37,6 @@ class MAEOutput:
     mask: Tensor
     ids_restore: Tensor
     latent: Tensor
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention: (N, heads, T, D / heads) each; `key_mask` (N, 1, 1, T), False = no such token."""
-    if q.device.type != "cpu" or q.shape[-2] > 512:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
-    # For the few hundred tokens of a window, plain products train 2 to 6 times faster on a CPU than the fused kernel.
-    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (N, heads, T, T)
-    if key_mask is not None:
-        weights = weights.masked_fill(~key_mask, float("-inf"))
-    return weights.softmax(-1) @ v
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        n, t, d = x.shape
-        q, k, v = self.qkv(x).reshape(n, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
-        x = attend(q, k, v, key_mask)  # (N, heads, T, D / heads)
-        return self.proj(x.transpose(1, 2).reshape(n, t, d))
-
-
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-
-    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), key_mask)
-        return x + self.mlp(self.norm2(x))
-
-
-class PatchEmbed(nn.Module):
-    """Image to patch tokens; with a pixel mask, partly known patches tell which of their pixels are known."""
-
-    def __init__(self, config: MAEConfig) -> None:
-        super().__init__()
-        p, d = config.patch_size, config.embed_dim
-        self.proj = nn.Conv2d(config.in_chans, d, kernel_size=p, stride=p)
-        self.mask_proj = nn.Conv2d(1, d, kernel_size=p, stride=p, bias=False) if config.mask_embed else None
-
-    def forward(self, images: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
-        if pixel_mask is None or self.mask_proj is None:
-            x = self.proj(images)
-        else:
-            # Chosen, not multiplied: whatever stands at an unknown pixel, NaN even, must not get in.
-            known = torch.where(pixel_mask > 0.5, 0.0, images)
-            x = self.proj(known) + self.mask_proj(pixel_mask.to(images.dtype))
-        return x.flatten(2).transpose(1, 2)  # (N, D, H/p, W/p) -> (N, L, D)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -145,13 +73,14 @@ class MaskedAutoencoder(nn.Module):
         self.blocks = nn.ModuleList(Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.embed_dim, eps=1e-6)
 
-        d = c.decoder_embed_dim
-        self.decoder_embed = nn.Linear(c.embed_dim, d)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, d))
-        self.decoder_pos_embed = nn.Parameter(sincos_positions(d, grid), requires_grad=False)
-        self.decoder_blocks = nn.ModuleList(Block(d, c.decoder_num_heads, c.mlp_ratio) for _ in range(c.decoder_depth))
-        self.decoder_norm = nn.LayerNorm(d, eps=1e-6)
-        self.decoder_pred = nn.Linear(d, c.patch_size**2 * c.in_chans)
+        if c.has_decoder:
+            d, heads = c.decoder_embed_dim, c.decoder_num_heads
+            self.decoder_embed = nn.Linear(c.embed_dim, d)
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, d))
+            self.decoder_pos_embed = nn.Parameter(sincos_positions(d, grid), requires_grad=False)
+            self.decoder_blocks = nn.ModuleList(Block(d, heads, c.mlp_ratio) for _ in range(c.decoder_depth))
+            self.decoder_norm = nn.LayerNorm(d, eps=1e-6)
+            self.decoder_pred = nn.Linear(d, c.patch_size**2 * c.in_chans)
 
         # Not in the state dict: the config states them, and the official checkpoints do not hold them.
         self.register_buffer("mean", torch.tensor(c.mean).view(1, -1, 1, 1), persistent=False)
@@ -167,7 +96,8 @@ class MaskedAutoencoder(nn.Module):
         if self.patch_embed.mask_proj is not None:
             nn.init.zeros_(self.patch_embed.mask_proj.weight)
         nn.init.normal_(self.cls_token, std=0.02)
-        nn.init.normal_(self.mask_token, std=0.02)
+        if self.config.has_decoder:
+            nn.init.normal_(self.mask_token, std=0.02)
 
     # --- images <-> patches -----------------------------------------------------------------------------------
 
@@ -274,6 +204,26 @@ class MaskedAutoencoder(nn.Module):
             x = block(x, key_mask)
         return self.norm(x), mask, ids_restore, key_mask
 
+    def responses(self, images: Tensor) -> Tensor:
+        """How much the class token attends to each patch in the last block: the attention that masks are guided by.
+
+        Args:
+            images: (N, C, H, W), normalised; nothing is hidden.
+
+        Returns:
+            (N, L), the mean over the heads; with the class token's attention to itself a row would sum to 1.
+        """
+        self._check_sizes(images)
+        p = self.config.patch_size
+        grid = (images.shape[2] // p, images.shape[3] // p)
+        x = torch.cat([self.cls_token.expand(len(images), -1, -1), self.patch_embed(images)], dim=1)
+        x = x + resample_positions(self.pos_embed, (self.config.grid_size,) * 2, grid)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        return last.class_attention(x)[:, 1:]
+
     def decode(
         self, latent: Tensor, ids_restore: Tensor, grid: tuple[int, int], key_mask: Tensor | None = None
     ) -> Tensor:
@@ -287,7 +237,12 @@ class MaskedAutoencoder(nn.Module):
 
         Returns:
             (N, L, p*p*C).
+
+        Raises:
+            ValueError: the model has no decoder.
         """
+        if not self.config.has_decoder:
+            raise ValueError("this model holds an encoder only: it gives features, and cannot reconstruct")
         x = self.decoder_embed(latent)
         n, t, d = x.shape
         length = ids_restore.shape[1]
@@ -334,7 +289,9 @@ class MaskedAutoencoder(nn.Module):
             images: (N, C, H, W), normalised.
             pred: (N, L, p*p*C).
             mask: (N, L), 1 = removed.
-            pixel_weight: (N, 1, H, W), at least 0; replaces `mask`. Zero everywhere gives a loss of 0.
+            pixel_weight: (N, 1, H, W), at least 0; replaces `mask`. The loss is then the mean over the images of
+                each one's weighted mean, so that it does not depend on how a batch is split over processes. An image
+                without weight counts 0.
         """
         target = self.patchify(images)
         if self.config.norm_pix_loss:
@@ -343,7 +300,7 @@ class MaskedAutoencoder(nn.Module):
         if pixel_weight is None:
             return (error.mean(-1) * mask).sum() / mask.sum().clamp(min=1)
         weight = self.patchify(pixel_weight.expand(-1, images.shape[1], -1, -1).to(error.dtype))
-        return (error * weight).sum() / weight.sum().clamp(min=1)
+        return ((error * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).mean()
 
     def reconstruct(self, images: Tensor, mask: Tensor | None = None, pixel_mask: Tensor | None = None) -> Tensor:
         """The decoder's picture: every pixel predicted, (N, C, H, W), normalised like `images`.

@@ -19,7 +19,8 @@ class MAEConfig:
         patch_size: side of a patch in pixels.
         in_chans: 1 (gray) or 3 (RGB).
         embed_dim, depth, num_heads: width, blocks and attention heads of the encoder.
-        decoder_embed_dim, decoder_depth, decoder_num_heads: the same for the decoder.
+        decoder_embed_dim, decoder_depth, decoder_num_heads: the same for the decoder; a depth of 0 means that there is
+            no decoder at all, as in the files that hold an encoder only.
         mlp_ratio: hidden width of the MLP of a block, as a multiple of the block's width.
         norm_pix_loss: whether the decoder predicts pixels normalised by their patch's mean and variance.
         mask_embed: whether patches of which some pixels are unknown are embedded together with their pixel mask.
@@ -63,9 +64,9 @@ class MAEConfig:
             "decoder_depth",
             "decoder_num_heads",
         ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+            value, least = getattr(self, name), 0 if name == "decoder_depth" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if self.in_chans not in (1, 3) or not isinstance(self.in_chans, int):
             raise ValueError(f"in_chans must be 1 or 3, got {self.in_chans!r}")
         if self.image_size % self.patch_size:
@@ -90,6 +91,11 @@ class MAEConfig:
     def grid_size(self) -> int:
         """Patches along a side of the square `image_size`."""
         return self.image_size // self.patch_size
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the model can reconstruct."""
+        return self.decoder_depth > 0
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON-able values."""

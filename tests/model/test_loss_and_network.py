@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maerestore.model.autoencoder import attend
+from maerestore.model.blocks import attend
 
 
 def four_patches(tiny_model, **settings):
