@@ -89,12 +89,12 @@ def grid_scores(n: int, grid: tuple[int, int], generator: torch.Generator) -> Te
     return level + random_scores(n, grid, generator) * 0.999
 
 
-def attention_scores(responses: Tensor, generator: torch.Generator, hide: str = "high", jitter: float = 0.25) -> Tensor:
+def attention_scores(responses: Tensor, noise: Tensor, hide: str = "high", jitter: float = 0.25) -> Tensor:
     """Guided by attention: hide the patches of the highest responses, or keep them.
 
     Args:
         responses: (N, L) from `MaskedAutoencoder.responses`; only their order counts.
-        generator: where the randomness comes from.
+        noise: (N, L) uniform in [0, 1).
         hide: "high" removes the most attended patches, "low" keeps them.
         jitter: in ranks as a share of L; 0 makes the mask a function of the image alone.
 
@@ -103,9 +103,7 @@ def attention_scores(responses: Tensor, generator: torch.Generator, hide: str = 
     """
     if hide not in ("high", "low"):
         raise ValueError(f"hide must be high or low, got {hide!r}")
-    n, length = responses.shape
-    ranks = responses.argsort(1).argsort(1).float() / max(1, length - 1)
-    noise = torch.rand(n, length, generator=generator, device=generator.device)
+    ranks = responses.argsort(1).argsort(1).float() / max(1, responses.shape[1] - 1)
     return (ranks if hide == "high" else 1 - ranks) + jitter * noise
 
 
@@ -116,6 +114,7 @@ def draw_patch_masks(
     mask_ratio: float,
     generator: torch.Generator,
     responses: Tensor | None = None,
+    part: slice | None = None,
 ) -> Tensor:
     """Masks of one policy for a batch.
 
@@ -126,7 +125,9 @@ def draw_patch_masks(
         grid: patches (down, across).
         mask_ratio: share of the patches to remove, in [0, 1]; every row keeps `keep_count` of them.
         generator: where the randomness comes from; the mask is made on its device.
-        responses: (N, L), for the policies guided by attention.
+        responses: (N, L), for the policies guided by attention; where `part` is given, of that part only.
+        part: which of the n rows to return. All are drawn, so that processes that share a generator's seed and take
+            a part each make the masks of one whole batch.
 
     Returns:
         (N, L) float32, 1 = removed.
@@ -140,16 +141,18 @@ def draw_patch_masks(
         4
     """
     keep = keep_count(grid[0] * grid[1], mask_ratio)
+    part = slice(None) if part is None else part
     if policy == "random":
-        scores = random_scores(n, grid, generator)
+        scores = random_scores(n, grid, generator)[part]
     elif policy == "block":
-        scores = block_scores(n, grid, generator)
+        scores = block_scores(n, grid, generator)[part]
     elif policy == "grid":
-        scores = grid_scores(n, grid, generator)
+        scores = grid_scores(n, grid, generator)[part]
     elif policy in ("attention", "attention-keep"):
         if responses is None:
             raise ValueError(f"the policy {policy!r} needs the responses of the patches")
-        scores = attention_scores(responses, generator, "high" if policy == "attention" else "low")
+        noise = random_scores(n, grid, generator)[part]
+        scores = attention_scores(responses, noise, "high" if policy == "attention" else "low")
     else:
         raise ValueError(f"unknown masking policy {policy!r}: choose from {', '.join(POLICIES)}")
     return hide_highest(scores, keep)
