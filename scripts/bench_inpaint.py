@@ -41,7 +41,7 @@ from benchlib.sheet import Sheet
 from tqdm import tqdm
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.load import resolve_model
+from maerestore.hub.fetch import resolve_model
 from maerestore.hub.save import WEIGHTS_NAME
 from maerestore.inpaint.pipeline import Inpainter
 from maerestore.masking import FAMILIES

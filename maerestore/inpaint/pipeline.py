@@ -116,7 +116,8 @@ class Inpainter:
             maerestore.hub.ModelError: no such model, or files that do not fit.
         """
         from maerestore.hub.errors import ModelError
-        from maerestore.hub.load import load_autoencoder, pick_device, read_folder, resolve_model
+        from maerestore.hub.fetch import resolve_model
+        from maerestore.hub.load import load_autoencoder, pick_device, read_folder
         from maerestore.hub.save import CONFIG_NAME
 
         folder = resolve_model(name, revision=revision, **hub)

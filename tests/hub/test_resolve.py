@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from maerestore.hub import load
+from maerestore.hub import fetch
 from maerestore.hub.errors import ModelError
-from maerestore.hub.load import pick_device, resolve_model
+from maerestore.hub.fetch import resolve_model
+from maerestore.hub.load import pick_device
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +21,7 @@ def no_network(*args, **kwargs):
     raise OSError("no network in this test")
 
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = no_network
-from maerestore.hub.load import resolve_model
+from maerestore.hub.fetch import resolve_model
 from maerestore.hub.errors import ModelError
 import huggingface_hub
 huggingface_hub.snapshot_download
@@ -52,19 +53,19 @@ def test_a_folder_is_taken_as_it_is(tmp_path, downloads):
 
 @pytest.mark.parametrize("name", [None, "default"])
 def test_the_default_is_the_bundled_folder(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(load, "bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr(fetch, "bundled_folder", lambda: tmp_path)
     (tmp_path / "config.json").write_text("{}")
     assert resolve_model(name) == tmp_path
 
 
 def test_a_missing_default_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr(fetch, "bundled_folder", lambda: tmp_path)
     with pytest.raises(ModelError, match="reinstall"):
         resolve_model()
 
 
 def test_the_bundled_folder_of_a_checkout_is_weights():
-    folder = load.bundled_folder()
+    folder = fetch.bundled_folder()
     assert folder.name == "weights"
     assert folder.parent in (ROOT, ROOT / "maerestore")
 
