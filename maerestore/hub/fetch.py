@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.save import CONFIG_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
 
 DEFAULT_NAME = "default"
 _REPOSITORY = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -48,7 +48,7 @@ def resolve_model(name: str | None = None, *, revision: str | None = None, **hub
     try:
         return Path(
             snapshot_download(
-                repository, revision=pinned or revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME, "README.md"], **hub
+                repository, revision=pinned or revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME, CARD_NAME], **hub
             )
         )
     except Exception as err:  # refusals, bad names, time-outs: each client release raises its own classes

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from maerestore.hub.files import CONFIG_NAME, WEIGHTS_NAME
 from maerestore.model import MaskedAutoencoder
 
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
 MODEL_TYPE = "maerestore"
 AUTOENCODER_PREFIX = "autoencoder."
 

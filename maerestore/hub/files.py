@@ -1,0 +1,9 @@
+"""Names of the files that make a model, in our own layout and in those of other libraries."""
+
+from __future__ import annotations
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "README.md"
+# transformers keeps mean, std, size and interpolation in a file of their own.
+PREPROCESSOR_NAME = "preprocessor_config.json"
