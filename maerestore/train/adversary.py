@@ -1,0 +1,241 @@
+"""An adversary for the reconstructions: a patch discriminator, and both sides' losses.
+
+References: PatchGAN, Isola et al. 2017 (https://arxiv.org/abs/1611.07004); spectral normalisation, Miyato et al. 2018
+(https://arxiv.org/abs/1802.05957); the R1 penalty, Mescheder et al. 2018 (https://arxiv.org/abs/1801.04406); labels
+that call only the hidden parts fake: LaMa, Suvorov et al. 2022 (https://arxiv.org/abs/2109.07161).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maerestore.errors import MaerestoreError
+
+LOSSES = ("nonsaturating", "hinge")
+
+
+class AdversaryError(MaerestoreError):
+    """A setting of the adversary that does not fit; the message names it with its value."""
+
+
+class PatchDiscriminator(nn.Module):
+    """Convolutions that say for each part of a picture how real it looks.
+
+    No batch norm: what is said of one image must not depend on the others, nor on the process they are in.
+
+    Args:
+        in_chans: channels of the pictures.
+        width: channels after the first layer; they double with each further one, up to 8 times that.
+        layers: convolutions of stride 2; the map is smaller than the picture by 2 to that power. With 3, as in
+            PatchGAN, each value sees 70 x 70 pixels.
+        norm: "spectral" (on every convolution), "group" (group norm) or "none".
+
+    Raises:
+        AdversaryError: a setting that does not fit.
+
+    Example:
+        >>> PatchDiscriminator(width=8)(torch.rand(2, 3, 64, 96)).shape
+        torch.Size([2, 1, 6, 10])
+    """
+
+    def __init__(self, in_chans: int = 3, width: int = 64, layers: int = 3, norm: str = "spectral") -> None:
+        super().__init__()
+        for name, value in (("in_chans", in_chans), ("width", width), ("layers", layers)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise AdversaryError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if norm not in ("spectral", "group", "none"):
+            raise AdversaryError(f"norm must be spectral, group or none, got {norm!r}")
+        widths = [in_chans, *(width * min(2**i, 8) for i in range(layers + 1)), 1]
+        steps: list[nn.Module] = []
+        for i, (before, after) in enumerate(pairwise(widths)):
+            last = i == layers + 1
+            conv: nn.Module = nn.Conv2d(before, after, kernel_size=4, stride=2 if i < layers else 1, padding=1)
+            steps.append(nn.utils.parametrizations.spectral_norm(conv) if norm == "spectral" else conv)
+            if norm == "group" and i > 0 and not last:
+                steps.append(nn.GroupNorm(_groups(after), after))
+            if not last:
+                steps.append(nn.LeakyReLU(0.2))
+        self.steps = nn.Sequential(*steps)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> (N, 1, h, w), positive = looks real."""
+        return self.steps(2 * pictures - 1)
+
+
+def _groups(channels: int) -> int:
+    return next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0)
+
+
+def fake_labels(hidden: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which values of a discriminator's map stand for parts of the picture that hold hidden pixels.
+
+    The picture is divided into as many cells as the map has values, as in LaMa. (What a value sees is larger, and
+    would cover the whole of a small picture.)
+
+    Args:
+        hidden: (N, 1, H, W), 1 = predicted.
+        size: (h, w) of the map.
+
+    Returns:
+        (N, 1, h, w), 1 = at least one hidden pixel in the cell.
+
+    Example:
+        >>> hidden = torch.zeros(1, 1, 4, 4)
+        >>> hidden[0, 0, 0, 3] = 1
+        >>> fake_labels(hidden, (2, 2)).tolist()
+        [[[[0.0, 1.0], [0.0, 0.0]]]]
+    """
+    return (F.adaptive_max_pool2d(hidden.float(), size) > 0).float()
+
+
+class Adversary:
+    """A discriminator with its own optimiser, beside the trainer's.
+
+    Both losses are means over images of per-image values. Where torch.distributed is set up, the discriminator's
+    gradients are averaged over the processes; build it with the same seed in each. Everything is computed in float32,
+    under autocast too: the penalty on gradients is lost in bfloat16.
+
+    A step of the trainer: backward through `generator_loss`, step of the generator, then `discriminator_step`. (It
+    changes the discriminator's weights in place, so it must come after that backward.)
+
+    Args:
+        discriminator: maps (N, C, H, W) in [0, 1] to (N, 1, h, w), positive = real; on its device, without batch norm.
+        loss: "nonsaturating" (softplus) or "hinge".
+        r1: weight of the squared norm of the gradient, at the real pictures, of the sum of the map; 0 leaves it out.
+            LaMa's value is the default.
+        lr, betas, weight_decay: of AdamW.
+
+    Raises:
+        AdversaryError: a setting that does not fit.
+
+    Example:
+        >>> adversary = Adversary(PatchDiscriminator(width=4, layers=1))
+        >>> real, fake, hidden = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.ones(2, 1, 16, 16)
+        >>> sorted(adversary.discriminator_step(real, fake, hidden))
+        ['fake', 'loss', 'r1', 'real']
+    """
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        loss: str = "nonsaturating",
+        r1: float = 0.001,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.0, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        if loss not in LOSSES:
+            raise AdversaryError(f"loss must be {' or '.join(LOSSES)}, got {loss!r}")
+        for name, value in (("r1", r1), ("lr", lr), ("weight_decay", weight_decay)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise AdversaryError(f"{name} must be a number of at least 0, got {value!r}")
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.modules()):
+            raise AdversaryError("a discriminator with batch norm would differ between processes: use group norm")
+        self.discriminator, self.loss, self.r1 = discriminator, loss, r1
+        parameters = [p for p in discriminator.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+
+    def generator_loss(self, fake: Tensor, hidden: Tensor) -> Tensor:
+        """How badly the predictions pass for real, over the cells that hold some.
+
+        Args:
+            fake: (N, C, H, W) in [0, 1], predictions pasted into their photos; gradients flow to them alone.
+            hidden: (N, 1, H, W), 1 = predicted.
+
+        Returns:
+            float32 scalar: the mean over images of the mean over the cells labelled fake; an image without any
+            counts 0.
+        """
+        # Frozen, and in eval mode so that spectral norms do not move: judging changes nothing.
+        trained = [p for p in self.discriminator.parameters() if p.requires_grad]
+        training = self.discriminator.training
+        self.discriminator.eval()
+        try:
+            _require_grad(trained, False)
+            with _full_precision(fake):
+                verdict = self.discriminator(fake.float())
+                label = fake_labels(hidden, (verdict.shape[-2], verdict.shape[-1]))
+                error = -verdict if self.loss == "hinge" else F.softplus(-verdict)
+                return ((error * label).sum((1, 2, 3)) / label.sum((1, 2, 3)).clamp(min=1)).mean()
+        finally:
+            _require_grad(trained, True)
+            self.discriminator.train(training)
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """What `discriminator_step` makes small.
+
+        Args:
+            real: (N, C, H, W) in [0, 1], photos.
+            fake: (N, C, H, W), predictions pasted into their photos; no gradient reaches them.
+            hidden: (N, 1, H, W), 1 = predicted. Cells without hidden pixels count as real in `fake` too.
+
+        Returns:
+            float32 scalars: "real" and "fake", the losses on either, "r1", the penalty before weighting, and "loss",
+            their weighted sum.
+        """
+        real, fake = real.detach().float(), fake.detach().float()
+        with _full_precision(real), torch.enable_grad():
+            real.requires_grad_(self.r1 > 0)
+            on_real, on_fake = self.discriminator(real), self.discriminator(fake)
+            label = fake_labels(hidden, (on_fake.shape[-2], on_fake.shape[-1]))
+            parts = {
+                "real": self._error(on_real).mean(),
+                "fake": (self._error(-on_fake) * label + self._error(on_fake) * (1 - label)).mean(),
+                "r1": on_real.new_zeros(()),
+            }
+            if self.r1 > 0:
+                (slope,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
+                parts["r1"] = slope.square().sum((1, 2, 3)).mean()
+            parts["loss"] = parts["real"] + parts["fake"] + self.r1 * parts["r1"]
+        return parts
+
+    def discriminator_step(self, real: Tensor, fake: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """Train the discriminator on one batch; arguments and result as for `discriminator_loss`, detached."""
+        parts = self.discriminator_loss(real, fake, hidden)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        _average_gradients(self.discriminator.parameters())
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {name: value.detach() for name, value in parts.items()}
+
+    def _error(self, verdict: Tensor) -> Tensor:
+        """How far a verdict is from "real"."""
+        return F.relu(1 - verdict) if self.loss == "hinge" else F.softplus(-verdict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimiser: what a run needs to resume."""
+        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _require_grad(parameters: list[nn.Parameter], wanted: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(wanted)
+
+
+def _average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give every process the mean of all processes' gradients."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
