@@ -1,17 +1,23 @@
-"""Find a model by name: bundled, a folder, or a repository on the Hugging Face Hub."""
+"""Find a model by name: bundled, a folder or file, or a repository on the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from maerestore.hub.checksums import verify_cached
+from maerestore.hub.client import ask_hub
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
 
 DEFAULT_NAME = "default"
 _REPOSITORY = re.compile(r"^[\w.-]+/[\w.-]+$")
+_FACTS = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME)
+_SAFETENSORS = (WEIGHTS_NAME, "model.safetensors.index.json", "model-*.safetensors")
+# Fetched only where there is no model.safetensors: the same weights would be downloaded twice.
+_OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "pytorch_model.bin.index.json", "*.pth")
 
 
 def bundled_folder() -> Path:
@@ -20,16 +26,23 @@ def bundled_folder() -> Path:
     return packaged if (packaged / CONFIG_NAME).is_file() else Path(__file__).resolve().parents[2] / "weights"
 
 
-def resolve_model(name: str | None = None, *, revision: str | None = None, **hub: Any) -> Path:
-    """The folder that holds a model's files, downloaded first where need be.
+def resolve_model(
+    name: str | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """The folder or file that holds a model, downloaded first where need be.
 
     Args:
-        name: None or "default" for the bundled model; an existing folder; or "org/name[@revision]" on the Hub.
-        revision: branch, tag or commit of the Hub repository.
-        **hub: passed to `huggingface_hub.snapshot_download` (token, cache_dir, local_files_only, ...).
+        name: None or "default" for the bundled model; an existing folder or file; or "org/name[@revision]" on the Hub.
+        revision, token, cache_dir, local_files_only, force_download: as for `fetch_repository`.
 
     Raises:
-        ModelError: nothing of that name.
+        ModelError: nothing of that name, or it cannot be fetched.
     """
     if name is None or name == DEFAULT_NAME:
         folder = bundled_folder()
@@ -38,19 +51,112 @@ def resolve_model(name: str | None = None, *, revision: str | None = None, **hub
                 f"the bundled model is missing from {folder}: reinstall maerestore, or name one with --model"
             )
         return folder
-    if name and Path(name).is_dir():
+    if name and Path(name).exists():
         return Path(name)
-    repository, _, pinned = name.partition("@")
-    if not _REPOSITORY.match(repository) or Path(name).is_file():
-        raise ModelError(f"no model {name!r}: give '{DEFAULT_NAME}', a folder, or org/name[@revision] of the Hub")
+    try:
+        repository, pinned = split_name(name)
+    except ModelError as err:
+        raise ModelError(
+            f"no model {name!r}: give '{DEFAULT_NAME}', a folder, a file, or org/name[@revision] of the Hub"
+        ) from err
+    if pinned and revision and pinned != revision:
+        raise ModelError(f"{name}: asks for two revisions, {pinned} and {revision}: give one")
+    return fetch_repository(
+        repository,
+        pinned or revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """Split "org/name[@revision]".
+
+    Raises:
+        ModelError: not of that form.
+
+    Example:
+        >>> split_name("org/name@v1.2"), split_name("org/name")
+        (('org/name', 'v1.2'), ('org/name', None))
+    """
+    repository, at, revision = name.partition("@")
+    if not _REPOSITORY.match(repository) or (at and not revision):
+        raise ModelError(f"{name!r}: not of the form org/name[@revision]")
+    return repository, revision or None
+
+
+def fetch_repository(
+    repository: str,
+    revision: str | None = None,
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """Download a model from the Hub into the cache that is shared with other libraries, or find it there.
+
+    Only the files of a model are fetched, from the top folder of the repository. Each is compared with the checksum
+    that the Hub states, every time (1 s per GB); one that differs is deleted from the cache. As with any tool that is
+    built on `huggingface_hub`, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are respected, and
+    the cached files serve while the Hub cannot be reached.
+
+    Args:
+        repository: "org/name".
+        revision: branch, tag or commit (default: main).
+        token: of the Hub; None for that of `hf auth login` or HF_TOKEN, False for none.
+        cache_dir: instead of the shared cache.
+        local_files_only: stay off the network.
+        force_download: download what is cached already.
+
+    Returns:
+        the folder of the snapshot; its name is the commit.
+
+    Raises:
+        ModelError: no such repository or revision, no access, no network, a damaged download, or no model in it.
+    """
     from huggingface_hub import snapshot_download
 
-    try:
+    def download(patterns: tuple[str, ...], commit: str | None, force: bool) -> Path:
         return Path(
-            snapshot_download(
-                repository, revision=pinned or revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME, CARD_NAME], **hub
+            ask_hub(
+                lambda: snapshot_download(
+                    repository,
+                    revision=commit,
+                    token=token,
+                    cache_dir=cache_dir,
+                    local_files_only=local_files_only,
+                    force_download=force,
+                    allow_patterns=list(patterns),
+                    ignore_patterns=["*/*"],  # * matches slashes: checkpoints in folders would come too
+                ),
+                repository,
+                revision,
             )
         )
-    except Exception as err:  # refusals, bad names, time-outs: each client release raises its own classes
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise ModelError(f"{name}: cannot be fetched from the Hub ({reason})") from err
+
+    folder = download(_FACTS + _SAFETENSORS, revision, force_download)
+    patterns: tuple[str, ...] = _SAFETENSORS
+    if not _matching(folder, patterns):
+        patterns = _OTHER_WEIGHTS
+        folder = download(patterns, folder.name, force_download)
+        if not _matching(folder, patterns):
+            raise ModelError(
+                f"{repository}: holds no model: {WEIGHTS_NAME}, *.safetensors, *.bin and *.pth are missing"
+            )
+    for path in _matching(folder, _FACTS + patterns):
+        verify_cached(path, repository)
+    return folder
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of the model in a folder that `fetch_repository` gave."""
+    return _matching(folder, _FACTS + (_SAFETENSORS if _matching(folder, _SAFETENSORS) else _OTHER_WEIGHTS))
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():  # nothing matched, and so the client made none
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatch(p.name, pattern) for pattern in patterns))

@@ -1,0 +1,145 @@
+"""Write the model card of a repository on the Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from maerestore.model import MAEConfig, MaskedAutoencoder
+
+PAPER = "https://arxiv.org/abs/2111.06377"
+
+
+def model_card(
+    config: MAEConfig,
+    training: dict[str, Any] | None = None,
+    repo_id: str | None = None,
+    license: str | None = None,
+) -> str:
+    """The README.md of a model: what it is, how its input is prepared, how it is used, how it was trained.
+
+    States what follows from the configuration and what `training` holds, and nothing else; data, licences and figures
+    are for the author to add.
+
+    Args:
+        config: of the model.
+        training: facts about the training, as `config.json` keeps them.
+        repo_id: "org/name" that the examples load.
+        license: identifier of the Hub (apache-2.0, cc-by-4.0, other, ...); left out if None.
+
+    Returns:
+        Markdown with YAML front matter.
+
+    Example:
+        >>> print(model_card(MAEConfig(), repo_id="org/name").splitlines()[1])
+        library_name: maerestore
+    """
+    from huggingface_hub import ModelCardData
+
+    reconstructs = config.has_decoder
+    facts = ModelCardData(
+        library_name="maerestore",
+        license=license,
+        pipeline_tag="image-to-image" if reconstructs else "image-feature-extraction",
+        tags=["masked-autoencoder", *(["inpainting", "image-restoration"] if reconstructs else ["vision"])],
+    )
+    name = repo_id or "path/to/this/folder"
+    parts = [
+        f"---\n{facts.to_yaml()}\n---",
+        f"# {name.rpartition('/')[2]}" if repo_id else "# A masked autoencoder",
+        _about(config),
+        "## Sizes",
+        _table(_sizes(config)),
+        "## Input",
+        _input(config),
+        "## Use",
+        _use(config, name),
+        "## Training",
+        _table(_flat(training)) if training else "Not stated.",
+        "## Limits",
+        _limits(config),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(config: MAEConfig) -> str:
+    with torch.device("meta"):  # shapes only
+        parameters = sum(p.numel() for p in MaskedAutoencoder(config).parameters() if p.requires_grad)
+    kind = "encoder and decoder" if config.has_decoder else "encoder only"
+    text = f"A masked autoencoder ([He et al. 2022]({PAPER})), {kind}, {parameters / 1e6:.1f} M parameters."
+    if config.mask_embed:
+        text += " Patches of which some pixels are unknown are embedded together with their pixel mask."
+    return text
+
+
+def _sizes(config: MAEConfig) -> dict[str, Any]:
+    sizes = {
+        "encoder": f"width {config.embed_dim}, {config.depth} blocks, {config.num_heads} heads",
+        "patch": f"{config.patch_size} px",
+        "position table": f"{config.image_size} x {config.image_size} px, interpolated for other sizes",
+    }
+    if config.has_decoder:
+        d, n, heads = config.decoder_embed_dim, config.decoder_depth, config.decoder_num_heads
+        sizes["decoder"] = f"width {d}, {n} blocks, {heads} heads"
+        sizes["predicts"] = (
+            "pixels normalised by mean and variance of their patch" if config.norm_pix_loss else "pixels"
+        )
+    return sizes
+
+
+def _input(config: MAEConfig) -> str:
+    def listed(values: tuple[float, ...]) -> str:
+        return ", ".join(f"{v:g}" for v in values)
+
+    kind = "Gray images" if config.in_chans == 1 else "RGB images"
+    return (
+        f"{kind} in [0, 1], less the mean ({listed(config.mean)}), divided by the standard deviation "
+        f"({listed(config.std)}). Height and width are multiples of {config.patch_size}."
+    )
+
+
+def _use(config: MAEConfig, name: str) -> str:
+    if not config.has_decoder:
+        return (
+            "```python\nfrom maerestore import MaskedAutoencoder\n\n"
+            f'mae = MaskedAutoencoder.from_pretrained("{name}")\n'
+            "latent = mae.encode(mae.normalize(images))[0]  # (N, 1 + patches, width), class token first\n```"
+        )
+    return (
+        "```python\nfrom maerestore import Inpainter\n\n"
+        f'inpainter = Inpainter.from_pretrained("{name}")\n'
+        "filled = inpainter.inpaint(image, mask)\n```\n\n"
+        f"```bash\nmaerestore inpaint photo.jpg mask.png --model {name}\n```"
+    )
+
+
+def _limits(config: MAEConfig) -> str:
+    if not config.has_decoder:
+        return "- Holds no decoder: it gives features, and cannot reconstruct or fill holes."
+    limits = [
+        "- What stands in a filled hole is made up: no way to find out what a picture showed.",
+        "- Where it was trained with a mean squared error, fills are blurred: the mean of all likely pictures.",
+    ]
+    if config.norm_pix_loss:
+        limits.append(
+            "- Predicts normalised pixels: brightness and contrast of a hidden patch have to be guessed from outside."
+        )
+    return "\n".join(limits)
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested facts under dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _table(rows: dict[str, Any]) -> str:
+    def cell(value: Any) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = f"{value:,}"
+        return " ".join(str(value).split()).replace("|", "\\|")
+
+    return "\n".join(["| | |", "|---|---|", *(f"| {cell(key)} | {cell(value)} |" for key, value in rows.items())])

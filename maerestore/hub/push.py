@@ -1,0 +1,175 @@
+"""Send a model to a repository on the Hugging Face Hub, in one commit."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from maerestore.hub.card import model_card
+from maerestore.hub.client import TRIES, ask_hub
+from maerestore.hub.errors import ModelError
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
+from maerestore.hub.load import load_autoencoder
+from maerestore.hub.save import save_autoencoder
+from maerestore.model import MaskedAutoencoder
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_PICTURES = re.compile(r"""!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\b[^>]*?\bsrc=["']([^"']+)""", re.IGNORECASE)
+_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"}
+
+
+def push_model(
+    model: MaskedAutoencoder,
+    repo_id: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    license: str | None = None,
+    training: dict[str, Any] | None = None,
+    **save: Any,
+) -> str:
+    """Save a model and send it to the Hub with a model card.
+
+    Args:
+        model: what to send.
+        repo_id, private, create_pr, revision, token, commit_message, license: as for `push_folder`.
+        training: facts about the training, kept in the config and told in the card.
+        **save: passed to `save_autoencoder` (dtype, fill).
+
+    Returns:
+        the address of the commit, or of the pull request.
+
+    Raises:
+        ModelError: as for `push_folder`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_autoencoder(model, Path(folder), training=training, **save)
+        return push_folder(
+            Path(folder),
+            repo_id,
+            private=private,
+            create_pr=create_pr,
+            revision=revision,
+            token=token,
+            commit_message=commit_message,
+            license=license,
+        )
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    license: str | None = None,
+) -> str:
+    """Check a model folder and send it to the Hub in one commit.
+
+    Only the model's own files are sent: configuration, weights, card, and the pictures that the card shows. A folder
+    without a card gets one (on the Hub, not on the disk).
+
+    Args:
+        folder: holds config.json and model.safetensors.
+        repo_id: "org/name"; the repository is made if it is not there.
+        private: make it private; refused if it is there and public.
+        create_pr: open a pull request on an existing repository, and leave its main branch as it is.
+        revision: branch to commit to (default: main); made if it is not there.
+        token: of the Hub; None for that of `hf auth login` or HF_TOKEN.
+        commit_message: default "Upload model with maerestore".
+        license: for a card that is made, see `model_card`.
+
+    Returns:
+        the address of the commit, or of the pull request.
+
+    Raises:
+        ModelError: a model that does not load (nothing was sent then), no permission, or a Hub that fails.
+    """
+    if not _REPOSITORY.fullmatch(repo_id):
+        raise ModelError(f"{repo_id!r}: give org/name, and a branch, if any, with --revision")
+    if create_pr and revision:
+        raise ModelError(f"{repo_id}: a pull request goes to the main branch: leave out the revision")
+    files = _files_to_send(Path(folder), repo_id, license)
+
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    if token is False or (token in (None, True) and get_token() is None):
+        raise ModelError(f"{repo_id}: sending needs a token: log in with `hf auth login`, or set HF_TOKEN")
+    api = HfApi(token=token, library_name="maerestore")
+
+    def prepare() -> None:
+        if not create_pr:
+            api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            raise ModelError(f"{repo_id}: is there already, and public: make it private on the Hub first")
+        if revision:
+            try:
+                api.model_info(repo_id, revision=revision)
+            except RevisionNotFoundError:
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+
+    ask_hub(prepare, repo_id, revision, sending=True)
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=source) for name, source in files.items()]
+    commit = ask_hub(
+        lambda: api.create_commit(
+            repo_id,
+            operations,
+            commit_message=commit_message or "Upload model with maerestore",
+            revision=revision,
+            create_pr=create_pr,
+        ),
+        repo_id,
+        revision,
+        sending=True,
+        tries=1
+        if create_pr
+        else TRIES,  # a second try may open a second pull request; the same commit is made once only
+    )
+    return str(commit.pr_url or commit.commit_url)
+
+
+def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str, str | bytes]:
+    """Name in the repository -> path, or content. The model is loaded: a broken one goes no further."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder; give one that holds {CONFIG_NAME} and {WEIGHTS_NAME}")
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: {name} is missing; `maerestore push` takes a folder with it and the other one")
+    model = load_autoencoder(folder)
+    names = [n for n in (CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME) if (folder / n).is_file()]
+    files: dict[str, str | bytes] = {name: str(folder / name) for name in names}
+    card = folder / CARD_NAME
+    if card.is_file():
+        text = card.read_text(encoding="utf-8", errors="replace")
+        files |= {name: str(folder / name) for name in [CARD_NAME, *_pictures(text, folder)]}
+    else:
+        files[CARD_NAME] = model_card(model.config, _training(folder), repo_id, license).encode()
+    return files
+
+
+def _training(folder: Path) -> dict[str, Any] | None:
+    training = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("training")
+    return training if isinstance(training, dict) else None
+
+
+def _pictures(card: str, folder: Path) -> list[str]:
+    """The pictures beside a card that it shows: inside the folder, none of them hidden."""
+    names = {one or other for one, other in _PICTURES.findall(card)}
+    parts = {name: PurePosixPath(name).parts for name in names if ":" not in name and not name.startswith("/")}
+    return sorted(
+        name
+        for name, steps in parts.items()
+        if not any(step.startswith(".") for step in steps)
+        and PurePosixPath(name).suffix.lower() in _PICTURE_SUFFIXES
+        and (folder / name).is_file()
+    )
