@@ -1,13 +1,18 @@
 """Pretrain a masked autoencoder from a recipe; goes on where the run folder's checkpoint left off.
 
-python scripts/prepare_data.py PHOTOS -o data/packed --size 160
-maerestore pretrain scripts/recipes/small-cpu.yaml --data data/packed -o runs/small
-accelerate launch -m maerestore pretrain scripts/recipes/default-gpu.yaml --data data/packed -o runs/default
+maerestore pretrain scripts/recipes/small-cpu.yaml --data PHOTOS -o runs/small
+maerestore pretrain scripts/recipes/mnist.yaml --data torchvision:MNIST -o runs/mnist
+maerestore pretrain RECIPE --data 'https://host/shards-{000..099}.tar' -o runs/large --workers 12
+accelerate launch -m maerestore pretrain scripts/recipes/default-gpu.yaml --data PHOTOS -o runs/default
+
+PHOTOS is a folder of images or tars, decoded once where it fits into memory (resident_gb in the recipe) and streamed
+where it does not; or what scripts/prepare_data.py packed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +20,12 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("recipe", type=Path, help="a YAML recipe")
-    parser.add_argument("--data", type=Path, required=True, help="a folder made by scripts/prepare_data.py")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="SOURCE",
+        help="a folder of images or tars, a packed folder, WebDataset shards as a URL, or torchvision:NAME[:ROOT]",
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, help="the run folder")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting of the recipe"
@@ -25,12 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument(
+        "--workers", type=int, help="processes that decode photographs (default: one a core, at most 8)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Train until the recipe's samples were seen; SIGTERM and Ctrl-C save and stop."""
     try:
         import accelerate  # noqa: F401
+        import rich  # noqa: F401
         import yaml  # noqa: F401
     except ModuleNotFoundError as err:
         print(f"maerestore pretrain: {err.name} is missing: pip install 'maerestore[train]'", file=sys.stderr)
@@ -38,12 +52,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from maerestore.train.pretrain import Pretrainer
-    from maerestore.train.recipe import load_recipe
+    from maerestore.train.recipe import RecipeError, load_recipe
 
     recipe = load_recipe(args.recipe, args.set)
     if args.threads:
         torch.set_num_threads(args.threads)
-    figures = Pretrainer(recipe, args.data, args.out, cpu=args.cpu, init=args.init).run()
+    workers = min(8, os.cpu_count() or 1) if args.workers is None else args.workers
+    if workers < 0:
+        raise RecipeError(f"--workers must not be negative, got {workers}")
+    figures = Pretrainer(recipe, args.data, args.out, cpu=args.cpu, init=args.init, workers=workers).run()
     for name, value in figures.items():
         print(f"{name} {value:.4f}")
     return 0

@@ -1,7 +1,8 @@
-"""Optimisers and weight averaging."""
+"""Optimisers, their rates by layer, and weight averaging."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -9,57 +10,79 @@ from torch import Tensor, nn
 
 from maerestore.train.recipe import PretrainRecipe, RecipeError
 
+Key = tuple[bool, float, float]  # for Muon, multiple of the rate, weight decay
+
 
 def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
     """AdamW, or Muon for the matrices of the blocks beside AdamW for everything else.
 
-    Weight decay falls on matrices and kernels only, not on biases, norms or tokens.
+    Weight decay falls on matrices and kernels only, not on biases, norms or tokens. Rates follow the recipe's
+    `layer_decay` and `groups`; parameters at rate 0 are frozen.
+
+    Raises:
+        RecipeError: a group that matches nothing, nothing left to train, or no Muon in this torch.
     """
-    matrices: list[nn.Parameter] = []
-    kernels: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
+    depth = len(getattr(model, "blocks", []))
+    unused = {group["match"] for group in recipe.groups}
+    groups: dict[Key, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim == 2 and "blocks." in name:
-            matrices.append(parameter)
-        elif parameter.ndim >= 2 and "token" not in name:
-            kernels.append(parameter)
-        else:
-            vectors.append(parameter)
-    decayed = kernels if recipe.optimizer == "muon" else matrices + kernels
-    fused = all(p.device.type in ("cuda", "cpu") for p in model.parameters())
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": vectors, "weight_decay": 0.0}]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            groups,
-            lr=recipe.lr,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-            fused=fused,
-        )
-    ]
-    if recipe.optimizer == "muon":
+        kernel = parameter.ndim >= 2 and "token" not in name
+        scale, decay = layer_scale(name, depth, recipe.layer_decay), recipe.weight_decay if kernel else 0.0
+        for group in recipe.groups:
+            if re.search(group["match"], name):
+                unused.discard(group["match"])
+                scale, decay = scale * group.get("lr", 1.0), group.get("weight_decay", decay)
+                break
+        if scale == 0:
+            parameter.requires_grad_(False)
+            continue
+        muon = recipe.optimizer == "muon" and parameter.ndim == 2 and "blocks." in name
+        groups.setdefault((muon, scale, decay), []).append(parameter)
+    if unused:
+        raise RecipeError(f"groups: no parameter's name has {sorted(unused)[0]!r}")
+    if not groups:
+        raise RecipeError("groups: every parameter is frozen")
+
+    def chosen(muon: bool) -> list[dict[str, Any]]:
+        return [
+            {"params": params, "lr": recipe.lr * key[1], "lr_scale": key[1], "weight_decay": key[2]}
+            for key, params in groups.items()
+            if key[0] == muon
+        ]
+
+    optimizers: list[torch.optim.Optimizer] = []
+    if chosen(False):
+        fused = all(p.device.type in ("cuda", "cpu") for p in model.parameters())
+        optimizers.append(torch.optim.AdamW(chosen(False), lr=recipe.lr, betas=recipe.betas, fused=fused))
+    if chosen(True):
         if not hasattr(torch.optim, "Muon"):
             raise RecipeError(f"optimizer muon needs torch 2.9 or newer, this is {torch.__version__}: take adamw")
         optimizers.append(
-            torch.optim.Muon(
-                matrices,
-                lr=recipe.lr,
-                weight_decay=recipe.weight_decay,
-                momentum=0.95,
-                nesterov=True,
-                adjust_lr_fn="match_rms_adamw",
-            )
+            torch.optim.Muon(chosen(True), lr=recipe.lr, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")
         )
     return optimizers
 
 
+def layer_scale(name: str, depth: int, decay: float) -> float:
+    """What the rate of a parameter is multiplied with: `decay` once for every block above it in the encoder.
+
+    Example:
+        >>> [layer_scale(n, 2, 0.5) for n in ("patch_embed.proj.weight", "blocks.0.x", "blocks.1.x", "norm.weight")]
+        [0.125, 0.25, 0.5, 1.0]
+    """
+    if decay == 1 or name.startswith(("norm.", "decoder_", "mask_token")):
+        return 1.0
+    block = re.match(r"blocks\.(\d+)\.", name)
+    return decay ** (depth - int(block.group(1)) if block else depth + 1)
+
+
 def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group to its multiple of `lr`."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
 
 
 @torch.no_grad()

@@ -68,7 +68,9 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
 def fit(data: bytes, short_side: int) -> tuple[np.ndarray, bool] | None:
     """Decode one photo and scale it to the short side wanted: ((h, w, 3) uint8, turned), or None if it is corrupt."""
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        file = Image.open(io.BytesIO(data))
+        file.draft(None, (2 * short_side, 2 * short_side))  # JPEG decodes at 1/2, 1/4 or 1/8 where that is enough
+        image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
             image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
         image = image.convert("RGB")
@@ -83,6 +85,13 @@ def fit(data: bytes, short_side: int) -> tuple[np.ndarray, bool] | None:
         pixels = pixels.transpose(1, 0, 2)
     surplus = max(0, pixels.shape[1] - int(short_side * ASPECT))
     return pixels[:short_side, surplus // 2 : pixels.shape[1] - (surplus - surplus // 2)], turned
+
+
+def on_canvas(pixels: np.ndarray, short_side: int) -> np.ndarray:
+    """Put a fitted photo at the left of a black canvas: (h, w, 3) -> (S, 1.5 S, 3) uint8."""
+    canvas = np.zeros((short_side, int(short_side * ASPECT), 3), np.uint8)
+    canvas[:, : pixels.shape[1]] = pixels
+    return canvas
 
 
 def _fit_task(task: tuple[str, bytes, int]) -> tuple[str, tuple[np.ndarray, bool] | None]:
@@ -122,9 +131,7 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
                     corrupt += 1
                     continue
                 pixels, turned = fitted
-                canvas = np.zeros((short_side, long_side, 3), np.uint8)
-                canvas[:, : pixels.shape[1]] = pixels
-                block = canvas.tobytes()
+                block = on_canvas(pixels, short_side).tobytes()
                 sink.write(block)
                 digest.update(block)
                 names.append(name)

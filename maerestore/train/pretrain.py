@@ -1,13 +1,14 @@
 """The pretraining loop, on Hugging Face accelerate: one process or many, CPU or GPU.
 
-Every step draws its crops and masks from a generator seeded with (seed, step, process), so a run that stops and resumes
-computes the same as one that never stopped, without storing the state of any generator.
+Every step draws its crops and masks from a generator seeded with (seed, step), for the whole batch; each process then
+takes its part. So a run that stops and resumes computes what one that never stopped does, without storing the state of
+any generator, and several processes compute what one would.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
 import os
 import pickle
 import signal
@@ -19,39 +20,51 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
+from torch import Tensor
 
 from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MAEConfig, MaskedAutoencoder
-from maerestore.train.data import MaskBank, MaskBatch, PackedPhotos
+from maerestore.train.corpus import Layout
+from maerestore.train.log import Progress, RunLog
+from maerestore.train.losses import Criterion
+from maerestore.train.masks import HoleBank, MaskBatch, MaskChoice, patch_masks
+from maerestore.train.objective import Objective, replace_hidden
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
+from maerestore.train.phases import FREE_FORM
 from maerestore.train.recipe import PretrainRecipe, RecipeError
+from maerestore.train.sources import open_corpus
 from maerestore.train.validate import Validation
-
-
-def _one_of(span: tuple[float, float], rng: np.random.Generator) -> float:
-    """One of five values spread over a range: each is a shape for torch.compile, so there must not be many."""
-    return span[0] + (span[1] - span[0]) * int(rng.integers(5)) / 4
 
 
 class Pretrainer:
     """One run: build it, then `run()`.
 
     A run folder holds `checkpoint.pt` (to resume from), `model/` (the averaged weights, as a Hub repository would hold
-    them), `log.jsonl` and `fills-*.jpg`, the validation pictures.
+    them), `log.jsonl`, `tensorboard/`, and `fills-*.jpg`, the validation pictures.
 
     Args:
         recipe: what to compute.
-        data: a packed folder.
+        data: what `maerestore.train.sources.open_corpus` opens.
         out: the run folder.
         cpu: stay on the CPU even if there is an accelerator.
         init: a model folder, or the checkpoint of another run, whose weights this one starts from; where `out` has a
             checkpoint, that one is resumed instead.
+        workers: processes that decode photographs.
+
+    Raises:
+        RecipeError: settings that do not fit each other, the checkpoint or the number of processes.
+        DataError: no photographs there.
     """
 
     def __init__(
-        self, recipe: PretrainRecipe, data: Path, out: Path, cpu: bool = False, init: Path | None = None
+        self,
+        recipe: PretrainRecipe,
+        data: str | Path,
+        out: Path,
+        cpu: bool = False,
+        init: Path | None = None,
+        workers: int = 4,
     ) -> None:
         self.recipe, self.out = recipe, out
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if recipe.precision == "bf16" else "no")
@@ -60,24 +73,30 @@ class Pretrainer:
         torch.set_float32_matmul_precision("high")
         self.model = MaskedAutoencoder(recipe.config).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
+        try:
+            self.layout = Layout(
+                recipe.batch_size, self.accelerator.num_processes, self.accelerator.process_index, recipe.accumulate
+            )
+            criterion = Criterion(recipe.loss, recipe.config).to(self.device)
+        except ValueError as err:
+            raise RecipeError(str(err)) from err
         self.optimizers = build_optimizers(self.model, recipe)
         self.step = self.samples = 0
-        self.photos = PackedPhotos(data, self.device)
-        self.banks: dict[int, MaskBank] = {}
         self.stop = False
+        with self.accelerator.main_process_first():  # what is decoded once, is decoded by one
+            self.corpus = open_corpus(
+                str(data), self.device, recipe.decoded_side, self.layout, out, recipe.resident_gb, workers, recipe.seed
+            )
+        self.banks: dict[int, HoleBank] = {}
 
         if (out / "checkpoint.pt").is_file():
             self._resume(out / "checkpoint.pt")
         elif init is not None:
             self._start_from(init)
-        prepared = self.accelerator.prepare(self.model, *self.optimizers)
-        self.wrapped, self.optimizers = prepared[0], list(prepared[1:])
-        self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
-        # Validation runs at the model's own size, whatever side is trained on at the moment.
-        held = self.photos.held_ids[: recipe.validation_images]
-        self.validation = (
-            Validation(self._channels(self.photos.centre_crops(held, recipe.config.image_size))) if len(held) else None
-        )
+        self.corpus.seek(self.samples)
+        prepared = self.accelerator.prepare(Objective(self.model, criterion), *self.optimizers)
+        self.objective, self.optimizers = prepared[0], list(prepared[1:])
+        self.forward = torch.compile(self.objective) if recipe.compile else self.objective
 
     def run(self) -> dict[str, float]:
         """Train until `recipe.samples` were seen or SIGTERM or SIGINT arrives.
@@ -87,119 +106,103 @@ class Pretrainer:
         """
         recipe, main = self.recipe, self.accelerator.is_main_process
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
-        bar = tqdm(
-            total=recipe.samples,
-            initial=self.samples,
-            unit="img",
-            unit_scale=True,
-            disable=not main,
-            dynamic_ncols=True,
-            mininterval=2.0,
-        )
-        if main:
-            self.out.mkdir(parents=True, exist_ok=True)
+        self.log = RunLog(self.out if main else None)
+        self.validation = self._validation() if main else None
         figures: dict[str, float] = {}
-        losses: list[torch.Tensor] = []
-        mark, mark_samples, data_seconds = time.perf_counter(), self.samples, 0.0
+        meter = _Meter(self)
         try:
-            while self.samples < recipe.samples and not self._stopping():
-                loss, waited = self._train_step(timed=self._due(recipe.log_every))
-                losses.append(loss)
-                bar.update(recipe.batch_size)
-                if waited is not None:
-                    data_seconds = waited
-                if self._due(recipe.log_every):
-                    now = time.perf_counter()
-                    rate = (self.samples - mark_samples) / (now - mark)
-                    mean = float(torch.stack(losses).mean())
-                    self._log(
-                        {
-                            "loss": mean,
-                            "images_per_second": rate,
-                            "data_share": data_seconds,
-                            "lr": recipe.lr * recipe.lr_factor(self.samples),
-                            "side": recipe.side(self.samples),
-                        }
-                    )
-                    bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-                    losses, mark, mark_samples = [], now, self.samples
-                    if not np.isfinite(mean):
-                        raise RuntimeError(f"the loss became {mean} after {self.samples} samples: lower base_lr")
-                if self._due(recipe.validate_every):
+            with Progress(recipe.samples, self.samples, hidden=not main) as self.progress:
+                while self.samples < recipe.samples and not self._stopping():
+                    meter.add(*self._train_step(meter.timed()))
+                    self.progress.advance(recipe.batch_size)
+                    if self._due(recipe.log_every):
+                        self._log(meter.take())
+                    if self._due(recipe.validate_every):
+                        figures = self._validate()
+                        meter.restart()
+                    if self._due(recipe.save_every):
+                        meter.check()
+                        self._save()
+                meter.check()
+                if not self._due(recipe.validate_every) or not figures:
                     figures = self._validate()
-                    mark, mark_samples = time.perf_counter(), self.samples
-                if self._due(recipe.save_every):
-                    self._save()
-            if not self._due(recipe.validate_every) or not figures:
-                figures = self._validate()
-            self._save()
+                self._save()
         finally:
-            bar.close()
+            self.log.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return figures
 
     # --- one step -----------------------------------------------------------------------------------------------
 
-    def _train_step(self, timed: bool) -> tuple[torch.Tensor, float | None]:
-        recipe, accelerator = self.recipe, self.accelerator
+    def _train_step(self, timed: bool) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
+        """Returns the losses by name; and, if asked for, the seconds spent on data and on the whole step."""
+        recipe, parts = self.recipe, self.layout.parts
         start = self._clock() if timed else 0.0
-        images, masks = self._batch()
-        ready = self._clock() if timed else 0.0
+        waited = 0.0
+        losses: dict[str, Tensor] = {}
         set_lr(self.optimizers, recipe.lr * recipe.lr_factor(self.samples))
-        output = self.forward(
-            images,
-            mask=masks.mask,
-            pixel_mask=masks.pixel_mask,
-            pixel_weight=masks.pixel_weight,
-            num_visible=masks.num_visible,
-        )
-        accelerator.backward(output.loss)
-        accelerator.clip_grad_norm_(self.wrapped.parameters(), 1.0)
+        for part in parts:
+            mark = self._clock() if timed else 0.0
+            images, masks, seen = self._batch(part)
+            waited += self._clock() - mark if timed else 0.0
+            with contextlib.nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.objective):
+                loss, terms, _ = self.forward(
+                    images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, seen
+                )
+                self.accelerator.backward(loss / len(parts))
+            for name, value in {"loss": loss.detach(), **terms}.items():
+                losses[name] = losses.get(name, 0.0) + value / len(parts)
+        self.accelerator.clip_grad_norm_(self.objective.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.samples += recipe.batch_size
         update_ema(self.average, self.model, recipe.ema_decay, self.step)
-        share = (ready - start) / max(self._clock() - start, 1e-9) if timed else None
-        return output.loss.detach(), share
+        return losses, (waited, self._clock() - start) if timed else None
 
-    def _batch(self) -> tuple[torch.Tensor, MaskBatch]:
-        recipe, processes = self.recipe, self.accelerator.num_processes
+    def _batch(self, part: slice) -> tuple[Tensor, MaskBatch, Tensor | None]:
+        """Part of the step's batch: images (n, C, side, side) normalised, masks, and what stands in hidden patches."""
+        recipe, total, side = self.recipe, self.recipe.batch_size, self.recipe.side(self.samples)
         generator = torch.Generator(self.device)
-        generator.manual_seed(recipe.seed * 1_000_003 + self.step * processes + self.accelerator.process_index)
-        choice = np.random.default_rng((recipe.seed, self.step))  # the same in every process: equal shapes
-        count, side = recipe.batch_size // processes, recipe.side(self.samples)
-        images = self.photos.random_crops(count, side, recipe.crop_scale, generator)
-        bank = self._bank(side)
-        if choice.uniform() < recipe.free_form:
-            bucket = int(choice.integers(MaskBank.BUCKETS))
-            masks = bank.free_form(count, generator, bucket, _one_of(recipe.free_form_drop, choice))
-        else:
-            masks = bank.random_patches(count, _one_of(recipe.mask_ratio, choice), generator)
-            if recipe.config.mask_embed:  # every parameter takes part in every step, as several processes need
-                masks.pixel_mask = torch.zeros(count, 1, side, side, device=self.device)
-        return self.model.normalize(self._channels(images)), masks
+        generator.manual_seed(recipe.seed * 1_000_003 + self.step)
+        phase = recipe.phase(self.samples)
+        choice = MaskChoice.draw(phase, np.random.default_rng((recipe.seed, self.step)))
+        images = self.corpus.random_crops(total, part, side, recipe.crop_scale, generator, recipe.flip)
+        images = self.model.normalize(self._channels(images))
+        if choice.policy == FREE_FORM:
+            return images, self._bank(side).masks(choice, total, part, generator), None
+        grid = side // recipe.config.patch_size
+        masks = patch_masks(choice, total, part, grid, generator, lambda: self._responses(images))
+        if recipe.config.mask_embed:  # every parameter takes part in every step, as several processes need
+            masks.pixel_mask = torch.zeros(len(images), 1, side, side, device=self.device)
+        if phase.hidden == "drop":
+            return images, masks, None
+        masks.pixel_mask = None
+        return images, masks, replace_hidden(images, masks.mask, phase.hidden, total, part, generator)
 
-    def _channels(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean(1, keepdim=True) if self.recipe.config.in_chans == 1 else images
+    @torch.no_grad()
+    def _responses(self, images: Tensor) -> Tensor:
+        with self.accelerator.autocast():
+            return self.average.responses(images)
 
-    def _bank(self, side: int) -> MaskBank:
+    def _channels(self, images: Tensor) -> Tensor:
+        """Gray to RGB or RGB to gray, as the model wants it."""
+        if images.shape[1] == self.recipe.config.in_chans:
+            return images
+        return images.mean(1, keepdim=True) if self.recipe.config.in_chans == 1 else images.expand(-1, 3, -1, -1)
+
+    def _bank(self, side: int) -> HoleBank:
         if side not in self.banks:
             recipe = self.recipe
+            rim = max(1, recipe.rim_width * side // 128)
             self.banks = {
-                side: MaskBank(
-                    side,
-                    recipe.config.patch_size,
-                    recipe.families,
-                    recipe.mask_count,
-                    max(1, recipe.rim_width * side // 128),
-                    recipe.rim_weight,
-                    recipe.seed,
-                    self.device,
+                side: HoleBank(
+                    side, recipe.config.patch_size, recipe.families, recipe.mask_count, rim, recipe.rim_weight,
+                    recipe.seed, self.device,
                 )
-            }
+            }  # fmt: skip
         return self.banks[side]
 
     # --- around it ----------------------------------------------------------------------------------------------
@@ -225,19 +228,26 @@ class Pretrainer:
     def _on_signal(self, number: int, frame: Any) -> None:
         self.stop = True  # the loop ends after this step, and saves
 
-    def _log(self, values: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "step": self.step, "samples": self.samples, **values}
-            with (self.out / "log.jsonl").open("a") as sink:
-                sink.write(json.dumps(record) + "\n")
+    def _log(self, values: dict[str, float]) -> None:
+        recipe = self.recipe
+        values |= {"lr": recipe.lr * recipe.lr_factor(self.samples), "side": recipe.side(self.samples)}
+        if self.corpus.corrupt:
+            values["corrupt_files"] = self.corpus.corrupt
+        self.log.write(self.step, self.samples, values)
+        self.progress.note(f"loss {values['loss']:.4f}")
+
+    def _validation(self) -> Validation | None:
+        # At the model's own size, whatever side is trained on at the moment.
+        images = self.corpus.centre_crops(self.recipe.validation_images, self.recipe.config.image_size)
+        return Validation(self._channels(images)) if len(images) else None
 
     def _validate(self) -> dict[str, float]:
-        if self.validation is None or not self.accelerator.is_main_process:
+        if self.validation is None:
             return {}
         figures = self.validation.measure(self.average)
-        self._log(figures)
-        tqdm.write(f"{self.samples} samples: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-        self.validation.picture(self.average).save(self.out / f"fills-{self.samples:09d}.jpg", quality=88)
+        self.log.write(self.step, self.samples, figures)
+        self.log.picture(self.samples, self.validation.picture(self.average))
+        self.progress.line(f"{self.samples} samples: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
         return figures
 
     def _save(self) -> None:
@@ -255,15 +265,21 @@ class Pretrainer:
         partial = self.out / f".checkpoint-{os.getpid()}.pt"
         torch.save(state, partial)
         partial.replace(self.out / "checkpoint.pt")
-        save_autoencoder(self.average, self.out / "model", {"samples": self.samples, "data": self.photos.sha256})
+        save_autoencoder(self.average, self.out / "model", {"samples": self.samples, "data": self.corpus.fingerprint})
 
     def _resume(self, path: Path) -> None:
         """Take over a checkpoint of this run: weights, optimisers and the place in the run."""
         state = self._read(path)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        try:
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+        except (ValueError, KeyError) as err:
+            raise RecipeError(
+                f"{path}: its optimisers are not the recipe's (optimizer, layer_decay, groups): go on with the same, "
+                "or start another run from it with --init"
+            ) from err
         self.step, self.samples = state["step"], state["samples"]
 
     def _start_from(self, init: Path) -> None:
@@ -291,3 +307,51 @@ class Pretrainer:
         other = [name for name in ours if ours[name] != theirs[name]]
         if other:
             raise RecipeError(f"{source}: was trained with another {', '.join(other)} than the recipe's")
+
+
+class _Meter:
+    """Losses, speed, and the share of the time that a step waits for its data, from one log record to the next."""
+
+    def __init__(self, trainer: Pretrainer) -> None:
+        self.trainer = trainer
+        steps = trainer.recipe.log_every // trainer.recipe.batch_size
+        self.every = max(1, min(32, steps // 4))  # a timed step waits for the device: not all of them are
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: something else took time."""
+        self.losses: dict[str, list[Tensor]] = {}
+        self.data, self.whole = 0.0, 0.0
+        self.mark, self.samples = time.perf_counter(), self.trainer.samples
+
+    def timed(self) -> bool:
+        """Whether the next step is one to time."""
+        return (self.trainer.step + 1) % self.every == 0
+
+    def add(self, losses: dict[str, Tensor], seconds: tuple[float, float] | None) -> None:
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(value)
+        if seconds is not None:
+            self.data, self.whole = self.data + seconds[0], self.whole + seconds[1]
+
+    def check(self) -> None:
+        """Stop a run that has gone astray.
+
+        Raises:
+            RecipeError: a loss that is not finite.
+        """
+        if self.losses:
+            mean = float(torch.stack(self.losses["loss"]).mean())
+            if not np.isfinite(mean):
+                raise RecipeError(f"the loss became {mean} after {self.trainer.samples} samples: lower base_lr")
+
+    def take(self) -> dict[str, float]:
+        """The figures since the last time."""
+        self.check()
+        values = {name: float(torch.stack(each).mean()) for name, each in self.losses.items()}
+        elapsed = time.perf_counter() - self.mark
+        values["images_per_second"] = (self.trainer.samples - self.samples) / elapsed
+        if self.whole:
+            values["data_share"] = self.data / self.whole
+        self.restart()
+        return values

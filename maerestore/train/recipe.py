@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from maerestore.errors import MaerestoreError
 from maerestore.masking import FAMILIES, TRAINING
 from maerestore.model.config import MAEConfig
+from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
+from maerestore.train.values import RecipeError, number, pair, whole
 
-_Value = TypeVar("_Value")
-
-
-class RecipeError(MaerestoreError):
-    """A recipe that cannot be read or does not fit."""
+__all__ = ["PretrainRecipe", "RecipeError", "load_recipe"]
 
 
 @dataclass
@@ -28,7 +25,8 @@ class PretrainRecipe:
     Args:
         model: settings of the `MAEConfig`.
         samples: length of the run.
-        batch_size: images a step, over all processes.
+        batch_size: images a step, over all processes and accumulated parts.
+        accumulate: parts that a batch is computed in, one after the other; the gradients add up.
         base_lr: learning rate at batch 256; the rate used is `base_lr * batch_size / 256`, as in the MAE paper.
         optimizer: "adamw", or "muon" (momentum orthogonalised, Jordan et al. 2024) for the matrices of the blocks and
             AdamW for the rest; the rates of the two match in RMS, so `base_lr` means the same.
@@ -36,13 +34,21 @@ class PretrainRecipe:
             can be lengthened later from any checkpoint before the decay.
         warmup_samples: linear warm-up.
         weight_decay, betas: of AdamW.
+        layer_decay: the rate of each encoder block as a multiple of the next one's, as in BEiT's fine-tuning; 1 in
+            pretraining. The patch embedding comes below the first block, the decoder has the full rate.
+        groups: settings for some parameters: {match: a regular expression found in their names, lr: multiple of the
+            rate, weight_decay: another one}. The first group that matches counts; lr 0 freezes.
+        loss: weight of each term, or its settings (`maerestore.train.losses.Criterion`).
+        adversarial: settings of a patch discriminator (`maerestore.train.adversary.Adversary`); empty for none.
         ema_decay: decay per step of the averaged weights, which are the ones saved as the model.
         resolution: (from sample, side in pixels) pairs, ascending; training may start small.
         crop_scale: area range of the random resized crops.
-        mask_ratio: range of the random patch masks; a batch takes one of five ratios spread over it.
-        free_form: share of the batches with free-form pixel masks; the others hide random patches.
-        free_form_drop: range of the share of patches that are removed at random beside a free-form hole, drawn like
-            `mask_ratio`: a step costs what it keeps.
+        flip: whether crops are mirrored at random.
+        short_side: to which photographs are scaled when they are decoded, in pixels; 0 takes a quarter more than the
+            largest crop. Packed folders and data sets of small images keep their own.
+        resident_gb: decoded pixels to hold on the device, in 10^9 bytes; a larger corpus is streamed.
+        masking: a `MaskingPhase`, or a list of them ("from" in samples): policies, mask_ratio, free_form_drop, hidden,
+            ramp.
         families: weight of each free-form family.
         mask_count: free-form holes to draw.
         rim_width, rim_weight: known pixels around the hole that count in the loss, at 128 px; scaled with the side.
@@ -56,6 +62,7 @@ class PretrainRecipe:
     model: dict[str, Any] = field(default_factory=dict)
     samples: int = 1_000_000
     batch_size: int = 256
+    accumulate: int = 1
     base_lr: float = 1.5e-4
     optimizer: str = "adamw"
     schedule: str = "cosine"
@@ -63,12 +70,17 @@ class PretrainRecipe:
     warmup_samples: int = 20_000
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
+    layer_decay: float = 1.0
+    groups: list[dict[str, Any]] = field(default_factory=list)
     ema_decay: float = 0.999
+    loss: dict[str, Any] = field(default_factory=lambda: {"masked_mse": 1.0})
+    adversarial: dict[str, Any] = field(default_factory=dict)
     resolution: list[tuple[int, int]] = field(default_factory=list)
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    mask_ratio: tuple[float, float] = (0.75, 0.75)
-    free_form: float = 0.0
-    free_form_drop: tuple[float, float] = (0.0, 0.0)
+    flip: bool = True
+    short_side: int = 0
+    resident_gb: float = 8.0
+    masking: list[MaskingPhase] = field(default_factory=lambda: [MaskingPhase()])
     families: dict[str, float] = field(default_factory=lambda: {"strokes": 1.0, "boxes": 1.0, "blobs": 1.0})
     mask_count: int = 4096
     rim_width: int = 4
@@ -82,34 +94,28 @@ class PretrainRecipe:
     validation_images: int = 96
 
     def __post_init__(self) -> None:
-        for name in ("base_lr", "decay_share", "weight_decay", "ema_decay", "free_form", "rim_weight"):
-            setattr(self, name, _number(name, getattr(self, name)))
-        for name in (
-            "samples",
-            "batch_size",
-            "warmup_samples",
-            "mask_count",
-            "rim_width",
-            "seed",
-            "log_every",
-            "validate_every",
-            "save_every",
-            "validation_images",
-        ):
-            setattr(self, name, _whole(name, getattr(self, name)))
-        for name in ("betas", "crop_scale", "mask_ratio", "free_form_drop"):
-            setattr(self, name, _pair(name, getattr(self, name), _number))
+        for f in fields(self):
+            if f.type in ("float", "int"):
+                setattr(self, f.name, (number if f.type == "float" else whole)(f.name, getattr(self, f.name)))
+            elif f.type == "bool" and not isinstance(getattr(self, f.name), bool):
+                raise RecipeError(f"{f.name} must be true or false, got {getattr(self, f.name)!r}")
+        for name in ("betas", "crop_scale"):
+            setattr(self, name, pair(name, getattr(self, name), number))
+        self.masking = read_phases(self.masking)
+        self.groups = _read_groups(self.groups)
+        for name in ("loss", "adversarial"):
+            if not isinstance(getattr(self, name), dict):
+                raise RecipeError(f"{name} is a mapping of settings, got {getattr(self, name)!r}")
         config = self.config
         if not isinstance(self.resolution, (list, tuple)):
             raise RecipeError(f"resolution takes [from sample, side] pairs, got {self.resolution!r}")
-        self.resolution = [_pair("resolution", step, _whole) for step in self.resolution] or [(0, config.image_size)]
+        self.resolution = [pair("resolution", step, whole) for step in self.resolution] or [(0, config.image_size)]
         if not isinstance(self.families, dict):
             raise RecipeError(f"families is a mapping from mask family to weight, got {self.families!r}")
-        self.families = {str(name): _number(f"families.{name}", weight) for name, weight in self.families.items()}
+        self.families = {str(name): number(f"families.{name}", weight) for name, weight in self.families.items()}
         unknown = sorted(set(self.families) - set(FAMILIES) - set(TRAINING))
         starts = [start for start, _ in self.resolution]
-        low_ratio, high_ratio = self.mask_ratio
-        low_drop, high_drop = self.free_form_drop
+        free_form = any(FREE_FORM in phase.policies for phase in self.masking)
         checks = [
             (self.optimizer in ("adamw", "muon"), f"optimizer must be adamw or muon, got {self.optimizer!r}"),
             (self.schedule in ("cosine", "wsd"), f"schedule must be cosine or wsd, got {self.schedule!r}"),
@@ -121,12 +127,19 @@ class PretrainRecipe:
             (self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}"),
             (0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), got {self.ema_decay}"),
             (all(0 <= b < 1 for b in self.betas), f"betas must lie in [0, 1), got {self.betas}"),
-            (0 <= self.free_form <= 1, f"free_form must lie in [0, 1], got {self.free_form}"),
-            (config.mask_embed or self.free_form == 0, "free_form masks need a model with mask_embed: true"),
+            (config.mask_embed or not free_form, "free_form masks need a model with mask_embed: true"),
+            (config.has_decoder, "model: pretraining needs a decoder, decoder_depth is 0"),
+            (self.accumulate > 0, f"accumulate must be positive, got {self.accumulate}"),
+            (
+                self.batch_size % max(1, self.accumulate) == 0,
+                f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}",
+            ),
+            (0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], got {self.layer_decay}"),
+            (bool(self.loss), "loss needs a term, for example masked_mse: 1.0"),
+            (self.short_side >= 0, f"short_side must not be negative, got {self.short_side}"),
+            (self.resident_gb >= 0, f"resident_gb must not be negative, got {self.resident_gb}"),
             (0 < self.decay_share <= 1, f"decay_share must lie in (0, 1], got {self.decay_share}"),
             (0 < self.crop_scale[0] <= self.crop_scale[1] <= 1, f"crop_scale {self.crop_scale} is no range in (0, 1]"),
-            (0 <= low_ratio <= high_ratio < 1, f"mask_ratio {self.mask_ratio} is no range in [0, 1)"),
-            (0 <= low_drop <= high_drop < 1, f"free_form_drop {self.free_form_drop} is no range in [0, 1)"),
             (starts[0] == 0 and starts == sorted(set(starts)), "resolution must start at sample 0 and ascend"),
             (
                 all(side > 0 and side % config.patch_size == 0 for _, side in self.resolution),
@@ -134,8 +147,7 @@ class PretrainRecipe:
             ),
             (not unknown, f"unknown mask families: {', '.join(unknown)}"),
             (
-                self.free_form == 0
-                or (all(w >= 0 for w in self.families.values()) and sum(self.families.values()) > 0),
+                not free_form or (all(w >= 0 for w in self.families.values()) and sum(self.families.values()) > 0),
                 f"families needs weights of which some are positive, got {self.families}",
             ),
             (self.mask_count >= 8, f"mask_count must be at least 8, got {self.mask_count}"),
@@ -179,6 +191,15 @@ class PretrainRecipe:
         """The side of the crops after so many samples."""
         return [side for start, side in self.resolution if start <= samples][-1]
 
+    def phase(self, samples: int) -> MaskingPhase:
+        """How images are masked after so many samples."""
+        return phase_at(self.masking, samples)
+
+    @property
+    def decoded_side(self) -> int:
+        """Short side that photographs are scaled to when they are decoded."""
+        return self.short_side or 2 * math.ceil(max(side for _, side in self.resolution) * 1.25 / 2)
+
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-able values."""
         return asdict(self)
@@ -189,7 +210,8 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> PretrainRecip
 
     Args:
         path: the file.
-        overrides: "key=value" strings that replace settings; the value is read as YAML.
+        overrides: "key=value" strings that replace settings; the value is read as YAML, and dots lead into mappings:
+            "masking.mask_ratio=0.75".
 
     Raises:
         RecipeError: not there, no YAML mapping, an unknown key, or a value that does not fit.
@@ -200,8 +222,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> PretrainRecip
             key, equals, value = item.partition("=")
             if not equals:
                 raise RecipeError(f"--set wants KEY=VALUE, got {item!r}")
-            if isinstance(values, dict):
-                values[key] = yaml.safe_load(value)
+            _put(values, key, yaml.safe_load(value))
     except OSError as err:
         raise RecipeError(f"{path}: cannot be read ({err.strerror})") from err
     except (yaml.YAMLError, UnicodeDecodeError) as err:
@@ -217,25 +238,31 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> PretrainRecip
         raise RecipeError(f"{path}: {err}") from err
 
 
-def _number(name: str, value: Any) -> float:
-    """A float; YAML reads 3e-3, without a dot, as text."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise RecipeError(f"{name} must be a number, got {value!r}")
-    return number
+def _put(values: Any, key: str, value: Any) -> None:
+    """Set a value in nested mappings; where a name on the way is none, the recipe's own checks say so."""
+    *way, last = key.split(".")
+    for name in way:
+        values = values.setdefault(name, {}) if isinstance(values, dict) else None
+    if isinstance(values, dict):
+        values[last] = value
+    elif way:
+        raise RecipeError(f"--set {key}: {way[-1]} is no mapping")
 
 
-def _whole(name: str, value: Any) -> int:
-    number = _number(name, value)
-    if number != int(number):
-        raise RecipeError(f"{name} must be a whole number, got {value!r}")
-    return int(number)
-
-
-def _pair(name: str, value: Any, kind: Callable[[str, Any], _Value]) -> tuple[_Value, _Value]:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise RecipeError(f"{name} takes two values, got {value!r}")
-    return kind(name, value[0]), kind(name, value[1])
+def _read_groups(values: Any) -> list[dict[str, Any]]:
+    if not isinstance(values, list) or not all(isinstance(group, dict) for group in values):
+        raise RecipeError(f"groups is a list of mappings with match, lr and weight_decay, got {values!r}")
+    groups = []
+    for group in values:
+        unknown = sorted(set(map(str, group)) - {"match", "lr", "weight_decay"})
+        if unknown or not isinstance(group.get("match"), str):
+            raise RecipeError(f"a group takes match, lr and weight_decay, got {group!r}")
+        try:
+            re.compile(group["match"])
+        except re.error as err:
+            raise RecipeError(f"groups: {group['match']!r} is no regular expression ({err})") from err
+        read = {name: number(f"groups.{name}", group[name]) for name in ("lr", "weight_decay") if name in group}
+        if any(value < 0 for value in read.values()):
+            raise RecipeError(f"groups: lr and weight_decay must not be negative, got {group!r}")
+        groups.append({"match": group["match"], **read})
+    return groups

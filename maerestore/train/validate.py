@@ -30,7 +30,7 @@ class Validation:
             .to(images.device)
             for family in FAMILIES
         }
-        self.noise = torch.rand(n, size * size, generator=torch.Generator().manual_seed(seed)).to(images.device)
+        self.seed = seed
 
     @torch.inference_mode()
     def measure(self, model: MaskedAutoencoder) -> dict[str, float]:
@@ -46,10 +46,11 @@ class Validation:
                 scores.append(-10 * torch.log10(error.clamp(min=1e-8)))
             result[f"psnr_{family}"] = float(torch.cat(scores).mean())
         losses = []
+        generator = torch.Generator(self.images.device).manual_seed(self.seed)
         for i in range(0, len(self.images), self.batch_size):
             images = model.normalize(self.images[i : i + self.batch_size])
             length = (images.shape[-1] // model.config.patch_size) ** 2
-            noise = self.noise[i : i + self.batch_size, :length]
+            noise = torch.rand(len(images), length, generator=generator, device=images.device)
             losses.append(model(images, 0.75, noise).loss)
         result["masked_mse"] = float(torch.stack(losses).mean())
         model.train()

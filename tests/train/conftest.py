@@ -45,7 +45,7 @@ def tiny_recipe(tiny_settings):
     def make(**settings):
         values = {
             "model": {**tiny_settings, "depth": 1, "mask_embed": True}, "samples": 64, "batch_size": 8,
-            "base_lr": 3e-2, "warmup_samples": 16, "mask_count": 32, "precision": "fp32", "free_form_drop": (0.0, 0.5),
+            "base_lr": 3e-2, "warmup_samples": 16, "mask_count": 32, "precision": "fp32",
             "log_every": 8, "validate_every": 10_000, "save_every": 10_000, "validation_images": 2,
         }  # fmt: skip
         return PretrainRecipe(**{**values, **settings})

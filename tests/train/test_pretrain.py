@@ -67,7 +67,8 @@ def test_gradients_are_clipped_to_norm_one(trainer, tiny_recipe):
 
 @pytest.mark.parametrize("settings", [
     {"optimizer": "adamw", "schedule": "cosine"},
-    {"optimizer": "muon", "schedule": "wsd", "resolution": [[0, 16], [40, 32]]},
+    {"optimizer": "muon", "schedule": "wsd", "resolution": [[0, 16], [40, 32]],
+     "masking": {"policies": {"random": 1, "free_form": 1, "attention": 1}, "free_form_drop": [0, 0.5]}},
 ], ids=["adamw", "muon"])  # fmt: skip
 def test_a_stopped_and_resumed_run_ends_like_one_that_never_stopped(trainer, tiny_recipe, tmp_path, settings):
     recipe = tiny_recipe(**settings)
@@ -128,7 +129,9 @@ def test_a_run_folder_holds_log_checkpoint_model_and_pictures(trainer, tiny_reci
     figures = run.run()
     folder = tmp_path / "run"
     pictures = [f"fills-{samples:09d}.jpg" for samples in (16, 32, 40)]
-    assert sorted(p.name for p in folder.iterdir()) == sorted(["checkpoint.pt", "log.jsonl", "model", *pictures])
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        ["checkpoint.pt", "log.jsonl", "model", "tensorboard", *pictures]
+    )
     with Image.open(folder / pictures[0]) as picture:
         assert picture.size == (9 * 32, 2 * 32)
     log = log_of(folder)
@@ -153,7 +156,7 @@ def test_the_saved_model_holds_the_averaged_weights(trainer, tiny_recipe, tmp_pa
     for name, value in run.average.state_dict().items():
         torch.testing.assert_close(saved[name], value, atol=1e-4, rtol=1e-3, msg=name)
     assert not torch.allclose(saved["decoder_pred.weight"], run.model.state_dict()["decoder_pred.weight"], atol=1e-5)
-    assert read_folder(tmp_path / "run/model")["training"] == {"samples": 24, "data": run.photos.sha256}
+    assert read_folder(tmp_path / "run/model")["training"] == {"samples": 24, "data": run.corpus.fingerprint}
 
 
 def test_a_finished_run_started_again_only_validates(trainer, tiny_recipe):
@@ -168,20 +171,20 @@ def test_a_step_is_drawn_from_seed_and_step_alone(trainer, tiny_recipe):
     one, other = trainer(tiny_recipe(), "one"), trainer(tiny_recipe(), "other")
     other.run()
     other.step, other.samples = 0, 0
-    images, masks = one._batch()
-    again, masks_again = other._batch()
+    images, masks, _ = one._batch(slice(0, 8))
+    again, masks_again, _ = other._batch(slice(0, 8))
     assert torch.equal(images, again)
     assert torch.equal(masks.mask, masks_again.mask)
     other.step = 1
-    assert not torch.equal(images, other._batch()[0])
-    assert not torch.equal(images, trainer(tiny_recipe(seed=1), "third")._batch()[0])
+    assert not torch.equal(images, other._batch(slice(0, 8))[0])
+    assert not torch.equal(images, trainer(tiny_recipe(seed=1), "third")._batch(slice(0, 8))[0])
 
 
-@pytest.mark.parametrize(("free_form", "kind"), [(0.0, "patches"), (1.0, "holes")])
-def test_free_form_is_the_share_of_batches_with_holes(trainer, tiny_recipe, free_form, kind):
-    run = trainer(tiny_recipe(free_form=free_form))
+@pytest.mark.parametrize(("policy", "kind"), [("random", "patches"), ("free_form", "holes")])
+def test_the_policy_decides_between_patches_and_holes(trainer, tiny_recipe, policy, kind):
+    run = trainer(tiny_recipe(masking={"policies": {policy: 1.0}, "free_form_drop": [0.0, 0.5]}))
     for run.step in range(4):
-        _, masks = run._batch()
+        _, masks, _ = run._batch(slice(0, 8))
         assert (masks.pixel_weight is not None) == (kind == "holes")
         assert masks.mask.sum(1).tolist() == [16 - masks.num_visible] * 8
 
@@ -193,21 +196,22 @@ def test_bf16_trains_weights_that_stay_in_single_precision(trainer, tiny_recipe,
     assert all(np.isfinite(record["loss"]) for record in log_of(tmp_path / "run") if "loss" in record)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(trainer, tiny_recipe):
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_not_saved(trainer, tiny_recipe, tmp_path):
     run = trainer(tiny_recipe())
     with torch.no_grad():
         run.model.decoder_pred.bias.fill_(float("nan"))
-    with pytest.raises(RuntimeError, match="base_lr"):
+    with pytest.raises(RecipeError, match="base_lr"):
         run.run()
+    assert not (tmp_path / "run/checkpoint.pt").exists()
 
 
 def test_a_model_without_mask_embed_never_sees_the_pixels_it_is_scored_on(trainer, tiny_recipe, tiny_settings):
     try:
-        recipe = tiny_recipe(model=tiny_settings, free_form=1.0)
+        recipe = tiny_recipe(model=tiny_settings, masking={"policies": {"free_form": 1.0}})
     except RecipeError:
         return  # refusing is fine too
     run = trainer(recipe)
-    images, masks = run._batch()
+    images, masks, _ = run._batch(slice(0, 8))
     changed = images if masks.pixel_mask is None else torch.where(masks.pixel_mask > 0, 50.0, images)
     arguments = {"mask": masks.mask, "pixel_mask": masks.pixel_mask, "num_visible": masks.num_visible}
     with torch.no_grad():

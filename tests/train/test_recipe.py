@@ -18,8 +18,15 @@ def test_the_recipe_for_two_cores_loads_with_its_stated_size():
 
 
 def test_overrides_replace_settings_and_are_read_as_yaml():
-    recipe = load_recipe(SMALL_CPU, ["samples=1234", "schedule=cosine", "mask_ratio=[0.6, 0.7]", "compile=true"])
-    assert (recipe.samples, recipe.schedule, recipe.mask_ratio, recipe.compile) == (1234, "cosine", (0.6, 0.7), True)
+    recipe = load_recipe(
+        SMALL_CPU, ["samples=1234", "schedule=cosine", "masking.mask_ratio=[0.6, 0.7]", "compile=true"]
+    )
+    assert (recipe.samples, recipe.schedule, recipe.masking[0].mask_ratio, recipe.compile) == (
+        1234,
+        "cosine",
+        (0.6, 0.7),
+        True,
+    )
     assert recipe.batch_size == 128
 
 
@@ -33,10 +40,11 @@ def test_a_recipe_survives_its_dictionary():
     [
         ("bogus=1", "bogus"), ("samples", "KEY=VALUE"), ("samples=[", "YAML"), ("optimizer=sgd", "optimizer"),
         ("schedule=step", "schedule"), ("precision=fp16", "precision"), ("samples=0", "samples"),
-        ("batch_size=0", "batch_size"), ("free_form=1.5", "free_form"), ("decay_share=0", "decay_share"),
-        ("mask_ratio=[0.5, 1.0]", "mask_ratio"), ("mask_ratio=[0.8, 0.5]", "mask_ratio"),
-        ("mask_ratio=0.75", "small-cpu"),
-        ("free_form_drop=[-0.1, 0.5]", "free_form_drop"), ("resolution=[[10, 64]]", "resolution"),
+        ("batch_size=0", "batch_size"), ("masking.policies={free_form: -1}", "policies.*free_form"),
+        ("masking.policies={stripes: 1}", "stripes"), ("decay_share=0", "decay_share"),
+        ("masking.mask_ratio=[0.5, 1.0]", "mask_ratio"), ("masking.mask_ratio=[0.8, 0.5]", "mask_ratio"),
+        ("mask_ratio=0.75", "mask_ratio"), ("masking.ratio=0.5", "ratio"), ("samples.x=1", "samples"),
+        ("masking.free_form_drop=[-0.1, 0.5]", "free_form_drop"), ("resolution=[[10, 64]]", "resolution"),
         ("resolution=[[0, 60]]", "resolution"), ("resolution=[64]", "small-cpu"), ("model={surprise: 1}", "surprise"),
         ("model={embed_dim: 0}", "embed_dim"), ("model=3", "small-cpu"), ("samples=many", "small-cpu"),
     ],

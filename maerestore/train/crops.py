@@ -1,0 +1,75 @@
+"""Random resized crops of a batch, cut on the device that trains.
+
+A batch comes as canvases, (N, S, B, C) uint8 with short side S; right of a photo narrower than the canvas lies black.
+`sizes` (N, 3) int32 says height, width, and whether the photo was turned on its side to fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cut(canvas: Tensor, sizes: Tensor, boxes: Tensor, flip: Tensor, out: int) -> Tensor:
+    """Cut and scale squares.
+
+    Args:
+        canvas: (N, S, B, C) uint8.
+        sizes: (N, 3) height, width, turned.
+        boxes: (N, 4) top, left, height, width in pixels of the canvas.
+        flip: (N,) bool, mirror left to right.
+        out: side of the result in pixels.
+
+    Returns:
+        (N, C, out, out) float32 in [0, 1].
+    """
+    images = canvas.permute(0, 3, 1, 2).float() / 255
+    short, long = images.shape[2:]
+    # Bilinear sampling aliases below half size: sample finer, then average.
+    finer = max(1, round(short / out / 1.5))
+    side = out * finer
+    steps = (torch.arange(side, device=images.device) + 0.5) / side
+    y = boxes[:, :1] + boxes[:, 2:3] * steps  # (N, side), pixels
+    x = boxes[:, 1:2] + boxes[:, 3:] * steps
+    x = torch.minimum(x, sizes[:, 1, None] - 0.5)  # sampling must not reach into the black
+    grid = torch.stack(
+        [(2 * x / long - 1)[:, None].expand(-1, side, -1), (2 * y / short - 1)[:, :, None].expand(-1, -1, side)],
+        dim=-1,
+    )
+    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if finer > 1:
+        images = F.avg_pool2d(images, finer)
+    turned = sizes[:, 2].bool()
+    images = torch.where(turned[:, None, None, None], images.transpose(2, 3), images)
+    return torch.where(flip[:, None, None, None], images.flip(3), images)
+
+
+def random_boxes(sizes: Tensor, u: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Boxes of random resized crops, aspect 3/4 to 4/3, as MAE pretraining uses.
+
+    Args:
+        sizes: (N, 3) height, width, turned.
+        u: (4, N) uniform in [0, 1): area, aspect, top, left.
+        scale: range of the area, as a share of the photo's. (1, 1) takes the largest square, at a random place.
+
+    Returns:
+        (N, 4) top, left, height, width in pixels.
+    """
+    height, width = sizes[:, 0].float(), sizes[:, 1].float()
+    if scale == (1.0, 1.0):
+        h = w = torch.minimum(height, width)
+    else:
+        area = height * width * (scale[0] + u[0] * (scale[1] - scale[0]))
+        ratio = torch.exp((2 * u[1] - 1) * np.log(4 / 3))
+        h = torch.minimum((area / ratio).sqrt(), height)
+        w = torch.minimum((area * ratio).sqrt(), width)
+    return torch.stack([u[2] * (height - h), u[3] * (width - w), h, w], dim=1)
+
+
+def centre_boxes(sizes: Tensor) -> Tensor:
+    """The middle square of each photo: (N, 3) -> (N, 4)."""
+    height, width = sizes[:, 0].float(), sizes[:, 1].float()
+    side = torch.minimum(height, width)
+    return torch.stack([(height - side) / 2, (width - side) / 2, side, side], dim=1)

@@ -1,0 +1,108 @@
+"""What a run says about itself: JSON lines, TensorBoard, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+class RunLog:
+    """Writes `log.jsonl`, and TensorBoard's events where tensorboard is installed.
+
+    Args:
+        folder: of the run; None writes nothing, as in all processes but the first.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.board: Any = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ModuleNotFoundError:
+                return
+            self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, samples: int, values: dict[str, Any]) -> None:
+        """Add a record: numbers by name."""
+        if self.folder is None:
+            return
+        record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "step": step, "samples": samples, **values}
+        with (self.folder / "log.jsonl").open("a") as sink:
+            sink.write(json.dumps(record) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, samples)
+
+    def picture(self, samples: int, sheet: Image.Image) -> None:
+        """Keep a picture of fills."""
+        if self.folder is None:
+            return
+        sheet.save(self.folder / f"fills-{samples:09d}.jpg", quality=88)
+        if self.board is not None:
+            self.board.add_image("fills", np.asarray(sheet), samples, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush what is still held back."""
+        if self.board is not None:
+            self.board.close()
+
+
+class Progress:
+    """A bar with images per second and the time left; on a terminal only.
+
+    Args:
+        total: samples of the run.
+        done: samples seen before.
+        hidden: show nothing.
+    """
+
+    def __init__(self, total: int, done: int, hidden: bool) -> None:
+        from rich import progress
+
+        self._bar = progress.Progress(
+            progress.TextColumn("pretraining"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+            progress.TextColumn("{task.fields[note]}"),
+            disable=hidden,
+            speed_estimate_period=120,
+            refresh_per_second=1,
+        )
+        if not self._bar.console.is_terminal:
+            self._bar.disable = True
+        self._task = self._bar.add_task("", total=total, completed=done, rate="", note="")
+        self._since = time.perf_counter()
+        self._start = self._done = done
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, samples: int) -> None:
+        """Count samples."""
+        self._done += samples
+        rate = (self._done - self._start) / max(1e-9, time.perf_counter() - self._since)
+        self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} images/s")
+
+    def note(self, text: str) -> None:
+        """Say something at the end of the bar."""
+        self._bar.update(self._task, note=text)
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,275 @@
+"""A corpus too large to hold: photographs are decoded by worker processes while the device trains.
+
+Workers hand over canvases; crops, flips and masks are made on the device, as for a resident corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from maerestore.train.corpus import Corpus, Layout, permutations
+from maerestore.train.packing import IMAGE_SUFFIXES, DataError, fit, held_out, on_canvas
+
+GIVE_UP = 100  # corrupt files in a row
+SHUFFLE_BUFFER = 2000  # encoded samples a worker chooses from
+HELD_OUT_SCAN = 64 * 64  # samples looked at for photographs to keep aside
+
+# canvas, (height, width, turned), the names of corrupt files passed over to get there
+Item = tuple[np.ndarray, tuple[int, int, int], list[str]]
+
+
+class StreamedCorpus(Corpus):
+    """Photographs that come from a `DataLoader`.
+
+    Args:
+        items: gives the dataset of canvases, from a number of samples on.
+        kept: canvases of the photographs kept aside, asked for when they are needed.
+        device: where crops are made.
+        layout: how batches are split; the stream yields one part after the other.
+        workers: decoding processes; 0 decodes in this one.
+        fingerprint: of the names or addresses.
+    """
+
+    channels = 3
+
+    def __init__(
+        self,
+        items: Callable[[int], Dataset[Item]],
+        kept: Callable[[int], list[Item]],
+        device: torch.device,
+        layout: Layout,
+        workers: int,
+        fingerprint: str,
+    ) -> None:
+        self.items, self.kept, self.device, self.layout = items, kept, device, layout
+        self.workers, self.fingerprint = workers, fingerprint
+        self._position = 0
+        self._batches: Iterator[tuple[Tensor, Tensor, list[str]]] | None = None
+        self._corrupt: set[str] = set()
+
+    @property
+    def corrupt(self) -> int:
+        return len(self._corrupt)
+
+    def seek(self, samples: int) -> None:
+        self._position, self._batches = samples, None
+
+    def canvases(self, total: int, part: slice, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self._batches is None:
+            loader: DataLoader[Any] = DataLoader(
+                self.items(self._position),
+                batch_size=self.layout.micro,
+                drop_last=True,
+                num_workers=self.workers,
+                collate_fn=collate,
+                pin_memory=self.device.type == "cuda",
+                prefetch_factor=4 if self.workers else None,
+                worker_init_fn=_leave_signals_to_the_parent,
+            )
+            self._batches = iter(loader)
+        canvas, sizes, failed = next(self._batches)
+        self._corrupt.update(failed)
+        return canvas.to(self.device, non_blocking=True), sizes.to(self.device, non_blocking=True)
+
+    def held_out(self, count: int) -> tuple[Tensor, Tensor]:
+        kept = self.kept(count) if count else []
+        if not kept:
+            return torch.zeros(0, 1, 1, 3, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int32)
+        canvas, sizes, _ = collate(kept)
+        return canvas.to(self.device), sizes.to(self.device)
+
+
+def collate(items: list[Item]) -> tuple[Tensor, Tensor, list[str]]:
+    """Stack canvases and sizes; join the lists of corrupt files."""
+    canvas = torch.from_numpy(np.stack([item[0] for item in items]))
+    sizes = torch.tensor([item[1] for item in items], dtype=torch.int32)
+    return canvas, sizes, list(itertools.chain.from_iterable(item[2] for item in items))
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """The trainer saves on SIGTERM and Ctrl-C; its workers end when it tells them to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def decode(data: bytes, short_side: int) -> tuple[np.ndarray, tuple[int, int, int]] | None:
+    """One photo as a canvas with its size, or None if it is corrupt."""
+    fitted = fit(data, short_side)
+    if fitted is None:
+        return None
+    pixels, turned = fitted
+    return on_canvas(pixels, short_side), (pixels.shape[0], pixels.shape[1], int(turned))
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+class FileItems(IterableDataset[Item]):
+    """Files in the order of shuffled epochs; a corrupt one is replaced by the next that is not.
+
+    The order depends on seed and position only: a resumed run goes on where it stopped, and several processes see
+    between them what one would.
+    """
+
+    def __init__(self, files: list[Path], short_side: int, layout: Layout, seed: int, start: int) -> None:
+        self.files, self.short_side, self.layout, self.seed, self.start = files, short_side, layout, seed, start
+
+    def __iter__(self) -> Iterator[Item]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for number, batch in enumerate(self._batches()):
+            if number % workers == worker:  # DataLoader takes whole batches from its workers in turn
+                for index in batch:
+                    yield self._item(index)
+
+    def _batches(self) -> Iterator[list[int]]:
+        """This process's parts of one batch after the other."""
+        order = permutations(len(self.files), self.seed, self.start)
+        while True:
+            batch = list(itertools.islice(order, self.layout.total))
+            for part in self.layout.parts:
+                yield batch[part]
+
+    def _item(self, index: int) -> Item:
+        failed: list[str] = []
+        for step in range(GIVE_UP):
+            path = self.files[(index + step) % len(self.files)]
+            try:
+                decoded = decode(path.read_bytes(), self.short_side)
+            except OSError:
+                decoded = None
+            if decoded is not None:
+                return *decoded, failed
+            failed.append(str(path))
+        raise DataError(f"{GIVE_UP} files in a row cannot be read, the last is {failed[-1]}")
+
+
+def stream_files(
+    files: list[Path], device: torch.device, short_side: int, layout: Layout, workers: int, seed: int
+) -> StreamedCorpus:
+    """Photographs of files on disk; one in 64 is kept aside by the hash of its name."""
+    aside = [path for path in files if held_out(path.name)]
+    train = [path for path in files if not held_out(path.name)]
+    if not train:
+        raise DataError("no photograph left to train on")
+
+    def kept(count: int) -> list[Item]:
+        decoded = (decode(path.read_bytes(), short_side) for path in aside)
+        return [(*item, []) for item in itertools.islice((d for d in decoded if d is not None), count)]
+
+    digest = hashlib.sha256("\n".join(f"{path} {path.stat().st_size}" for path in files).encode()).hexdigest()
+    return StreamedCorpus(
+        lambda start: FileItems(train, short_side, layout, seed, start), kept, device, layout, workers, digest
+    )
+
+
+# --- WebDataset shards ------------------------------------------------------------------------------------------
+
+
+class ShardItems(IterableDataset[Item]):
+    """Samples of WebDataset shards. Every worker of every process reads shards of its own, where there are enough.
+
+    The order depends on seed, position and the number of workers; after a resume it is another one than it would have
+    been, since a tar cannot be entered in the middle.
+    """
+
+    def __init__(self, urls: list[str], short_side: int, layout: Layout, seed: int, start: int) -> None:
+        self.urls, self.short_side, self.layout, self.seed, self.start = urls, short_side, layout, seed, start
+
+    def __iter__(self) -> Iterator[Item]:
+        import webdataset as wds
+
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        reader, readers = self.layout.process * workers + worker, self.layout.processes * workers
+        rng = random.Random(f"{self.seed} {self.start} {reader}")
+        failed: list[str] = []
+        samples = wds.DataPipeline(
+            lambda: self._shards(reader, readers),
+            wds.tarfile_to_samples(handler=_note(failed)),
+            wds.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER // 4, rng=rng),
+        )
+        for name, data in images_of(samples):
+            if held_out(name):
+                continue
+            decoded = decode(data, self.short_side)
+            if decoded is None:
+                failed.append(name)
+            else:
+                yield *decoded, failed[:]
+                failed.clear()
+            if len(failed) >= GIVE_UP:
+                break
+        last = f", the last is {failed[-1]}" if failed else ""
+        raise DataError(f"no photograph can be read from {self.urls[0]} and the other shards{last}")
+
+    def _shards(self, reader: int, readers: int) -> Iterator[dict[str, str]]:
+        apart = len(self.urls) >= readers
+        for epoch in itertools.count():
+            seed = f"{self.seed} {self.start} {epoch}" + ("" if apart else f" {reader}")
+            order = random.Random(seed).sample(self.urls, len(self.urls))
+            mine = order[reader::readers] if apart else order
+            for url in mine:
+                yield {"url": url}
+
+
+def _note(failed: list[str]) -> Callable[[Exception], bool]:
+    """A handler for webdataset that notes what went wrong and goes on, until nothing else happens."""
+
+    def handler(err: Exception) -> bool:
+        failed.append(str(err).splitlines()[0] if str(err) else type(err).__name__)
+        return len(failed) < GIVE_UP
+
+    return handler
+
+
+def images_of(samples: Iterable[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """The image of each WebDataset sample: (name, file bytes); samples without one are passed over."""
+    for sample in samples:
+        for key, value in sample.items():
+            if "." + key.rsplit(".", 1)[-1].lower() in IMAGE_SUFFIXES and isinstance(value, bytes):
+                yield f"{sample['__key__']}.{key}", value
+                break
+
+
+def stream_shards(
+    urls: list[str], device: torch.device, short_side: int, layout: Layout, workers: int, seed: int
+) -> StreamedCorpus:
+    """Photographs of WebDataset shards: local tars, or any URL that webdataset opens.
+
+    Raises:
+        DataError: webdataset is not installed.
+    """
+    try:
+        import webdataset as wds
+    except ModuleNotFoundError as err:
+        raise DataError("streaming from tar shards needs webdataset: pip install 'maerestore[train]'") from err
+
+    def kept(count: int) -> list[Item]:
+        failed: list[str] = []
+        shards = ({"url": url} for url in urls)
+        samples = wds.DataPipeline(lambda: iter(list(shards)), wds.tarfile_to_samples(handler=_note(failed)))
+        found: list[Item] = []
+        for name, data in itertools.islice(images_of(samples), HELD_OUT_SCAN):
+            decoded = decode(data, short_side) if held_out(name) else None
+            if decoded is not None:
+                found.append((*decoded, []))
+            if len(found) == count:
+                break
+        return found
+
+    digest = hashlib.sha256("\n".join(urls).encode()).hexdigest()
+    return StreamedCorpus(
+        lambda start: ShardItems(urls, short_side, layout, seed, start), kept, device, layout, workers, digest
+    )

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+
+from maerestore.masking import rim
+from maerestore.train.masks import HoleBank, MaskChoice, patch_masks
+
+CPU = torch.device("cpu")
+MIX = {"strokes": 1.0, "boxes": 1.0, "blobs": 1.0}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def free_form(bank, n, generator, bucket, drop=0.0):
+    return bank.masks(MaskChoice("free_form", drop, bucket), n, slice(0, n), generator)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return HoleBank(48, 8, MIX, 64, rim_width=2, rim_weight=0.25, seed=0, device=CPU)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 0.75, 0.9])
+def test_random_patches_keep_the_same_number_in_every_row(ratio):
+    batch = patch_masks(MaskChoice("random", ratio), 5, slice(0, 5), 6, generator(), None)
+    assert batch.num_visible == int(36 * (1 - ratio))
+    assert batch.mask.sum(1).tolist() == [36 - batch.num_visible] * 5
+    assert batch.pixel_mask is None
+    assert batch.pixel_weight is None
+    if ratio > 0:
+        assert len({tuple(row.tolist()) for row in batch.mask}) > 1
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.4])
+@pytest.mark.parametrize("bucket", range(HoleBank.BUCKETS))
+def test_free_form_rows_keep_the_same_number_and_never_a_hole_patch(bank, bucket, drop):
+    batch = free_form(bank, 6, generator(bucket), bucket, drop)
+    assert batch.num_visible >= 1
+    assert batch.mask.sum(1).tolist() == [36 - batch.num_visible] * 6
+    hole = batch.pixel_mask.reshape(6, 6, 8, 6, 8).amin((2, 4)).flatten(1)  # 1 where every pixel is unknown
+    assert not ((hole == 1) & (batch.mask == 0)).any()
+    assert batch.pixel_mask.shape == (6, 1, 48, 48)
+    assert set(batch.pixel_mask.unique().tolist()) == {0.0, 1.0}
+
+
+def test_drop_removes_a_share_of_the_visible_patches(bank):
+    for bucket in range(HoleBank.BUCKETS):
+        plain = free_form(bank, 4, generator(), bucket).num_visible
+        assert free_form(bank, 4, generator(), bucket, 0.5).num_visible == max(1, int(plain * 0.5))
+
+
+def test_the_first_bucket_hides_most(bank):
+    kept = [free_form(bank, 2, generator(), bucket).num_visible for bucket in range(HoleBank.BUCKETS)]
+    assert kept == sorted(kept)
+    assert kept[0] < kept[-1]
+
+
+def test_without_drop_a_full_row_of_its_bucket_loses_only_hole_patches(bank):
+    """The hole that hides most of a bucket sets what the others keep: at least one row of many is exact."""
+    batch = free_form(bank, 64, generator(3), 2)
+    unseen = batch.mask.sum(1)
+    wholly_unknown = batch.pixel_mask.reshape(64, 6, 8, 6, 8).amin((2, 4)).sum((1, 2))
+    assert bool((wholly_unknown <= unseen).all())
+    assert bool((wholly_unknown == unseen).any())
+
+
+def test_pixel_weight_is_one_where_hidden_and_the_rim_weight_around_a_hole(bank):
+    batch = free_form(bank, 6, generator(4), 5, drop=0.3)
+    removed = batch.mask.reshape(6, 1, 6, 6).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    hidden = torch.maximum(removed, batch.pixel_mask)
+    for row in range(6):
+        hole = batch.pixel_mask[row, 0].numpy().astype(np.uint8)
+        # OpenCV's small ellipses are not the same both ways, and the bank turns holes together with their rims
+        borders = [torch.from_numpy(border).float() for border in (rim(hole, 2), rim(hole.T.copy(), 2).T.copy())]
+        expected = [torch.where(hidden[row, 0] > 0, 1.0, 0.25 * border) for border in borders]
+        assert any(torch.equal(batch.pixel_weight[row, 0], one) for one in expected)
+    assert set(batch.pixel_weight.unique().tolist()) == {0.0, 0.25, 1.0}
+
+
+def test_mask_batches_repeat_with_the_seed_and_differ_between_rows(bank):
+    first, second = free_form(bank, 8, generator(6), 4, 0.2), free_form(bank, 8, generator(6), 4, 0.2)
+    assert torch.equal(first.mask, second.mask)
+    assert torch.equal(first.pixel_mask, second.pixel_mask)
+    assert len({row.numpy().tobytes() for row in first.pixel_mask}) > 3
+
+
+def test_holes_are_turned_and_mirrored():
+    """One hole in the bank shows up in all eight positions."""
+    single = HoleBank(48, 8, {"thick": 1.0}, 8, 2, 0.25, seed=1, device=CPU)
+    shown = free_form(single, 64, generator(), 0).pixel_mask
+    assert len({row.numpy().tobytes() for row in shown}) == 8
+
+
+def test_fewer_holes_than_buckets_still_work():
+    small = HoleBank(32, 8, MIX, 4, 2, 0.25, seed=1, device=CPU)
+    for bucket in range(HoleBank.BUCKETS):
+        assert free_form(small, 2, generator(), bucket).num_visible >= 1
