@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ def verify_cached(path: Path, repository: str) -> None:
     Raises:
         ModelError: the file differs from its checksum.
     """
-    expected = _expected_checksum(path, repository)
+    expected = _expected_checksum(path)
     if expected is None or expected in _checksums(path, len(expected)):
         return
     blob = path.resolve()
@@ -36,19 +37,17 @@ def verify_cached(path: Path, repository: str) -> None:
     )
 
 
-def _expected_checksum(path: Path, repository: str) -> str | None:
+def _expected_checksum(path: Path) -> str | None:
     """The checksum that the Hub stated when the file was fetched; None where the client did not keep it."""
     if path.is_symlink():  # to blobs/CHECKSUM; only one step, as blobs themselves may be links to a shared store
         stated = Path(os.readlink(path)).name
-    else:  # file systems without links; the client keeps the listing of the commit since its release 2
+    else:  # a file system without links: releases of the client from 2 on keep the listing of the commit
         try:
-            from huggingface_hub import get_cached_repo_tree
-
-            tree = get_cached_repo_tree(repository, revision=path.parent.name, cache_dir=path.parents[3])
-        except Exception:
+            listing = json.loads((path.parents[2] / "trees" / f"{path.parent.name}.json").read_text(encoding="utf-8"))
+            entry = listing["files"][path.name]
+            stated = str(entry.get("lfs_sha256") or entry["blob_id"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
-        entry = next((e for e in tree if e.path == path.name), None)
-        stated = "" if entry is None else entry.lfs.sha256 if entry.lfs else entry.blob_id
     return stated if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stated) else None
 
 
