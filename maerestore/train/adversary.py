@@ -7,7 +7,7 @@ that call only the hidden parts fake: LaMa, Suvorov et al. 2022 (https://arxiv.o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -28,13 +28,16 @@ class AdversaryError(MaerestoreError):
 class PatchDiscriminator(nn.Module):
     """Convolutions that say for each part of a picture how real it looks.
 
+    Each value of the map stands for a square of 2^layers pixels and sits in its middle. PatchGAN's last two layers have
+    even kernels without stride, which shift and shrink the map; here they are 3 x 3, so that labels lie where the
+    hidden pixels are.
+
     No batch norm: what is said of one image must not depend on the others, nor on the process they are in.
 
     Args:
         in_chans: channels of the pictures.
         width: channels after the first layer; they double with each further one, up to 8 times that.
-        layers: convolutions of stride 2; the map is smaller than the picture by 2 to that power. With 3, as in
-            PatchGAN, each value sees 70 x 70 pixels.
+        layers: convolutions of stride 2. With 3 each value sees 54 x 54 pixels.
         norm: "spectral" (on every convolution), "group" (group norm) or "none".
 
     Raises:
@@ -42,7 +45,7 @@ class PatchDiscriminator(nn.Module):
 
     Example:
         >>> PatchDiscriminator(width=8)(torch.rand(2, 3, 64, 96)).shape
-        torch.Size([2, 1, 6, 10])
+        torch.Size([2, 1, 8, 12])
     """
 
     def __init__(self, in_chans: int = 3, width: int = 64, layers: int = 3, norm: str = "spectral") -> None:
@@ -56,7 +59,8 @@ class PatchDiscriminator(nn.Module):
         steps: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(widths)):
             last = i == layers + 1
-            conv: nn.Module = nn.Conv2d(before, after, kernel_size=4, stride=2 if i < layers else 1, padding=1)
+            kernel, stride = (4, 2) if i < layers else (3, 1)
+            conv: nn.Module = nn.Conv2d(before, after, kernel, stride, padding=1)
             steps.append(nn.utils.parametrizations.spectral_norm(conv) if norm == "spectral" else conv)
             if norm == "group" and i > 0 and not last:
                 steps.append(nn.GroupNorm(_groups(after), after))
@@ -76,8 +80,8 @@ def _groups(channels: int) -> int:
 def fake_labels(hidden: Tensor, size: tuple[int, int]) -> Tensor:
     """Which values of a discriminator's map stand for parts of the picture that hold hidden pixels.
 
-    The picture is divided into as many cells as the map has values, as in LaMa. (What a value sees is larger, and
-    would cover the whole of a small picture.)
+    The picture is divided into as many cells as the map has values, as in LaMa. (What a value sees is larger: by that
+    measure all of a small picture would be fake.)
 
     Args:
         hidden: (N, 1, H, W), 1 = predicted.
@@ -111,6 +115,8 @@ class Adversary:
         r1: weight of the squared norm of the gradient, at the real pictures, of the sum of the map; 0 leaves it out.
             LaMa's value is the default.
         lr, betas, weight_decay: of AdamW.
+        weight: of `generator_loss` in what the trainer makes small; kept for it.
+        start: sample of the run from which the trainer calls on the adversary; kept for it.
 
     Raises:
         AdversaryError: a setting that does not fit.
@@ -130,15 +136,24 @@ class Adversary:
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.0, 0.99),
         weight_decay: float = 0.0,
+        weight: float = 1.0,
+        start: int = 0,
     ) -> None:
         if loss not in LOSSES:
             raise AdversaryError(f"loss must be {' or '.join(LOSSES)}, got {loss!r}")
-        for name, value in (("r1", r1), ("lr", lr), ("weight_decay", weight_decay)):
+        for name, value in (
+            ("r1", r1),
+            ("lr", lr),
+            ("weight_decay", weight_decay),
+            ("weight", weight),
+            ("start", start),
+        ):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise AdversaryError(f"{name} must be a number of at least 0, got {value!r}")
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.modules()):
             raise AdversaryError("a discriminator with batch norm would differ between processes: use group norm")
         self.discriminator, self.loss, self.r1 = discriminator, loss, r1
+        self.weight, self.start = weight, start
         parameters = [p for p in discriminator.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
 
@@ -218,6 +233,30 @@ class Adversary:
         """Take over what `state_dict` gave."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def build_adversary(options: Mapping[str, Any], in_chans: int, device: torch.device) -> Adversary | None:
+    """The adversary that a recipe asks for.
+
+    Args:
+        options: those of `PatchDiscriminator` (width, layers, norm) and of `Adversary` (weight, start, loss, r1, lr,
+            betas, weight_decay) together; empty for none.
+        in_chans: channels of the pictures.
+        device: where it is trained.
+
+    Raises:
+        AdversaryError: an unknown option, or a value that does not fit.
+    """
+    if not options:
+        return None
+    options = {"weight": 0.1, **options}
+    known = {"weight", "start", "loss", "r1", "lr", "betas", "weight_decay"}
+    surplus = sorted(set(map(str, options)) - known - {"width", "layers", "norm"})
+    if surplus:
+        raise AdversaryError(f"adversarial has no option {surplus[0]!r}")
+    shape = {name: options[name] for name in ("width", "layers", "norm") if name in options}
+    discriminator = PatchDiscriminator(in_chans, **shape).to(device)
+    return Adversary(discriminator, **{name: options[name] for name in known & set(options)})
 
 
 def _full_precision(like: Tensor) -> torch.autocast:

@@ -9,7 +9,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
+
+from maerestore.train.values import RecipeError
 
 
 class RunLog:
@@ -106,3 +110,58 @@ class Progress:
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Meter:
+    """Losses, speed, and the share of the time that a step waits for its data, from one log record to the next.
+
+    Args:
+        log_every: samples between two records.
+        batch_size: samples of a step.
+        step, samples: where the run starts.
+    """
+
+    def __init__(self, log_every: int, batch_size: int, step: int, samples: int) -> None:
+        self.batch_size, self.step, self.samples = batch_size, step, samples
+        self.every = max(1, min(32, log_every // batch_size // 4))  # a timed step waits for the device: not all do
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: something else took time."""
+        self.losses: dict[str, list[Tensor]] = {}
+        self.data, self.whole = 0.0, 0.0
+        self.mark, self.since = time.perf_counter(), self.samples
+
+    @property
+    def timed(self) -> bool:
+        """Whether the next step is one to time."""
+        return (self.step + 1) % self.every == 0
+
+    def add(self, losses: dict[str, Tensor], seconds: tuple[float, float] | None) -> None:
+        """Count a step: its losses; and, where it was timed, the seconds spent on data and on the whole step."""
+        self.step, self.samples = self.step + 1, self.samples + self.batch_size
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(value)
+        if seconds is not None:
+            self.data, self.whole = self.data + seconds[0], self.whole + seconds[1]
+
+    def check(self) -> None:
+        """Stop a run that has gone astray.
+
+        Raises:
+            RecipeError: a loss that is not finite.
+        """
+        if self.losses:
+            mean = float(torch.stack(self.losses["loss"]).mean())
+            if not np.isfinite(mean):
+                raise RecipeError(f"the loss became {mean} after {self.samples} samples: lower base_lr")
+
+    def take(self) -> dict[str, float]:
+        """The figures since the last time."""
+        self.check()
+        values = {name: float(torch.stack(each).mean()) for name, each in self.losses.items()}
+        values["images_per_second"] = (self.samples - self.since) / (time.perf_counter() - self.mark)
+        if self.whole:
+            values["data_share"] = self.data / self.whole
+        self.restart()
+        return values

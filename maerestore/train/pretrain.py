@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
-import pickle
 import signal
 import time
 from dataclasses import asdict
@@ -22,12 +20,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import save_autoencoder
-from maerestore.model import MAEConfig, MaskedAutoencoder
+from maerestore.model import MaskedAutoencoder
+from maerestore.train.adversary import build_adversary
+from maerestore.train.checkpoint import CHECKPOINT, initial_weights, read_checkpoint, write_checkpoint
 from maerestore.train.corpus import Layout
-from maerestore.train.log import Progress, RunLog
-from maerestore.train.losses import Criterion
+from maerestore.train.log import Meter, Progress, RunLog
+from maerestore.train.losses import Criterion, composite
 from maerestore.train.masks import HoleBank, MaskBatch, MaskChoice, patch_masks
 from maerestore.train.objective import Objective, replace_hidden
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
@@ -81,6 +80,7 @@ class Pretrainer:
         except ValueError as err:
             raise RecipeError(str(err)) from err
         self.optimizers = build_optimizers(self.model, recipe)
+        self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
         self.step = self.samples = 0
         self.stop = False
         with self.accelerator.main_process_first():  # what is decoded once, is decoded by one
@@ -89,8 +89,8 @@ class Pretrainer:
             )
         self.banks: dict[int, HoleBank] = {}
 
-        if (out / "checkpoint.pt").is_file():
-            self._resume(out / "checkpoint.pt")
+        if (out / CHECKPOINT).is_file():
+            self._resume(out / CHECKPOINT)
         elif init is not None:
             self._start_from(init)
         self.corpus.seek(self.samples)
@@ -109,11 +109,11 @@ class Pretrainer:
         self.log = RunLog(self.out if main else None)
         self.validation = self._validation() if main else None
         figures: dict[str, float] = {}
-        meter = _Meter(self)
+        meter = Meter(recipe.log_every, recipe.batch_size, self.step, self.samples)
         try:
             with Progress(recipe.samples, self.samples, hidden=not main) as self.progress:
                 while self.samples < recipe.samples and not self._stopping():
-                    meter.add(*self._train_step(meter.timed()))
+                    meter.add(*self._train_step(meter.timed))
                     self.progress.advance(recipe.batch_size)
                     if self._due(recipe.log_every):
                         self._log(meter.take())
@@ -147,10 +147,19 @@ class Pretrainer:
             images, masks, seen = self._batch(part)
             waited += self._clock() - mark if timed else 0.0
             with contextlib.nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.objective):
-                loss, terms, _ = self.forward(
+                loss, terms, pred = self.forward(
                     images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, seen
                 )
+                pasted = None
+                if self.adversary is not None and self.samples >= self.adversary.start:
+                    pasted = composite(self.model, images, pred, masks.mask, masks.pixel_weight)
+                    terms["adversarial"] = self.adversary.generator_loss(pasted.picture, pasted.hidden)
+                    loss = loss + self.adversary.weight * terms["adversarial"]
+                    terms["adversarial"] = terms["adversarial"].detach()
                 self.accelerator.backward(loss / len(parts))
+            if pasted is not None and self.adversary is not None:
+                judged = self.adversary.discriminator_step(pasted.photo, pasted.picture, pasted.hidden)
+                terms |= {f"discriminator_{name}": value for name, value in judged.items()}
             for name, value in {"loss": loss.detach(), **terms}.items():
                 losses[name] = losses.get(name, 0.0) + value / len(parts)
         self.accelerator.clip_grad_norm_(self.objective.parameters(), 1.0)
@@ -251,8 +260,12 @@ class Pretrainer:
         return figures
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
+        if self.accelerator.is_main_process:
+            training = {"samples": self.samples, "data": self.corpus.fingerprint}
+            write_checkpoint(self.out / CHECKPOINT, self._state())
+            save_autoencoder(self.average, self.out / "model", training)
+
+    def _state(self) -> dict[str, Any]:
         state = {
             "step": self.step,
             "samples": self.samples,
@@ -262,96 +275,27 @@ class Pretrainer:
             "average": self.average.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
-        partial = self.out / f".checkpoint-{os.getpid()}.pt"
-        torch.save(state, partial)
-        partial.replace(self.out / "checkpoint.pt")
-        save_autoencoder(self.average, self.out / "model", {"samples": self.samples, "data": self.corpus.fingerprint})
+        return state if self.adversary is None else {**state, "adversary": self.adversary.state_dict()}
 
     def _resume(self, path: Path) -> None:
         """Take over a checkpoint of this run: weights, optimisers and the place in the run."""
-        state = self._read(path)
+        state = read_checkpoint(path, self.recipe.config)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         try:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-        except (ValueError, KeyError) as err:
+            if self.adversary is not None and "adversary" in state:
+                self.adversary.load_state_dict(state["adversary"])
+        except (ValueError, KeyError, RuntimeError) as err:
             raise RecipeError(
-                f"{path}: its optimisers are not the recipe's (optimizer, layer_decay, groups): go on with the same, "
-                "or start another run from it with --init"
+                f"{path}: its optimisers are not the recipe's (optimizer, layer_decay, groups, adversarial): "
+                "go on with the same, or start another run from it with --init"
             ) from err
         self.step, self.samples = state["step"], state["samples"]
 
     def _start_from(self, init: Path) -> None:
-        """Take over weights: a model folder's, or the averaged ones of another run's checkpoint."""
-        if init.is_dir():
-            source = load_autoencoder(init)
-            self._check_config(init, source.config)
-            weights = source.state_dict()
-        else:
-            weights = self._read(init)["average"]
+        """Take over weights: a model's, or the averaged ones of another run's checkpoint."""
+        weights = initial_weights(init, self.recipe.config)
         self.model.load_state_dict(weights)
         self.average.load_state_dict(weights)
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            config = MAEConfig.from_dict(state["config"])
-        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as err:
-            raise RecipeError(f"{path}: not a checkpoint of this package ({str(err).splitlines()[0]})") from err
-        self._check_config(path, config)
-        return state
-
-    def _check_config(self, source: Path, config: MAEConfig) -> None:
-        ours, theirs = self.recipe.config.to_dict(), config.to_dict()
-        other = [name for name in ours if ours[name] != theirs[name]]
-        if other:
-            raise RecipeError(f"{source}: was trained with another {', '.join(other)} than the recipe's")
-
-
-class _Meter:
-    """Losses, speed, and the share of the time that a step waits for its data, from one log record to the next."""
-
-    def __init__(self, trainer: Pretrainer) -> None:
-        self.trainer = trainer
-        steps = trainer.recipe.log_every // trainer.recipe.batch_size
-        self.every = max(1, min(32, steps // 4))  # a timed step waits for the device: not all of them are
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget everything: something else took time."""
-        self.losses: dict[str, list[Tensor]] = {}
-        self.data, self.whole = 0.0, 0.0
-        self.mark, self.samples = time.perf_counter(), self.trainer.samples
-
-    def timed(self) -> bool:
-        """Whether the next step is one to time."""
-        return (self.trainer.step + 1) % self.every == 0
-
-    def add(self, losses: dict[str, Tensor], seconds: tuple[float, float] | None) -> None:
-        for name, value in losses.items():
-            self.losses.setdefault(name, []).append(value)
-        if seconds is not None:
-            self.data, self.whole = self.data + seconds[0], self.whole + seconds[1]
-
-    def check(self) -> None:
-        """Stop a run that has gone astray.
-
-        Raises:
-            RecipeError: a loss that is not finite.
-        """
-        if self.losses:
-            mean = float(torch.stack(self.losses["loss"]).mean())
-            if not np.isfinite(mean):
-                raise RecipeError(f"the loss became {mean} after {self.trainer.samples} samples: lower base_lr")
-
-    def take(self) -> dict[str, float]:
-        """The figures since the last time."""
-        self.check()
-        values = {name: float(torch.stack(each).mean()) for name, each in self.losses.items()}
-        elapsed = time.perf_counter() - self.mark
-        values["images_per_second"] = (self.trainer.samples - self.samples) / elapsed
-        if self.whole:
-            values["data_share"] = self.data / self.whole
-        self.restart()
-        return values

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maerestore.errors import MaerestoreError
 from maerestore.hub.load import load_autoencoder, read_folder
 from maerestore.train.recipe import RecipeError
 
@@ -251,3 +252,72 @@ def test_a_model_folder_of_another_size_is_refused(trainer, tiny_recipe, tiny_mo
     save_autoencoder(tiny_model(depth=2, mask_embed=True), tmp_path / "source")
     with pytest.raises(RecipeError, match="depth"):
         trainer(tiny_recipe(samples=8), init=tmp_path / "source")
+
+
+def test_an_adversary_joins_at_its_sample_and_resumes(trainer, tiny_recipe, tmp_path):
+    recipe = tiny_recipe(adversarial={"start": 16, "width": 4, "layers": 1, "weight": 0.5}, samples=48)
+    whole = trainer(recipe, "whole")
+    whole.run()
+    trainer(recipe, "parts", stop_at=4).run()
+    resumed = trainer(recipe, "parts")
+    resumed.run()
+    assert_same_state(resumed, whole)
+    for name, value in whole.adversary.discriminator.state_dict().items():
+        torch.testing.assert_close(value, resumed.adversary.discriminator.state_dict()[name])
+    log = [record for record in log_of(tmp_path / "whole") if "loss" in record]
+    assert ["adversarial" in record for record in log] == [False, False, True, True, True, True]
+    for record in log[2:]:
+        assert record["loss"] == pytest.approx(record["masked_mse"] + 0.5 * record["adversarial"], rel=1e-5)
+        assert record["discriminator_loss"] > 0
+
+
+@pytest.mark.parametrize("settings", [
+    {"adversarial": {"widht": 4}}, {"adversarial": {"norm": "batch"}}, {"loss": {"l3": 1}}, {"loss": {"mse": -1}},
+    {"batch_size": 10, "accumulate": 4}, {"groups": [{"match": "nowhere", "lr": 1}]},
+])  # fmt: skip
+def test_settings_that_do_not_fit_are_refused_in_one_line(trainer, tiny_recipe, settings):
+    with pytest.raises(MaerestoreError) as caught:
+        trainer(tiny_recipe(**settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_resuming_with_another_optimizer_is_refused(trainer, tiny_recipe):
+    trainer(tiny_recipe(samples=8, optimizer="muon")).run()
+    with pytest.raises(RecipeError, match="optimizer"):
+        trainer(tiny_recipe(samples=16, optimizer="adamw"))
+
+
+@pytest.mark.parametrize("hidden", ["noise", "mean"])
+def test_hidden_patches_can_hold_noise_or_the_mean(trainer, tiny_recipe, hidden):
+    run = trainer(tiny_recipe(masking={"policies": {"block": 1}, "hidden": hidden}))
+    images, masks, seen = run._batch(slice(0, 8))
+    area = masks.mask.reshape(8, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3).expand_as(images) > 0
+    assert torch.equal(seen[~area], images[~area])
+    if hidden == "mean":
+        for image, other, inside in zip(images, seen, area, strict=True):
+            for channel, changed, here in zip(image, other, inside, strict=True):
+                torch.testing.assert_close(changed[here], channel[~here].mean().expand(int(here.sum())))
+    else:
+        assert float(seen[area].std()) == pytest.approx(1, abs=0.05)
+    run.run()
+    assert run.step == 8
+    assert run.model.patch_embed.proj.weight.isfinite().all()
+
+
+def test_the_first_record_of_the_log_has_the_share_of_data(trainer, tiny_recipe, tmp_path):
+    trainer(tiny_recipe(samples=16)).run()
+    shares = [record["data_share"] for record in log_of(tmp_path / "run") if "loss" in record]
+    assert len(shares) == 2
+    assert all(0 < share < 1 for share in shares)
+
+
+def test_tensorboard_holds_what_the_json_lines_say(trainer, tiny_recipe, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer(tiny_recipe(samples=24)).run()
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    losses = [record["loss"] for record in log_of(tmp_path / "run") if "loss" in record]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(losses)
+    assert [e.step for e in events.Scalars("loss")] == [8, 16, 24]
+    assert "fills" in events.Tags()["images"]
