@@ -76,7 +76,7 @@ class PerceptualLoss(nn.Module):
         names = _layers(backbone, layers)
         for module in network.modules():
             if isinstance(getattr(module, "inplace", None), bool):
-                module.__dict__["inplace"] = False  # or the next layer would overwrite the features taken before it
+                vars(module)["inplace"] = False  # or the next layer would overwrite the features taken before it
         try:
             extractor = create_feature_extractor(network, names)
         except ValueError as err:
