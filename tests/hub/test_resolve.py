@@ -34,13 +34,15 @@ except ModelError as err:
 
 
 @pytest.fixture
-def downloads(monkeypatch):
-    """Calls of `snapshot_download`, which returns the folder "fetched"."""
+def downloads(monkeypatch, tmp_path):
+    """Calls of `snapshot_download`, which returns the folder tmp_path/fetched, with weights in it."""
     calls = []
 
     def download(repository, **settings):
         calls.append((repository, settings))
-        return "fetched"
+        (tmp_path / "fetched").mkdir(exist_ok=True)
+        (tmp_path / "fetched/model.safetensors").touch()
+        return str(tmp_path / "fetched")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     return calls
@@ -70,29 +72,30 @@ def test_the_bundled_folder_of_a_checkout_is_weights():
     assert folder.parent in (ROOT, ROOT / "maerestore")
 
 
-def test_a_repository_is_fetched_with_its_revision_and_only_the_files_of_a_model(downloads):
-    assert resolve_model("org/name@v1.2", token="secret") == Path("fetched")
-    assert resolve_model("org/name", revision="main") == Path("fetched")
+def test_a_repository_is_fetched_with_its_revision_and_only_the_files_of_a_model(downloads, tmp_path):
+    assert resolve_model("org/name@v1.2", token="secret", cache_dir="cache") == tmp_path / "fetched"
+    assert resolve_model("org/name", revision="main") == tmp_path / "fetched"
     revisions = [(name, settings["revision"]) for name, settings in downloads]
     assert revisions == [("org/name", "v1.2"), ("org/name", "main")]
-    assert set(downloads[0][1]["allow_patterns"]) == {"config.json", "model.safetensors", "README.md"}
-    assert downloads[0][1]["token"] == "secret"
+    asked = downloads[0][1]
+    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= set(asked["allow_patterns"])
+    assert not any(pattern.endswith((".bin", ".pth", "*")) for pattern in asked["allow_patterns"])
+    assert (asked["token"], asked["cache_dir"]) == ("secret", "cache")
 
 
 @pytest.mark.parametrize("name", ["nope", "a/b/c", "org/na me", "/absent/folder/of/mine", "~", "@v1"])
 def test_a_name_of_nothing_lists_the_choices(downloads, name):
-    with pytest.raises(ModelError, match=r"folder, or org/name") as caught:
+    with pytest.raises(ModelError, match=r"folder, a file, or org/name") as caught:
         resolve_model(name)
     assert "\n" not in str(caught.value)
     assert downloads == []
 
 
-def test_a_file_is_no_model(tmp_path, downloads, monkeypatch):
+def test_a_file_is_taken_as_it_is(tmp_path, downloads, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights/model.safetensors").write_text("")
-    with pytest.raises(ModelError, match="folder"):
-        resolve_model("weights/model.safetensors")
+    (tmp_path / "weights/mae.pth").write_text("")
+    assert resolve_model("weights/mae.pth") == Path("weights/mae.pth")
     assert downloads == []
 
 
@@ -115,12 +118,13 @@ def failing(error):
 
 
 @pytest.mark.parametrize("message", ["first line\nsecond line", ""])
-def test_a_failed_download_is_told_in_one_line(monkeypatch, message):
-    monkeypatch.setattr("huggingface_hub.snapshot_download", failing(ConnectionError(message)))
-    with pytest.raises(ModelError, match="org/name: cannot be fetched") as caught:
+@pytest.mark.parametrize(("kind", "words"), [(ConnectionError, "cannot be reached"), (OSError, "cannot be fetched")])
+def test_a_failed_download_is_told_in_one_line(monkeypatch, message, kind, words):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", failing(kind(message)))
+    with pytest.raises(ModelError, match=f"org/name: .*{words}") as caught:
         resolve_model("org/name")
     assert "\n" not in str(caught.value)
-    assert (message.split("\n")[0] or "ConnectionError") in str(caught.value)
+    assert (message.split("\n")[0] or kind.__name__) in str(caught.value)
 
 
 def test_a_timeout_while_downloading_is_a_model_error(monkeypatch):
