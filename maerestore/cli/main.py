@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import maerestore
-from maerestore.cli import inpaint, pretrain, pull, push
+from maerestore.cli import export, inpaint, pretrain, pull, push
 from maerestore.errors import MaerestoreError
 
-VERBS = {"inpaint": inpaint, "pretrain": pretrain, "pull": pull, "push": push}
+VERBS = {"inpaint": inpaint, "pretrain": pretrain, "pull": pull, "push": push, "export": export}
 
 
 class _Parser(argparse.ArgumentParser):

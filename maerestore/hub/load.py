@@ -1,4 +1,4 @@
-"""Read a model's configuration and weights, strictly."""
+"""Read a model's configuration and weights, strictly, from any of the layouts that are known."""
 
 from __future__ import annotations
 
@@ -7,70 +7,124 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.save import AUTOENCODER_PREFIX, CONFIG_NAME, MODEL_TYPE, WEIGHTS_NAME
+from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
+from maerestore.hub.foreign import (
+    check_keywords,
+    complete_config,
+    sizes_of,
+    stated_by_meta,
+    stated_by_timm,
+    stated_by_transformers,
+)
+from maerestore.hub.layouts import Named, to_reference
+from maerestore.hub.save import MODEL_TYPE, preprocessing
+from maerestore.hub.weights import read_weights
 from maerestore.model import MAEConfig, MaskedAutoencoder
+from maerestore.model.positions import sincos_positions
+
+WEIGHTS_NAMES = (WEIGHTS_NAME, WEIGHTS_NAME + ".index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_TABLES = {"pos_embed": "embed_dim", "decoder_pos_embed": "decoder_embed_dim"}
+_LARGEST_GRID = 1024  # patches along a side; a position table made for more comes from a damaged config
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
-    """The configuration of a model.
+    """The configuration of a model of this package.
 
     Raises:
         ModelError: not there, no JSON object, or not a model of this package.
     """
-    path = folder / CONFIG_NAME
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ModelError(f"{path}: cannot be read ({err.strerror}); a model folder holds {CONFIG_NAME}") from err
-    except ValueError as err:
-        raise ModelError(f"{path}: not valid JSON ({err})") from err
-    if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE or "autoencoder" not in config:
-        raise ModelError(f'{path}: not a maerestore model (model_type should be "{MODEL_TYPE}")')
+    config = _read_json(folder / CONFIG_NAME)
+    if _kind(config) != "maerestore":
+        raise ModelError(f'{folder / CONFIG_NAME}: not a maerestore model (model_type should be "{MODEL_TYPE}")')
     return config
 
 
-def load_autoencoder(folder: Path) -> MaskedAutoencoder:
+def read_notes(source: str | Path) -> dict[str, dict[str, Any]]:
+    """What is kept with a model of this package beside its settings; nothing with those of other libraries.
+
+    Args:
+        source: a folder or a file, as for `load_autoencoder`.
+
+    Returns:
+        of "fill" (settings of the inpainting pipeline) and "training" (facts about it), those that there are.
+
+    Raises:
+        ModelError: a config that cannot be read, or notes that are no mapping.
+    """
+    config_path, _ = _locate(Path(source))
+    config = _read_json(config_path) if config_path else {}
+    notes = {}
+    if _kind(config) == "maerestore":
+        notes = {name: config[name] for name in ("fill", "training") if config.get(name)}
+    for name, value in notes.items():
+        if not isinstance(value, dict):
+            raise ModelError(f"{config_path}: {name} must be a mapping")
+    return notes
+
+
+def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settings: Any) -> MaskedAutoencoder:
     """Read a model strictly: every weight there, none too many, each of its shape and finite.
+
+    The layout is told from the names of the weights: this package's, Meta's, transformers' ViTMAE (older and current
+    names), timm's; see `maerestore.hub.layouts`. Nothing in a file is ever executed. What the files do not say is
+    known for the published models: heads for widths of 192, 384, 768, 1024 and 1280 (decoder: 512); whether targets
+    were normalised by the names that Meta gave its files, raw otherwise; the statistics of ImageNet for RGB.
+
+    Args:
+        source: a folder (this package's, transformers' or timm's) or a single file of weights. A file that has one
+            of the standard names is read together with the `config.json` beside it.
+        need_decoder: refuse a model that holds an encoder only.
+        **settings: any field of `MAEConfig`, for what the files do not say, or to overrule what their config says:
+            `num_heads`, `decoder_num_heads`, `norm_pix_loss`, `mean`, `std`, `image_size`, ... Those that the shapes
+            of the weights fix have to agree with them.
 
     Returns:
         the model in float32, in eval mode, on the CPU.
 
     Raises:
         ModelError: files that do not fit, said in one line.
+
+    Example:
+        >>> model = load_autoencoder("mae_visualize_vit_base.pth", norm_pix_loss=False)     # doctest: +SKIP
     """
-    config = read_folder(folder)
-    if not isinstance(config["autoencoder"], dict):
-        raise ModelError(f"{folder / CONFIG_NAME}: autoencoder must be a mapping")
+    source = Path(source)
+    check_keywords(settings)
+    config_path, weights_path = _locate(source)
+    config = _read_json(config_path) if config_path else {}
+    kind = _kind(config) if config_path else None
+    if config_path and kind is None:
+        raise ModelError(
+            f'{config_path}: not a maerestore model (model_type "{MODEL_TYPE}"), nor one of transformers (model_type '
+            '"vit_mae") or timm (architecture "vit_...")'
+        )
+    own = _own_settings(config_path, config) if config_path and kind == "maerestore" else {}
+    stored = read_weights(weights_path)
     try:
-        model = MaskedAutoencoder(MAEConfig.from_dict(config["autoencoder"]))
-    except ValueError as err:
-        raise ModelError(f"{folder / CONFIG_NAME}: {err}") from err
-    path = folder / WEIGHTS_NAME
-    try:
-        stored = load_file(path)
-    except FileNotFoundError as err:
-        raise ModelError(f"{path}: no such file; a model folder holds {WEIGHTS_NAME}") from err
-    except (SafetensorError, OSError) as err:
-        raise ModelError(f"{path}: not a readable safetensors file ({err})") from err
-    expected = model.state_dict()
-    weights = {k.removeprefix(AUTOENCODER_PREFIX): v for k, v in stored.items() if k.startswith(AUTOENCODER_PREFIX)}
-    surplus = sorted(set(stored) - {AUTOENCODER_PREFIX + k for k in expected})
-    # Position tables follow from the config, so a file may leave them out.
-    missing = sorted(set(expected) - set(weights) - {"pos_embed", "decoder_pos_embed"})
-    if surplus or missing:
-        kind, names = ("surplus", surplus) if surplus else ("missing", missing)
-        raise ModelError(f"{path}: {len(names)} {kind} weight(s), the first is {names[0]}")
-    for name, value in weights.items():
-        if value.shape != expected[name].shape:
-            raise ModelError(f"{path}: {name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}")
-        if not value.isfinite().all():
-            raise ModelError(f"{path}: {name} holds values that are not finite")
-    model.load_state_dict(weights, strict=False)
-    return model.float().eval()
+        named = to_reference(stored.weights)
+        if kind and {"timm": "reference"}.get(kind, kind) != named.layout:
+            raise ModelError(f"its weights have {named.layout} names, but {CONFIG_NAME} is one of {kind}")
+        sizes = sizes_of(named.weights)
+        if need_decoder and not sizes["decoder_depth"]:
+            raise ModelError(
+                "holds an encoder only, which gives features but cannot reconstruct; "
+                "take the checkpoint with its decoder (Meta's *_full.pth or mae_visualize_*.pth)"
+            )
+        if kind == "transformers":
+            known = {"mean", "std"} <= set(settings)
+            processor = None if known else _read_optional(source.parent if source.is_file() else source)
+            stated = stated_by_transformers(config, processor, encoder_only=not sizes["decoder_depth"])
+        elif kind == "timm":
+            stated = stated_by_timm(config)
+        elif named.layout == "reference":
+            stated = stated_by_meta(stored.training, weights_path.name)
+        else:
+            stated = own
+        return _build(named, complete_config(sizes, stated, settings))
+    except ModelError as err:
+        raise ModelError(f"{weights_path}: {err}") from err
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -87,3 +141,97 @@ def pick_device(name: str = "auto") -> torch.device:
     if not there[name]:
         raise ModelError(f"device {name} is not available here: use --device auto or cpu")
     return torch.device(name)
+
+
+def _build(named: Named, config: MAEConfig) -> MaskedAutoencoder:
+    """A model from weights that are checked one by one against what the config asks for."""
+    if config.grid_size > _LARGEST_GRID:
+        raise ModelError(f"image_size {config.image_size} makes {config.grid_size} patches a side: too many")
+    with torch.device("meta"):  # shapes without memory, and without drawing random numbers for the weights
+        model = MaskedAutoencoder(config)
+    expected = model.state_dict()
+    given = named.weights
+    surplus = sorted(named.spell(name) for name in set(given) - set(expected))
+    missing = sorted(set(expected) - set(given) - set(_TABLES))  # tables without trained values follow from the config
+    if surplus:
+        head = any(part in surplus[0] for part in ("head.", "fc_norm.", "classifier."))
+        hint = "; a classifier's head is no part of a masked autoencoder" if head else ""
+        raise ModelError(f"{len(surplus)} surplus weight(s), the first is {surplus[0]}{hint}")
+    if missing:
+        raise ModelError(f"{len(missing)} missing weight(s), the first is {named.spell(missing[0])}")
+    weights: dict[str, Tensor] = {}
+    for name, value in given.items():
+        if value.shape != expected[name].shape:
+            shapes = f"shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}"
+            raise ModelError(f"{named.spell(name)} has {shapes}")
+        # A copy: what is mapped from a file would change, or crash the program, with the file.
+        weights[name] = value.to(torch.float32, copy=True).contiguous()
+        if not weights[name].isfinite().all():
+            raise ModelError(f"{named.spell(name)} holds values that are not finite")
+    grid = (config.grid_size, config.grid_size)
+    for name in set(_TABLES) & set(expected) - set(weights):
+        weights[name] = sincos_positions(getattr(config, _TABLES[name]), grid)
+    model.load_state_dict(weights, assign=True)
+    for name in ("mean", "std"):
+        model.register_buffer(name, torch.tensor(getattr(config, name)).view(1, -1, 1, 1), persistent=False)
+    return model.eval()
+
+
+def _locate(source: Path) -> tuple[Path | None, Path]:
+    """The config, where there is one, and the weights of a folder or file."""
+    if source.is_file():
+        config = source.with_name(CONFIG_NAME)
+        return (config if source.name in WEIGHTS_NAMES and config.is_file() else None), source
+    present = [name for name in WEIGHTS_NAMES if (source / name).exists()]
+    # A repository may hold just a checkpoint; a file of a standard name is one half of a model, the config is the other.
+    if source.is_dir() and not present and not (source / CONFIG_NAME).exists():
+        files = [path for path in sorted(source.iterdir()) if path.suffix in (".pth", ".pt", ".safetensors", ".bin")]
+        if len(files) == 1:
+            return None, files[0]
+    return source / CONFIG_NAME, source / (present[0] if present else WEIGHTS_NAME)
+
+
+def _kind(config: dict[str, Any]) -> str | None:
+    """Whose `config.json` it is: "maerestore", "transformers", "timm", or None."""
+    model_type, architecture = config.get("model_type"), config.get("architecture")
+    if model_type == MODEL_TYPE and "autoencoder" in config:
+        return "maerestore"
+    if model_type == "vit_mae":
+        return "transformers"
+    return "timm" if model_type is None and isinstance(architecture, str) and architecture.startswith("vit_") else None
+
+
+def _own_settings(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The settings in this package's config, checked."""
+    settings = config["autoencoder"]
+    if not isinstance(settings, dict):
+        raise ModelError(f"{path}: autoencoder must be a mapping")
+    try:
+        checked = MAEConfig.from_dict(settings)
+    except (ValueError, OverflowError) as err:
+        raise ModelError(f"{path}: {err}") from err
+    stated = config.get("preprocessing")
+    if stated is not None:
+        expected = preprocessing(checked)
+        if not isinstance(stated, dict) or set(stated) - set(expected):
+            raise ModelError(f"{path}: preprocessing must be a mapping of {', '.join(expected)}")
+        if wrong := [name for name in stated if stated[name] != expected[name]]:
+            raise ModelError(
+                f"{path}: preprocessing states {wrong[0]} {stated[wrong[0]]!r}, autoencoder {expected[wrong[0]]!r}"
+            )
+    return checked.to_dict()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ModelError(f"{path}: cannot be read ({err.strerror}); a model folder holds {CONFIG_NAME}") from err
+    except (ValueError, RecursionError) as err:
+        raise ModelError(f"{path}: not valid JSON ({str(err) or type(err).__name__})") from err
+    return content if isinstance(content, dict) else {}
+
+
+def _read_optional(folder: Path) -> dict[str, Any] | None:
+    path = folder / PREPROCESSOR_NAME
+    return _read_json(path) if path.exists() else None

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
+from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, WEIGHTS_NAME
-from maerestore.model import MaskedAutoencoder
+from maerestore.hub.layouts import AUTOENCODER_PREFIX
+from maerestore.model import MAEConfig, MaskedAutoencoder
+from maerestore.model.positions import sincos_positions
 
 MODEL_TYPE = "maerestore"
-AUTOENCODER_PREFIX = "autoencoder."
 
 
 def save_autoencoder(
@@ -34,27 +39,90 @@ def save_autoencoder(
         dtype: of the weights in the file.
 
     Raises:
-        ValueError: weights that are not finite in `dtype`.
+        ModelError: weights that are not finite in `dtype`, or a folder that cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {"model_type": MODEL_TYPE, "autoencoder": model.config.to_dict()}
+    config: dict[str, Any] = {
+        "model_type": MODEL_TYPE,
+        "autoencoder": model.config.to_dict(),
+        "preprocessing": preprocessing(model.config),
+    }
     if fill:
         config["fill"] = fill
     if training:
         config["training"] = training
-    # The position tables follow from the config; in half precision they would come back rounded.
-    weights = {
-        AUTOENCODER_PREFIX + name: value.detach().cpu().to(dtype).contiguous()
-        for name, value in model.state_dict().items()
-        if name not in ("pos_embed", "decoder_pos_embed")
+    state = model.state_dict()
+    weights = in_dtype({name: value for name, value in state.items() if not name.endswith("pos_embed")}, dtype)
+    # Sin-cos tables follow from the config. Trained ones are kept, and not rounded to half precision.
+    weights |= in_dtype(_trained_tables(model.config, state), torch.float32)
+    write_files(folder, {AUTOENCODER_PREFIX + name: value for name, value in weights.items()}, {CONFIG_NAME: config})
+
+
+def preprocessing(config: MAEConfig) -> dict[str, Any]:
+    """How a photograph becomes the model's input, for readers that do not know this package.
+
+    Returns:
+        mean and std by channel, for pixels in [0, 1]; the side in pixels; the interpolation that resizes to it; and
+        the factor that brings 8-bit pixels to [0, 1].
+    """
+    return {
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "size": config.image_size,
+        "interpolation": "bicubic",
+        "rescale": 1 / 255,
     }
-    overflown = [name for name, value in weights.items() if not value.isfinite().all()]
-    if overflown:
-        raise ValueError(f"{overflown[0]} does not fit {dtype}: save in torch.float32")
-    partial = folder / f".{WEIGHTS_NAME}.{os.getpid()}"
-    save_file(weights, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)  # safetensors makes files that only their owner can read
-    partial.replace(folder / WEIGHTS_NAME)
-    partial = folder / f".{CONFIG_NAME}.{os.getpid()}"
-    partial.write_text(json.dumps(config, indent=2) + "\n")
-    partial.replace(folder / CONFIG_NAME)
+
+
+def in_dtype(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Contiguous copies in a data type.
+
+    Raises:
+        ModelError: one that holds values that are not finite in it.
+    """
+    converted = {name: value.detach().cpu().to(dtype, copy=True).contiguous() for name, value in weights.items()}
+    for name, value in converted.items():
+        if not value.isfinite().all():
+            raise ModelError(f"{name} does not fit {str(dtype).removeprefix('torch.')}: save in float32")
+    return converted
+
+
+def write_files(folder: Path, weights: dict[str, Tensor], texts: dict[str, dict[str, Any]]) -> None:
+    """Write `model.safetensors`, then JSON files in their order; each appears whole or not at all.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+
+    def save(path: Path) -> None:
+        save_file(weights, path, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors makes files that only their owner can read
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / WEIGHTS_NAME, save)
+        for name, content in texts.items():
+            text = json.dumps(content, indent=2) + "\n"
+            _replace(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+    except (OSError, SafetensorError) as err:
+        reason = (err.strerror if isinstance(err, OSError) else None) or str(err).split("\n")[0]
+        raise ModelError(f"{folder}: cannot be written ({reason})") from err
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _trained_tables(config: MAEConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The position tables that are not the sin-cos ones."""
+    widths = {"pos_embed": config.embed_dim, "decoder_pos_embed": config.decoder_embed_dim}
+    grid = (config.grid_size, config.grid_size)
+    return {
+        name: state[name]
+        for name, width in widths.items()
+        if name in state and not torch.equal(state[name].cpu().float(), sincos_positions(width, grid))
+    }

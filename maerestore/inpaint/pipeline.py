@@ -105,34 +105,36 @@ class Inpainter:
     ) -> Inpainter:
         """Load a model and the settings fitted for it.
 
+        A model of another library (see `maerestore.hub.load.load_autoencoder`) has no such settings: it is joined by a
+        plain ramp, at its own image size.
+
         Args:
-            name: a bundled model's name, a folder, or "org/name[@revision]" on the Hugging Face Hub; None for the
-                bundled default.
+            name: None or "default" for the bundled model, a folder, a file of weights (`.pth`, `.safetensors`, ...), or
+                "org/name[@revision]" on the Hugging Face Hub.
             device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
             revision: of the Hub repository, when not in the name.
             **hub: passed to `huggingface_hub` (token, cache_dir, local_files_only).
 
         Raises:
-            maerestore.hub.ModelError: no such model, or files that do not fit.
+            maerestore.hub.ModelError: no such model, files that do not fit, or a model without a decoder.
         """
         from maerestore.hub.errors import ModelError
         from maerestore.hub.fetch import resolve_model
-        from maerestore.hub.load import load_autoencoder, pick_device, read_folder
-        from maerestore.hub.save import CONFIG_NAME
+        from maerestore.hub.load import load_autoencoder, pick_device, read_notes
 
-        folder = resolve_model(name, revision=revision, **hub)
-        config = read_folder(folder)
+        source = resolve_model(name, revision=revision, **hub)
+        fill = read_notes(source).get("fill", {})
+        model = load_autoencoder(source, need_decoder=True)
         try:
-            fill = config.get("fill") or {}
             curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
             smooth = float(fill.get("smooth", 0.0))
             size = int(fill.get("size", 0)) or None
-            patch = int(config["autoencoder"].get("patch_size", 16))
+            patch = model.config.patch_size
             if not 0 <= smooth <= 64 or (size is not None and (size < patch or size % patch)):
                 raise ValueError(f"smooth {smooth}, size {size}")
-        except (TypeError, ValueError, AttributeError) as err:
-            raise ModelError(f"{folder / CONFIG_NAME}: the fill settings do not fit ({err})") from err
-        return cls(load_autoencoder(folder), curve, smooth, size, pick_device(device))
+        except (TypeError, ValueError, OverflowError) as err:
+            raise ModelError(f"{source}: the fill settings in its config do not fit ({err})") from err
+        return cls(model, curve, smooth, size, pick_device(device))
 
     def inpaint(
         self,

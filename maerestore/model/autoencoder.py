@@ -2,14 +2,16 @@
 
 Reference: "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377.
 
-Operations, LayerNorm epsilon (1e-6), parameter names, pixel order inside a patch (row, column, channel) and the
-mask convention (1 = removed) are those of the authors' checkpoints. In the comments N is the batch, L the number of
-patches, K the number of visible ones, D the width, p the patch size, C the channels.
+Operations, parameter names, pixel order inside a patch (row, column, channel) and the mask convention (1 = removed)
+are those of the authors' checkpoints. In the comments N is the batch, L the number of patches, K the number of visible
+ones, D the width, p the patch size, C the channels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,16 +72,20 @@ class MaskedAutoencoder(nn.Module):
         self.patch_embed = PatchEmbed(c)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.embed_dim))
         self.pos_embed = nn.Parameter(sincos_positions(c.embed_dim, grid), requires_grad=False)
-        self.blocks = nn.ModuleList(Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth))
-        self.norm = nn.LayerNorm(c.embed_dim, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            Block(c.embed_dim, c.num_heads, c.mlp_ratio, c.layer_norm_eps) for _ in range(c.depth)
+        )
+        self.norm = nn.LayerNorm(c.embed_dim, eps=c.layer_norm_eps)
 
         if c.has_decoder:
             d, heads = c.decoder_embed_dim, c.decoder_num_heads
             self.decoder_embed = nn.Linear(c.embed_dim, d)
             self.mask_token = nn.Parameter(torch.zeros(1, 1, d))
             self.decoder_pos_embed = nn.Parameter(sincos_positions(d, grid), requires_grad=False)
-            self.decoder_blocks = nn.ModuleList(Block(d, heads, c.mlp_ratio) for _ in range(c.decoder_depth))
-            self.decoder_norm = nn.LayerNorm(d, eps=1e-6)
+            self.decoder_blocks = nn.ModuleList(
+                Block(d, heads, c.mlp_ratio, c.layer_norm_eps) for _ in range(c.decoder_depth)
+            )
+            self.decoder_norm = nn.LayerNorm(d, eps=c.layer_norm_eps)
             self.decoder_pred = nn.Linear(d, c.patch_size**2 * c.in_chans)
 
         # Not in the state dict: the config states them, and the official checkpoints do not hold them.
@@ -98,6 +104,80 @@ class MaskedAutoencoder(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         if self.config.has_decoder:
             nn.init.normal_(self.mask_token, std=0.02)
+
+    # --- files and the Hub: thin, the work is done by maerestore.hub, imported when it is needed ------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **settings: Any,
+    ) -> MaskedAutoencoder:
+        """Load a model of this package, Meta, transformers (ViTMAE) or timm; in float32, in eval mode, on the CPU.
+
+        Args:
+            name_or_path: None or "default" for the bundled model, a folder, a file of weights (`.pth`,
+                `.safetensors`, ...), or "org/name[@revision]" on the Hugging Face Hub.
+            revision: of the Hub repository, when not in the name.
+            token, cache_dir, local_files_only: as for `huggingface_hub`.
+            **settings: fields of `MAEConfig` that the files do not say, or say wrongly: `num_heads`,
+                `decoder_num_heads`, `norm_pix_loss`, `mean`, `std`, ...; see `maerestore.hub.load.load_autoencoder`.
+
+        Raises:
+            maerestore.ModelError: no such model, or files that do not fit.
+
+        Example:
+            >>> model = MaskedAutoencoder.from_pretrained("mae_pretrain_vit_base_full.pth")     # doctest: +SKIP
+            >>> model.config.norm_pix_loss                                                      # doctest: +SKIP
+            True
+        """
+        from maerestore.hub.fetch import resolve_model
+        from maerestore.hub.load import load_autoencoder
+
+        source = resolve_model(
+            None if name_or_path is None else str(name_or_path),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        return load_autoencoder(source, **settings)
+
+    def save_pretrained(self, folder: str | Path, **notes: Any) -> None:
+        """Write `config.json` and `model.safetensors`, in the data type of the model's weights.
+
+        Args:
+            folder: made if it is not there.
+            **notes: passed to `maerestore.hub.save.save_autoencoder` (training, fill, dtype).
+
+        Raises:
+            maerestore.ModelError: weights that are not finite, or a folder that cannot be written.
+        """
+        from maerestore.hub.save import save_autoencoder
+
+        save_autoencoder(self, Path(folder), **{"dtype": self.cls_token.dtype, **notes})
+
+    def push_to_hub(self, repo_id: str, **settings: Any) -> str:
+        """Send the model to the Hugging Face Hub, with a model card.
+
+        Args:
+            repo_id: "org/name".
+            **settings: passed to `maerestore.hub.push.push_model` (private, create_pr, revision, token, ...).
+
+        Returns:
+            the address of the commit or pull request.
+
+        Raises:
+            maerestore.ModelError: no permission, or a Hub that fails.
+        """
+        from maerestore.hub.push import push_model
+
+        return push_model(self, repo_id, **settings)
 
     # --- images <-> patches -----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -22,6 +23,7 @@ class MAEConfig:
         decoder_embed_dim, decoder_depth, decoder_num_heads: the same for the decoder; a depth of 0 means that there is
             no decoder at all, as in the files that hold an encoder only.
         mlp_ratio: hidden width of the MLP of a block, as a multiple of the block's width.
+        layer_norm_eps: what every LayerNorm adds to the variance; the authors' code uses 1e-6.
         norm_pix_loss: whether the decoder predicts pixels normalised by their patch's mean and variance.
         mask_embed: whether patches of which some pixels are unknown are embedded together with their pixel mask.
             Its weights start at zero, so a model trained without it loads unchanged.
@@ -45,6 +47,7 @@ class MAEConfig:
     decoder_depth: int = 8
     decoder_num_heads: int = 16
     mlp_ratio: float = 4.0
+    layer_norm_eps: float = 1e-6
     norm_pix_loss: bool = False
     mask_embed: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -79,13 +82,17 @@ class MAEConfig:
         for name in ("mean", "std"):
             if len(getattr(self, name)) != self.in_chans:
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for in_chans {self.in_chans}")
-        if isinstance(self.mlp_ratio, bool) or not isinstance(self.mlp_ratio, (int, float)) or not self.mlp_ratio > 0:
-            raise ValueError(f"mlp_ratio must be a positive number, got {self.mlp_ratio!r}")
+        for name in ("mlp_ratio", "layer_norm_eps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
         for name in ("norm_pix_loss", "mask_embed"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        if not all(value > 0 for value in self.std):  # also where one is NaN
+        if not all(0 < value < math.inf for value in self.std):  # also where one is NaN
             raise ValueError(f"std must be positive, got {self.std}")
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean must be finite, got {self.mean}")
 
     @property
     def grid_size(self) -> int:

@@ -114,7 +114,9 @@ def test_a_config_that_is_no_text_is_refused(saved):
     assert "JSON" in refused(saved)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"model_type": "vit_mae"}', '{"model_type": "maerestore"}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "3", "{}", '{"model_type": "vit"}', '{"model_type": "maerestore"}', '{"architecture": "resnet50"}']
+)
 def test_the_config_of_another_model_is_refused(saved, text):
     (saved / "config.json").write_text(text)
     assert "not a maerestore model" in refused(saved)

@@ -1,0 +1,143 @@
+"""Read weight files without running anything that stands in them.
+
+A pickle may ask to call any function of Python while it is read. torch's `weights_only=True` calls none but those that
+rebuild tensors, and refuses the file otherwise; nothing here reads a pickle in another way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from maerestore.hub.errors import ModelError
+
+_STATE_KEYS = ("model", "state_dict", "model_state_dict")  # where training programs put the weights in their files
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a weight file holds.
+
+    Attributes:
+        weights: tensors on the CPU by the file's own keys; they may be backed by the file itself.
+        training: the arguments of the training program, where the file keeps them (`args`, as Meta's do); else empty.
+    """
+
+    weights: dict[str, Tensor]
+    training: dict[str, Any]
+
+
+def read_weights(path: Path) -> StoredWeights:
+    """Read a safetensors file, a file of `torch.save`, or the shards that an index names.
+
+    Which of them it is, the content says, not the name (an index has to end in `.json`). Only plain floating-point
+    tensors pass.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ModelError: no such file, a damaged one, or one that holds more than weights; one line.
+    """
+    if path.suffix == ".json":
+        return StoredWeights(_plain(path, _read_shards(path)), {})
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except FileNotFoundError as err:
+        raise ModelError(f"{path}: no such file; a model folder holds {path.name}") from err
+    except OSError as err:
+        raise ModelError(f"{path}: cannot be read ({err.strerror})") from err
+    if head[8:9] == b"{":
+        try:
+            return StoredWeights(_plain(path, load_file(path)), {})
+        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, OverflowError) as err:
+            if isinstance(err, ModelError):
+                raise
+            raise ModelError(f"{path}: not a readable safetensors file ({_first_line(err)})") from err
+    if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
+        raise ModelError(f"{path}: neither a safetensors file nor a checkpoint of torch; it may be damaged")
+    return _split_checkpoint(path, _unpickle(path))
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        # A Namespace only ever gets attributes set: it can call nothing that the file could not call without it.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            # Mapped, so that a training checkpoint's optimiser state is never read from the disk.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as err:  # a hostile or damaged pickle can raise anything
+        if asked := re.search(r"(?:GLOBAL|Unsupported (?:global|class|operand):?) (?:GLOBAL )?([\w.]+)", str(err)):
+            what = f"it asks for {asked[1]}, which is no weight"
+            raise ModelError(f"{path}: refused, {what}; files are read with weights_only=True only") from err
+        raise ModelError(f"{path}: not a readable checkpoint of torch ({_first_line(err)})") from err
+
+
+def _split_checkpoint(path: Path, content: Any) -> StoredWeights:
+    """Find the state dict in what a checkpoint holds."""
+    training: dict[str, Any] = {}
+    if isinstance(content, Mapping):
+        arguments = content.get("args")
+        if isinstance(arguments, argparse.Namespace):
+            training = dict(vars(arguments))
+        elif isinstance(arguments, Mapping):
+            training = dict(arguments)
+        content = next((content[key] for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(
+            f"{path}: holds no state dict (weights by name, at the top or under {', '.join(_STATE_KEYS)}); "
+            "save model.state_dict()"
+        )
+    return StoredWeights(_plain(path, dict(content)), training)
+
+
+def _read_shards(path: Path) -> dict[str, Tensor]:
+    """The weights of all files that an index of transformers names."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        places = index["weight_map"]
+        shards = sorted(set(places.values()))
+    except OSError as err:
+        raise ModelError(f"{path}: cannot be read ({err.strerror})") from err
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+        raise ModelError(f"{path}: not an index of weights (weight_map should name a file for each)") from err
+    weights: dict[str, Tensor] = {}
+    for shard in shards:
+        # An index comes from strangers as well: a name may not lead out of the model's folder.
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w-][\w.-]*\.(?:safetensors|bin)", shard):
+            raise ModelError(f"{path}: {shard!r} is no name of a weight file in the same folder")
+        for key, value in read_weights(path.with_name(shard)).weights.items():
+            if places.get(key) != shard:
+                raise ModelError(f"{path.with_name(shard)}: holds {key}, which {path.name} does not place there")
+            weights[key] = value
+    if absent := sorted(set(places) - set(weights)):
+        raise ModelError(f"{path}: {len(absent)} weight(s) are in no file, the first is {absent[0]}")
+    return weights
+
+
+def _plain(path: Path, weights: dict[Any, Any]) -> dict[str, Tensor]:
+    """Let nothing pass but named, dense, floating-point tensors with their data."""
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ModelError(f"{path}: {name!r} is a {type(value).__name__}, a state dict holds tensors by name")
+        if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise ModelError(f"{path}: {name} holds {str(value.dtype).removeprefix('torch.')}, not weights in float")
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise ModelError(f"{path}: {name} is no dense tensor with data")
+    return {name: value.detach() for name, value in weights.items()}
+
+
+def _first_line(err: BaseException) -> str:
+    lines = str(err).strip().splitlines()
+    return lines[0][:200] if lines else type(err).__name__
