@@ -15,9 +15,12 @@ from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIG
 DEFAULT_NAME = "default"
 _REPOSITORY = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FACTS = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME)
-_SAFETENSORS = (WEIGHTS_NAME, "model.safetensors.index.json", "model-*.safetensors")
-# Fetched only where there is no model.safetensors: the same weights would be downloaded twice.
-_OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "pytorch_model.bin.index.json", "*.pth")
+# The first of these that a repository holds is fetched: more would be the same weights once more.
+_WEIGHTS = (
+    (WEIGHTS_NAME, "model.safetensors.index.json", "model-*.safetensors"),
+    ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
+    ("*.safetensors", "*.pth"),
+)
 
 
 def bundled_folder() -> Path:
@@ -119,7 +122,7 @@ def fetch_repository(
     """
     from huggingface_hub import snapshot_download
 
-    def download(patterns: tuple[str, ...], commit: str | None, force: bool) -> Path:
+    def download(patterns: tuple[str, ...], commit: str | None) -> Path:
         return Path(
             ask_hub(
                 lambda: snapshot_download(
@@ -128,7 +131,7 @@ def fetch_repository(
                     token=token,
                     cache_dir=cache_dir,
                     local_files_only=local_files_only,
-                    force_download=force,
+                    force_download=force_download,
                     allow_patterns=list(patterns),
                     ignore_patterns=["*/*"],  # * matches slashes: checkpoints in folders would come too
                 ),
@@ -137,23 +140,21 @@ def fetch_repository(
             )
         )
 
-    folder = download(_FACTS + _SAFETENSORS, revision, force_download)
-    patterns: tuple[str, ...] = _SAFETENSORS
-    if not _matching(folder, patterns):
-        patterns = _OTHER_WEIGHTS
-        folder = download(patterns, folder.name, force_download)
-        if not _matching(folder, patterns):
-            raise ModelError(
-                f"{repository}: holds no model: {WEIGHTS_NAME}, *.safetensors, *.bin and *.pth are missing"
-            )
-    for path in _matching(folder, _FACTS + patterns):
+    folder = download(_FACTS + _WEIGHTS[0], revision)
+    for patterns in _WEIGHTS[1:]:
+        if not any(_matching(folder, tried) for tried in _WEIGHTS):
+            folder = download(patterns, folder.name)
+    if not any(_matching(folder, patterns) for patterns in _WEIGHTS):
+        raise ModelError(f"{repository}: holds no model: {WEIGHTS_NAME}, *.safetensors, *.bin and *.pth are missing")
+    for path in model_files(folder):
         verify_cached(path, repository)
     return folder
 
 
 def model_files(folder: Path) -> list[Path]:
     """The files of the model in a folder that `fetch_repository` gave."""
-    return _matching(folder, _FACTS + (_SAFETENSORS if _matching(folder, _SAFETENSORS) else _OTHER_WEIGHTS))
+    weights = next((found for patterns in _WEIGHTS if (found := _matching(folder, patterns))), [])
+    return _matching(folder, _FACTS) + weights
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

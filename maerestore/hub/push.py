@@ -40,7 +40,7 @@ def push_model(
         model: what to send.
         repo_id, private, create_pr, revision, token, commit_message, license: as for `push_folder`.
         training: facts about the training, kept in the config and told in the card.
-        **save: passed to `save_autoencoder` (dtype, fill).
+        **save: passed to `save_autoencoder` (fill, dtype); the default dtype is that of the model's weights.
 
     Returns:
         the address of the commit, or of the pull request.
@@ -49,7 +49,7 @@ def push_model(
         ModelError: as for `push_folder`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        save_autoencoder(model, Path(folder), training=training, **save)
+        save_autoencoder(model, Path(folder), **{"dtype": model.cls_token.dtype, "training": training, **save})
         return push_folder(
             Path(folder),
             repo_id,

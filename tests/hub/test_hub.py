@@ -91,7 +91,7 @@ def test_what_is_pushed_comes_back_bit_for_bit(hub, model_folder, noise_images):
 
 def test_a_model_in_memory_is_pushed_with_what_is_known_of_it(hub, tiny_model):
     model = tiny_model(norm_pix_loss=True)
-    push_model(model, "org/name", training={"samples": 77}, dtype=torch.float32, license="cc0-1.0", private=True)
+    push_model(model, "org/name", training={"samples": 77}, license="cc0-1.0", private=True)
     pulled = fetch_repository("org/name")
     assert json.loads((pulled / "config.json").read_text())["training"] == {"samples": 77}
     card = (pulled / "README.md").read_text()
@@ -197,6 +197,11 @@ def test_the_weights_are_fetched_once_where_a_repository_holds_them_twice(hub, p
 def test_other_weights_are_fetched_where_there_is_no_model_safetensors(hub, published, name):
     hub.add("org/name", {"config.json": b"{}", name: published[WEIGHTS], "notes.txt": b""})
     assert sorted(p.name for p in resolve_model("org/name").iterdir()) == sorted(["config.json", name])
+
+
+def test_one_kind_of_weights_is_fetched(hub, published):
+    hub.add("org/name", {"config.json": b"{}", "pytorch_model.bin": b"x", "mae.pth": b"x", "odd.safetensors": b"x"})
+    assert sorted(p.name for p in resolve_model("org/name").iterdir()) == ["config.json", "pytorch_model.bin"]
 
 
 @pytest.mark.parametrize("files", [{"data.csv": b"1"}, {"config.json": b"{}"}])
