@@ -44,8 +44,11 @@ def random_scores(n: int, grid: tuple[int, int], generator: torch.Generator) -> 
     return torch.rand(n, grid[0] * grid[1], generator=generator, device=generator.device)
 
 
-def block_scores(n: int, grid: tuple[int, int], generator: torch.Generator, boxes: int = 16) -> Tensor:
+def block_scores(n: int, grid: tuple[int, int], generator: torch.Generator, boxes: int = 32) -> Tensor:
     """Rectangles of 5 to 25 % of the grid and aspect 1/3 to 3, one after the other: the first hides its patches first.
+
+    They may reach over the border. Were they to lie inside, as in BEiT, three quarters hidden would be the middle
+    nearly always and a corner hardly ever (98 and 15 % of the masks on a grid of 14 x 14).
 
     Args:
         n: rows of the batch.
@@ -60,8 +63,8 @@ def block_scores(n: int, grid: tuple[int, int], generator: torch.Generator, boxe
     aspect = torch.exp((2 * shape - 1) * math.log(3))
     height = (area * aspect).sqrt().round().clamp(1, rows)
     width = (area / aspect).sqrt().round().clamp(1, columns)
-    top = ((rows - height + 1) * top).floor()
-    left = ((columns - width + 1) * left).floor()
+    top = ((rows + height - 1) * top).floor() - height + 1
+    left = ((columns + width - 1) * left).floor() - width + 1
     y = torch.arange(rows, device=device)[None, None, :, None]
     x = torch.arange(columns, device=device)[None, None, None, :]
     inside = (y >= top[:, :, None, None]) & (y < (top + height)[:, :, None, None])
@@ -133,7 +136,7 @@ def draw_patch_masks(
         (N, L) float32, 1 = removed.
 
     Raises:
-        ValueError: an unknown policy, a ratio outside [0, 1], or no responses where they are needed.
+        ValueError: an unknown policy, a ratio outside [0, 1], or no responses of that shape where they are needed.
 
     Example:
         >>> mask = draw_patch_masks("grid", 1, (4, 4), 0.75, torch.Generator().manual_seed(0))
@@ -152,6 +155,8 @@ def draw_patch_masks(
         if responses is None:
             raise ValueError(f"the policy {policy!r} needs the responses of the patches")
         noise = random_scores(n, grid, generator)[part]
+        if responses.shape != noise.shape:  # one row would go unnoticed: it would serve all of them
+            raise ValueError(f"responses must be {tuple(noise.shape)}, got {tuple(responses.shape)}")
         scores = attention_scores(responses, noise, "high" if policy == "attention" else "low")
     else:
         raise ValueError(f"unknown masking policy {policy!r}: choose from {', '.join(POLICIES)}")

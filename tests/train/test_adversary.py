@@ -185,7 +185,7 @@ def test_it_learns_to_tell_noise_from_a_gradient(loss, norm):
     for _ in range(30):
         adversary.discriminator_step(*batch(), hidden)
     on_real, on_fake = verdicts()
-    assert float((on_real[:, None] > on_fake[None]).float().mean()) > 0.9
+    assert float((on_real[:, None] > on_fake[None]).float().mean()) > 0.8  # chance: 0.5
     assert float(on_real.mean()) > 0 > float(on_fake.mean())
     assert float(adversary.generator_loss(batch()[1], hidden)) > float(start)
 
