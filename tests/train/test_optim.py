@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
+from maerestore.train.recipe import RecipeError
 
 
 def names_of(model, groups):
@@ -67,3 +68,39 @@ def test_averaging_leaves_the_model_alone_and_the_position_tables_exact(tiny_mod
     update_ema(average, model, 0.5, 10**6)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert torch.equal(average.pos_embed, model.pos_embed)
+
+
+def rates(model, optimizers):
+    """The rate and weight decay of every parameter by name; None where it is in no group."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = dict.fromkeys(names.values())
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                found[names[id(parameter)]] = (group["lr"], group["weight_decay"])
+    return found
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_rates_fall_by_layer_and_by_group(tiny_model, tiny_recipe, tiny_settings, optimizer):
+    model = tiny_model(mask_embed=True).train()
+    recipe = tiny_recipe(
+        model={**tiny_settings, "mask_embed": True}, optimizer=optimizer, layer_decay=0.5, weight_decay=0.1,
+        groups=[{"match": r"^decoder_pred", "lr": 0.1, "weight_decay": 0.0}, {"match": "cls_token", "lr": 0}],
+    )  # fmt: skip
+    optimizers = build_optimizers(model, recipe)
+    set_lr(optimizers, 2.0)
+    found = rates(model, optimizers)
+    expected = {
+        "blocks.1.mlp.fc1.weight": (1.0, 0.1), "blocks.0.mlp.fc1.weight": (0.5, 0.1),
+        "blocks.0.mlp.fc1.bias": (0.5, 0.0), "patch_embed.proj.weight": (0.25, 0.1), "norm.weight": (2.0, 0.0),
+        "decoder_blocks.0.attn.qkv.weight": (2.0, 0.1), "decoder_pred.weight": (0.2, 0.0), "cls_token": None,
+    }  # fmt: skip
+    for name, rate in expected.items():
+        assert found[name] == (None if rate is None else pytest.approx(rate)), name
+    assert not model.cls_token.requires_grad
+
+
+def test_a_group_that_matches_nothing_is_refused(tiny_model, tiny_recipe):
+    with pytest.raises(RecipeError, match="encoder"):
+        build_optimizers(tiny_model(depth=1, mask_embed=True), tiny_recipe(groups=[{"match": "encoder", "lr": 0.5}]))
