@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import maerestore
-from maerestore.cli import export, inpaint, pretrain, pull, push
+from maerestore.cli import export, inpaint, pretrain, pull, push, show
 from maerestore.errors import MaerestoreError
 
-VERBS = {"inpaint": inpaint, "pretrain": pretrain, "pull": pull, "push": push, "export": export}
+VERBS = {"inpaint": inpaint, "pretrain": pretrain, "pull": pull, "push": push, "export": export, "show": show}
 
 
 class _Parser(argparse.ArgumentParser):

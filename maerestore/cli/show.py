@@ -1,0 +1,123 @@
+"""Show what the model makes of a photo: original, masked, reconstruction and composite, side by side.
+
+The photo is scaled to the size that the model was trained at. One row for each mask ratio and seed:
+
+    maerestore show photo.jpg                                        writes photo_show.png
+    maerestore show photo.jpg --mask-ratio 0.5 0.75 0.9 --seed 0 1 -o grid.png
+    maerestore show photo.jpg --mask mask.png                        free-form holes instead of patches
+
+A model that predicts normalised pixels is given the mean and contrast of each patch, as in the MAE authors' demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+# As in maerestore.masking.patches, which loads torch.
+_POLICIES = ("random", "block", "grid", "attention", "attention-keep")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("photo", type=Path, help="the photo")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="file or folder to write (default: PHOTO_show.png beside the photo)"
+    )
+    parser.add_argument(
+        "--mask-ratio",
+        type=_ratio,
+        nargs="+",
+        metavar="R",
+        help="share of the patches to hide, from 0 to 1; several make several rows (default 0.75)",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, nargs="+", metavar="N", help="of the random masks; several make several rows (default 0)"
+    )
+    parser.add_argument(
+        "--policy",
+        choices=_POLICIES,
+        help="which patches: random (the default), block, grid, those that the class token attends to most "
+        "(attention), or all but those (attention-keep)",
+    )
+    parser.add_argument(
+        "--mask", type=Path, metavar="FILE", help="hide what is white in this image of the photo's size"
+    )
+    parser.add_argument("--resize-mask", action="store_true", help="scale a mask of another size to the photo's")
+    parser.add_argument(
+        "--model", help="bundled name, folder, file, or org/name[@revision] of the Hub (default: the bundled model)"
+    )
+    parser.add_argument(
+        "--size", type=int, metavar="PX", help="short side that the photo is scaled to (default: the model's)"
+    )
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, reconstruct, draw, write."""
+    start = time.perf_counter()
+    # Imported here, and torch only after the files were found good: bad input is answered at once.
+    from maerestore.image import InputError, Photo, read_mask, read_photo, resolve_output, write_photo
+
+    given = [name for name in ("mask_ratio", "seed", "policy") if getattr(args, name) is not None]
+    if args.mask is not None and given:
+        raise InputError(f"--mask says itself what is hidden: leave out --{given[0].replace('_', '-')}")
+    inputs = () if args.mask is None else (args.mask,)
+    out = resolve_output(args.photo, _target(args.photo, args.out), args.overwrite, inputs)
+    photo = read_photo(args.photo)
+    mask = None if args.mask is None else read_mask(args.mask, photo.size, resize=args.resize_mask)
+
+    from maerestore.hub.fetch import resolve_model
+
+    source = resolve_model(args.model)
+    import numpy as np
+
+    from maerestore.hub.load import load_autoencoder, pick_device
+    from maerestore.show import show_grid
+
+    model = load_autoencoder(source, need_decoder=True).to(pick_device(args.device))
+    grid = show_grid(
+        model,
+        photo.rgb(),
+        mask_ratios=args.mask_ratio or (0.75,),
+        seeds=args.seed or (0,),
+        policy=args.policy or "random",
+        mask=mask,
+        size=args.size,
+    )
+    write_photo(Photo(np.array(grid)), out, args.overwrite)
+    if not args.quiet:
+        print(f"{out}: {grid.width} x {grid.height} pixels in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _target(photo: Path, out: Path | None) -> Path | None:
+    """The file to write; None where `resolve_output` has to say what is wrong with the photo."""
+    if not photo.name:
+        return out
+    if out is None:
+        return photo.with_name(f"{photo.stem}_show.png")
+    return out / f"{photo.stem}_show.png" if out.is_dir() else out
+
+
+def _ratio(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return value
