@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from maerestore.hub.card import model_card
 from maerestore.hub.client import TRIES, ask_hub
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
-from maerestore.hub.load import load_autoencoder
+from maerestore.hub.load import load_autoencoder, read_notes
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MaskedAutoencoder
 
@@ -131,9 +130,8 @@ def push_folder(
         repo_id,
         revision,
         sending=True,
-        tries=1
-        if create_pr
-        else TRIES,  # a second try may open a second pull request; the same commit is made once only
+        # The same files make one commit, however often they are sent, but may open several pull requests.
+        tries=1 if create_pr else TRIES,
     )
     return str(commit.pr_url or commit.commit_url)
 
@@ -144,7 +142,7 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
         raise ModelError(f"{folder}: no such folder; give one that holds {CONFIG_NAME} and {WEIGHTS_NAME}")
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
-            raise ModelError(f"{folder}: {name} is missing; `maerestore push` takes a folder with it and the other one")
+            raise ModelError(f"{folder}: {name} is missing; a folder to push holds {CONFIG_NAME} and {WEIGHTS_NAME}")
     model = load_autoencoder(folder)
     names = [n for n in (CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME) if (folder / n).is_file()]
     files: dict[str, str | bytes] = {name: str(folder / name) for name in names}
@@ -153,13 +151,8 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
         text = card.read_text(encoding="utf-8", errors="replace")
         files |= {name: str(folder / name) for name in [CARD_NAME, *_pictures(text, folder)]}
     else:
-        files[CARD_NAME] = model_card(model.config, _training(folder), repo_id, license).encode()
+        files[CARD_NAME] = model_card(model.config, read_notes(folder).get("training"), repo_id, license).encode()
     return files
-
-
-def _training(folder: Path) -> dict[str, Any] | None:
-    training = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("training")
-    return training if isinstance(training, dict) else None
 
 
 def _pictures(card: str, folder: Path) -> list[str]:

@@ -13,10 +13,12 @@ import torch
 
 from hub.hub_server import HubServer, connect
 from maerestore.hub.errors import ModelError
+from maerestore.hub.export import export_transformers
 from maerestore.hub.fetch import fetch_repository, resolve_model
 from maerestore.hub.load import load_autoencoder
 from maerestore.hub.push import push_folder, push_model
 from maerestore.hub.save import save_autoencoder
+from maerestore.model import MaskedAutoencoder
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "model.safetensors"
@@ -100,6 +102,25 @@ def test_a_model_in_memory_is_pushed_with_what_is_known_of_it(hub, tiny_model):
     assert hub.repositories["org/name"].private
     again = load_autoencoder(pulled).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+
+
+def test_the_methods_of_the_model_go_both_ways(hub, tiny_model):
+    model = tiny_model(seed=3)
+    pin = model.push_to_hub("org/name").rpartition("/")[2]
+    again = MaskedAutoencoder.from_pretrained(f"org/name@{pin}").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+
+
+def test_other_layouts_go_both_ways(hub, tiny_model, tmp_path):
+    model = tiny_model()
+    export_transformers(model, tmp_path / "vitmae")
+    push_folder(tmp_path / "vitmae", "org/vitmae")
+    torch.save({"model": model.state_dict()}, tmp_path / "mae.pth")
+    hub.add("org/meta", {"mae.pth": (tmp_path / "mae.pth").read_bytes(), "README.md": b""})
+    assert "preprocessor_config.json" in contents(resolve_model("org/vitmae"))
+    for name, settings in (("org/vitmae", {}), ("org/meta", {"num_heads": 2, "decoder_num_heads": 2})):
+        again = MaskedAutoencoder.from_pretrained(name, **settings).state_dict()
+        assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
 
 
 def test_one_commit_holds_the_model_and_nothing_else_of_the_folder(hub, model_folder):
@@ -195,7 +216,8 @@ def test_the_weights_are_fetched_once_where_a_repository_holds_them_twice(hub, p
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "mae_visualize_vit_base.pth", "mae.safetensors"])
 def test_other_weights_are_fetched_where_there_is_no_model_safetensors(hub, published, name):
-    hub.add("org/name", {"config.json": b"{}", name: published[WEIGHTS], "notes.txt": b""})
+    others = {"notes.txt": b"", "epoch1/mae.pth": b"x", "epoch1/mae.safetensors": b"x"}
+    hub.add("org/name", {"config.json": b"{}", name: published[WEIGHTS]} | others)
     assert sorted(p.name for p in resolve_model("org/name").iterdir()) == sorted(["config.json", name])
 
 
