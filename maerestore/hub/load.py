@@ -183,7 +183,7 @@ def _locate(source: Path) -> tuple[Path | None, Path]:
         config = source.with_name(CONFIG_NAME)
         return (config if source.name in WEIGHTS_NAMES and config.is_file() else None), source
     present = [name for name in WEIGHTS_NAMES if (source / name).exists()]
-    # A repository may hold just a checkpoint; a file of a standard name is one half of a model, the config is the other.
+    # A repository may hold just a checkpoint; a file of a standard name, though, wants the config that goes with it.
     if source.is_dir() and not present and not (source / CONFIG_NAME).exists():
         files = [path for path in sorted(source.iterdir()) if path.suffix in (".pth", ".pt", ".safetensors", ".bin")]
         if len(files) == 1:

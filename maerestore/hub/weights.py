@@ -78,10 +78,12 @@ def _unpickle(path: Path) -> Any:
             # Mapped, so that a training checkpoint's optimiser state is never read from the disk.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as err:  # a hostile or damaged pickle can raise anything
-        if asked := re.search(r"(?:GLOBAL|Unsupported (?:global|class|operand):?) (?:GLOBAL )?([\w.]+)", str(err)):
+        if asked := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", str(err)):
             what = f"it asks for {asked[1]}, which is no weight"
             raise ModelError(f"{path}: refused, {what}; files are read with weights_only=True only") from err
-        raise ModelError(f"{path}: not a readable checkpoint of torch ({_first_line(err)})") from err
+        # What torch says of a pickle that it refuses runs over many lines, and suggests to trust it.
+        reason = "" if "weights_only" in str(err) else f" ({_first_line(err)})"
+        raise ModelError(f"{path}: damaged, or not a checkpoint that torch.save wrote{reason}") from err
 
 
 def _split_checkpoint(path: Path, content: Any) -> StoredWeights:
@@ -133,7 +135,8 @@ def _plain(path: Path, weights: dict[Any, Any]) -> dict[str, Tensor]:
             raise ModelError(f"{path}: {name!r} is a {type(value).__name__}, a state dict holds tensors by name")
         if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
             raise ModelError(f"{path}: {name} holds {str(value.dtype).removeprefix('torch.')}, not weights in float")
-        if value.layout != torch.strided or value.device.type != "cpu":
+        dense = value.layout == torch.strided and value.device.type == "cpu"
+        if not dense or value.untyped_storage().nbytes() < value.numel() * value.element_size():
             raise ModelError(f"{path}: {name} is no dense tensor with data")
     return {name: value.detach() for name, value in weights.items()}
 

@@ -195,3 +195,51 @@ def test_position_tables_in_the_file_are_used(saved):
 def test_weights_in_bfloat16_load(tiny_model, tmp_path):
     save_autoencoder(tiny_model(), tmp_path, dtype=torch.bfloat16)
     assert load_autoencoder(tmp_path).norm.weight.dtype == torch.float32
+
+
+def test_the_config_tells_others_how_images_are_prepared(saved):
+    config = read_folder(saved)
+    expected = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "size": 32, "interpolation": "bicubic"}
+    assert config["preprocessing"] == expected | {"rescale": 1 / 255}
+
+
+def test_a_config_without_preprocessing_loads(saved):
+    edit_config(saved, lambda config: config.pop("preprocessing"))
+    assert load_autoencoder(saved).config.image_size == 32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mean": [0, 0, 0]}, {"size": 64}, {"interpolation": "nearest"}, {"rescale": 1}, {"surprise": 1}],
+    ids=str,
+)
+def test_preprocessing_that_contradicts_the_model_is_refused(saved, change):
+    edit_config(saved, lambda config: config["preprocessing"].update(change))
+    assert "preprocessing" in refused(saved)
+
+
+def test_preprocessing_that_is_no_mapping_is_refused(saved):
+    edit_config(saved, lambda config: config.update(preprocessing=[]))
+    assert "preprocessing" in refused(saved)
+
+
+def test_keywords_overrule_what_a_config_says_of_the_images(saved):
+    config = load_autoencoder(saved, mean=(0.5, 0.5, 0.5), norm_pix_loss=True).config
+    assert (config.mean, config.norm_pix_loss) == ((0.5, 0.5, 0.5), True)
+
+
+def test_a_model_saves_and_loads_itself_exactly(tiny_model, tmp_path):
+    model = tiny_model(mask_embed=True)
+    model.save_pretrained(tmp_path / "mine", training={"samples": 3})
+    again = type(model).from_pretrained(tmp_path / "mine")
+    assert again.config == model.config
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(again.mean, model.mean)
+    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert read_folder(tmp_path / "mine")["training"] == {"samples": 3}
+
+
+def test_a_grid_of_absurd_size_is_refused_before_memory_is_asked_for(saved):
+    edit_config(saved, lambda config: config.update(preprocessing=None))
+    edit_config(saved, lambda config: config["autoencoder"].update(image_size=8 * 10**7))
+    assert "image_size" in refused(saved)
