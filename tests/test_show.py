@@ -148,14 +148,15 @@ def test_what_is_cut_is_cut_evenly(tiny_model):
     image = torch.zeros(32, 44, 3)
     image[:, 2:42] = 1
     assert float(fit_image(image, tiny_model().config).min()) == 1
+    assert float(fit_image(image.transpose(0, 1), tiny_model().config).min()) == 1
 
 
 def test_a_photo_is_scaled_without_moving_or_aliasing(tiny_model):
     ramp = torch.linspace(0, 1, 320).expand(320, 320)
-    board = ((torch.arange(320)[:, None] + torch.arange(320)) % 2).float()
-    fitted = fit_image(torch.stack([ramp, board, ramp.T], dim=2), tiny_model().config)[0]
+    noise = torch.rand(320, 320, generator=torch.Generator().manual_seed(0))
+    fitted = fit_image(torch.stack([ramp, noise, ramp.T], dim=2), tiny_model().config)[0]
     assert float((fitted[0] - torch.linspace(0, 1, 32)).abs().max()) < 0.02
-    assert float((fitted[1] - 0.5).abs().max()) < 0.05
+    assert float(fitted[1].std()) < 0.06  # the mean of 100 pixels; single ones deviate by 0.29
 
 
 @pytest.mark.parametrize(
