@@ -30,7 +30,7 @@ def ask_hub(
     sending: bool = False,
     tries: int = TRIES,
 ) -> Result:
-    """Call the Hub; a server error (5xx) is tried again after 1, 2 and 4 seconds.
+    """Call the Hub; after a server error (5xx) or a connection that broke, again after 1, 2 and 4 seconds.
 
     The client repeats some of its requests itself, but neither the look-up of a repository, nor the start of a
     download, nor a commit.
@@ -51,7 +51,8 @@ def ask_hub(
         except (MemoryError, TypeError, ModelError):  # not the Hub's doing
             raise
         except Exception as err:
-            if attempt + 1 < tries and (_status(_causes(err)) or 0) >= 500:
+            chain = _causes(err)
+            if attempt + 1 < tries and ((_status(chain) or 0) >= 500 or _cut_short(chain)):
                 time.sleep(FIRST_WAIT * 2**attempt)
                 continue
             raise ModelError(explain(err, repository, revision, sending=sending)) from err
@@ -70,7 +71,7 @@ def explain(err: Exception, repository: str, revision: str | None = None, *, sen
     from huggingface_hub import constants, errors
 
     chain = _causes(err)
-    names = {base.__name__ for e in chain for base in type(e).__mro__}
+    names = _class_names(chain)
     status, endpoint = _status(chain), constants.ENDPOINT
     name = f"{repository}@{revision}" if revision else repository
     if "GatedRepoError" in names:
@@ -106,9 +107,8 @@ def explain(err: Exception, repository: str, revision: str | None = None, *, sen
             return f"{name}: sending needs the network, but {switch}: unset it"
         part = "only a part is in the cache" if "IncompleteSnapshotError" in names else "not in the cache"
         return f"{name}: {part}, and the network is switched off ({switch}): run `maerestore pull {name}` once without"
-    if names & _CUT_SHORT or "Consistency check failed" in str(err):
-        kind = "upload" if sending else "download"
-        return f"{name}: the {kind} was cut short, and nothing of it is used: try again"
+    if _cut_short(chain):
+        return f"{name}: the {'upload' if sending else 'download'} was cut short, and is not used: try again"
     if names & _UNREACHABLE:
         cached = "" if sending else ", and it is not in the cache"
         return f"{name}: the Hub at {endpoint} cannot be reached{cached}: check the network ({_reason(chain[-1])})"
@@ -139,6 +139,15 @@ def _causes(err: BaseException) -> list[BaseException]:
     while chain[-1].__cause__ is not None and chain[-1].__cause__ not in chain:
         chain.append(chain[-1].__cause__)
     return chain
+
+
+def _class_names(chain: list[BaseException]) -> set[str]:
+    return {base.__name__ for e in chain for base in type(e).__mro__}
+
+
+def _cut_short(chain: list[BaseException]) -> bool:
+    """Whether the connection ended before the data did; that sizes differ the client says in words only."""
+    return bool(_class_names(chain) & _CUT_SHORT) or "Consistency check failed" in str(chain[0])
 
 
 def _status(chain: list[BaseException]) -> int | None:
