@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, help="file or folder to write (default: PHOTO_filled beside the photo)"
     )
-    parser.add_argument("--model", help="bundled name, folder, or org/name[@revision] (default: the bundled model)")
+    parser.add_argument(
+        "--model", help="bundled name, folder, file, or org/name[@revision] (default: the bundled model)"
+    )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.add_argument("--dilate", type=int, default=0, metavar="N", help="grow the mask by N pixels")
     parser.add_argument(

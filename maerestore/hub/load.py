@@ -208,8 +208,8 @@ def _own_settings(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         raise ModelError(f"{path}: autoencoder must be a mapping")
     try:
         checked = MAEConfig.from_dict(settings)
-    except (ValueError, OverflowError) as err:
-        raise ModelError(f"{path}: {err}") from err
+    except (ValueError, OverflowError) as err:  # may show a name of the file, with line breaks in it
+        raise ModelError(f"{path}: {' '.join(str(err).split())}") from err
     stated = config.get("preprocessing")
     if stated is not None:
         expected = preprocessing(checked)

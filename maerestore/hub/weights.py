@@ -118,13 +118,13 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
     for shard in shards:
         # An index comes from strangers as well: a name may not lead out of the model's folder.
         if not isinstance(shard, str) or not re.fullmatch(r"[\w-][\w.-]*\.(?:safetensors|bin)", shard):
-            raise ModelError(f"{path}: {shard!r} is no name of a weight file in the same folder")
+            raise ModelError(f"{path}: {ascii(shard)[:200]} is no name of a weight file in the same folder")
         for key, value in read_weights(path.with_name(shard)).weights.items():
             if places.get(key) != shard:
                 raise ModelError(f"{path.with_name(shard)}: holds {key}, which {path.name} does not place there")
             weights[key] = value
     if absent := sorted(set(places) - set(weights)):
-        raise ModelError(f"{path}: {len(absent)} weight(s) are in no file, the first is {absent[0]}")
+        raise ModelError(f"{path}: {len(absent)} weight(s) are in no file, the first is {ascii(absent[0])[:200]}")
     return weights
 
 
@@ -132,7 +132,11 @@ def _plain(path: Path, weights: dict[Any, Any]) -> dict[str, Tensor]:
     """Let nothing pass but named, dense, floating-point tensors with their data."""
     for name, value in weights.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ModelError(f"{path}: {name!r} is a {type(value).__name__}, a state dict holds tensors by name")
+            raise ModelError(
+                f"{path}: {ascii(name)[:60]} is a {type(value).__name__}, a state dict holds tensors by name"
+            )
+        if not name.isprintable() or len(name) > 200:  # it would be shown in messages
+            raise ModelError(f"{path}: {ascii(name)[:60]} is no name of a weight; the file may be damaged")
         if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
             raise ModelError(f"{path}: {name} holds {str(value.dtype).removeprefix('torch.')}, not weights in float")
         dense = value.layout == torch.strided and value.device.type == "cpu"

@@ -139,6 +139,14 @@ def test_what_is_no_weight_is_named(tmp_path, weights, value, named):
     assert named in message
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "n" * 10_000])
+def test_a_name_that_would_spoil_the_message_is_refused(tmp_path, weights, name):
+    torch.save(weights | {name: torch.zeros(2)}, tmp_path / "bad.pth")
+    message = refused(tmp_path / "bad.pth", **HEADS)
+    assert "no name of a weight" in message
+    assert message.isprintable()
+
+
 def test_a_tensor_that_claims_more_than_it_holds_is_refused(tmp_path, weights):
     torch.save(weights | {"patch_embed.proj.weight": torch.zeros(1).expand(10**9, 3, 8, 8)}, tmp_path / "bad.pth")
     assert "no dense tensor" in refused(tmp_path / "bad.pth", **HEADS)
