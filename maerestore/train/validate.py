@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -60,12 +61,16 @@ class Validation:
     def fill(model: MaskedAutoencoder, images: Tensor, hole: Tensor) -> Tensor:
         """Paste the decoder's pixels into the hole: (N, C, S, S) in [0, 1].
 
-        Unknown pixels never reach the model; one that predicts normalised pixels is told their mean and variance.
+        Unknown pixels never reach the model; one that predicts normalised pixels is told their mean and variance. A
+        model that never saw a partly known patch gets no patch that the hole touches.
         """
-        known = model.normalize(images)
+        known, unseen = model.normalize(images), hole
+        if not model.config.mask_embed:
+            touched = F.max_pool2d(hole, model.config.patch_size)
+            unseen = F.interpolate(touched, scale_factor=float(model.config.patch_size))
         if not model.config.norm_pix_loss:
-            known = known * (1 - hole)
-        filled = model.denormalize(model.reconstruct(known, pixel_mask=hole)).clamp(0, 1)
+            known = known * (1 - unseen)
+        filled = model.denormalize(model.reconstruct(known, pixel_mask=unseen)).clamp(0, 1)
         return torch.where(hole > 0, filled, images)
 
     @torch.inference_mode()
