@@ -17,13 +17,13 @@ ROOT = Path(maerestore.__file__).parents[1]
 HEAVY = {
     *("torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "skimage", "tifffile", "safetensors", "huggingface_hub"),
     *("transformers", "timm", "accelerate", "kornia", "albumentations", "faiss", "ray", "gradio", "pandas", "tqdm"),
+    *("webdataset", "tensorboard", "rich", "yaml"),
 }
+VERBS = ("", "inpaint", "show", "pretrain", "export", "pull", "push")
+HELP = "import sys; sys.argv = {argv!r}; from maerestore.cli.main import main; run()"
 CODE = {
     "import maerestore": "import maerestore",
-    "maerestore --help": "import sys; sys.argv = ['maerestore', '--help']; from maerestore.cli.main import main; run()",
-    "maerestore inpaint --help": (
-        "import sys; sys.argv = ['maerestore', 'inpaint', '--help']; from maerestore.cli.main import main; run()"
-    ),
+    **{f"maerestore {verb} --help": HELP.format(argv=["maerestore", *verb.split(), "--help"]) for verb in VERBS},
     "dir(maerestore)": "import maerestore; dir(maerestore)",
     "maerestore.errors": "from maerestore import MaerestoreError, ModelError",
 }
@@ -48,6 +48,12 @@ def loaded_by(code: str, cwd: Path | None = None) -> set[str]:
     done = python("-c", f"import sys\nbare = set(sys.modules)\n{RUN}\n{code}{report}", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
+
+
+def test_every_verb_is_asked_for_its_help() -> None:
+    from maerestore.cli.main import VERBS as VERBS_THERE_ARE
+
+    assert set(VERBS_THERE_ARE) == set(VERBS) - {""}
 
 
 @pytest.mark.parametrize("what", CODE)
