@@ -10,8 +10,6 @@ ones, D the width, p the patch size, C the channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from maerestore.model.blocks import Block, PatchEmbed
 from maerestore.model.config import MAEConfig
 from maerestore.model.positions import resample_positions, sincos_positions
+from maerestore.model.pretrained import Pretrained
 
 
 @dataclass
@@ -41,7 +40,7 @@ class MAEOutput:
     latent: Tensor
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(Pretrained, nn.Module):
     """Encoder on the visible patches only, light decoder on all of them.
 
     Convention:
@@ -104,80 +103,6 @@ class MaskedAutoencoder(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         if self.config.has_decoder:
             nn.init.normal_(self.mask_token, std=0.02)
-
-    # --- files and the Hub: thin, the work is done by maerestore.hub, imported when it is needed ------------------
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path | None = None,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        **settings: Any,
-    ) -> MaskedAutoencoder:
-        """Load a model of this package, Meta, transformers (ViTMAE) or timm; in float32, in eval mode, on the CPU.
-
-        Args:
-            name_or_path: None or "default" for the bundled model, a folder, a file of weights (`.pth`,
-                `.safetensors`, ...), or "org/name[@revision]" on the Hugging Face Hub.
-            revision: of the Hub repository, when not in the name.
-            token, cache_dir, local_files_only: as for `huggingface_hub`.
-            **settings: fields of `MAEConfig` that the files do not say, or say wrongly: `num_heads`,
-                `decoder_num_heads`, `norm_pix_loss`, `mean`, `std`, ...; see `maerestore.hub.load.load_autoencoder`.
-
-        Raises:
-            maerestore.ModelError: no such model, or files that do not fit.
-
-        Example:
-            >>> model = MaskedAutoencoder.from_pretrained("mae_pretrain_vit_base_full.pth")     # doctest: +SKIP
-            >>> model.config.norm_pix_loss                                                      # doctest: +SKIP
-            True
-        """
-        from maerestore.hub.fetch import resolve_model
-        from maerestore.hub.load import load_autoencoder
-
-        source = resolve_model(
-            None if name_or_path is None else str(name_or_path),
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        return load_autoencoder(source, **settings)
-
-    def save_pretrained(self, folder: str | Path, **notes: Any) -> None:
-        """Write `config.json` and `model.safetensors`, in the data type of the model's weights.
-
-        Args:
-            folder: made if it is not there.
-            **notes: passed to `maerestore.hub.save.save_autoencoder` (training, fill, dtype).
-
-        Raises:
-            maerestore.ModelError: weights that are not finite, or a folder that cannot be written.
-        """
-        from maerestore.hub.save import save_autoencoder
-
-        save_autoencoder(self, Path(folder), **{"dtype": self.cls_token.dtype, **notes})
-
-    def push_to_hub(self, repo_id: str, **settings: Any) -> str:
-        """Send the model to the Hugging Face Hub, with a model card.
-
-        Args:
-            repo_id: "org/name".
-            **settings: passed to `maerestore.hub.push.push_model` (private, create_pr, revision, token, ...).
-
-        Returns:
-            the address of the commit or pull request.
-
-        Raises:
-            maerestore.ModelError: no permission, or a Hub that fails.
-        """
-        from maerestore.hub.push import push_model
-
-        return push_model(self, repo_id, **settings)
 
     # --- images <-> patches -----------------------------------------------------------------------------------
 

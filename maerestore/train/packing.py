@@ -123,10 +123,12 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
     corrupt = 0
     raw = out / "pixels.raw"
     digest = hashlib.sha256()
-    with ProcessPoolExecutor(workers) as pool, raw.open("wb") as sink:
+    bar = tqdm(desc="decoding", unit=" photos", delay=1, disable=None)
+    with bar, ProcessPoolExecutor(workers) as pool, raw.open("wb") as sink:
         tasks = ((name, data, short_side) for name, data in find_images(sources))
-        for batch in tqdm(_chunks(tasks, 512), desc="packing", unit=" x 512 photos"):
+        for batch in _chunks(tasks, 512):
             for name, fitted in pool.map(_fit_task, batch, chunksize=16):
+                bar.update()
                 if fitted is None:
                     corrupt += 1
                     continue
