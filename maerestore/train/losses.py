@@ -130,8 +130,9 @@ class Criterion(nn.Module):
         """
         total, parts = images.new_zeros((), dtype=torch.float32), {}
         for name, term in self.terms.items():
-            with torch.set_grad_enabled(torch.is_grad_enabled() and term.weight > 0):
-                value = self._value(name, model, images, pred, mask, pixel_weight)
+            # Weight 0 is cut off by detaching: under torch.compile, a gradient switch would stop all gradients.
+            seen = pred if term.weight > 0 else pred.detach()
+            value = self._value(name, model, images, seen, mask, pixel_weight)
             parts[name] = value.detach()
             if term.weight > 0:
                 total = total + term.weight * value
