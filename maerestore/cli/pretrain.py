@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train until the recipe's samples were seen; SIGTERM and Ctrl-C save and stop."""
+    """Train until the recipe's samples were seen; SIGTERM and Ctrl-C save and stop, with exit code 143 and 130."""
     try:
         import accelerate  # noqa: F401
         import rich  # noqa: F401
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     workers = min(8, os.cpu_count() or 1) if args.workers is None else args.workers
     if workers < 0:
         raise RecipeError(f"--workers must not be negative, got {workers}")
-    figures = Pretrainer(recipe, args.data, args.out, cpu=args.cpu, init=args.init, workers=workers).run()
+    trainer = Pretrainer(recipe, args.data, args.out, cpu=args.cpu, init=args.init, workers=workers)
+    figures = trainer.run()
     for name, value in figures.items():
         print(f"{name} {value:.4f}")
-    return 0
+    return 128 + trainer.signal if trainer.signal else 0  # as shells count a program that a signal ended

@@ -219,7 +219,10 @@ def _supply_heads(values: dict[str, Any]) -> None:
         if name in values or width not in values:
             continue
         if values[width] not in known:
-            raise ModelError(f"does not say how many attention heads a width of {values[width]} has: give {name}=...")
+            raise ModelError(
+                f"does not say how many attention heads a width of {values[width]} has: give {name}=..., "
+                f"or make a model folder with `maerestore export --{name.replace('_', '-')} N`"
+            )
         values[name] = known[values[width]]
 
 

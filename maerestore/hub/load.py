@@ -178,7 +178,10 @@ def _build(named: Named, config: MAEConfig) -> MaskedAutoencoder:
 
 
 def _locate(source: Path) -> tuple[Path | None, Path]:
-    """The config, where there is one, and the weights of a folder or file."""
+    """The config, where there is one, and the weights of a folder or file; of a run folder, those of its model."""
+    run = source.parent if source.name == "checkpoint.pt" else source
+    if not (source / CONFIG_NAME).exists() and (run / "checkpoint.pt").is_file() and (run / "model").is_dir():
+        source = run / "model"  # the checkpoint itself is for resuming: the averaged weights are the model
     if source.is_file():
         config = source.with_name(CONFIG_NAME)
         return (config if source.name in WEIGHTS_NAMES and config.is_file() else None), source

@@ -97,6 +97,8 @@ def write_files(folder: Path, weights: dict[str, Tensor], texts: dict[str, dict[
         save_file(weights, path, metadata={"format": "pt"})
         path.chmod(0o644)  # safetensors makes files that only their owner can read
 
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{folder}: is a file; a model is written to a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / WEIGHTS_NAME, save)

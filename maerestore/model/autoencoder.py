@@ -157,7 +157,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             mask_ratio: share of the patches to remove, in [0, 1); used when no mask is given.
             noise: (N, L); the `int(L * (1 - mask_ratio))` patches with the lowest noise are kept.
             mask: (N, L), 1 = remove this patch; overrides `mask_ratio`. Rows may remove different numbers.
-            pixel_mask: (N, 1, H, W), 1 = unknown pixel; removes `hidden_patches` (on top of `mask`, if given).
+            pixel_mask: (N, 1, H, W), 1 (or any other integer than 0, or True) = unknown pixel; removes `hidden_patches` (on top of `mask`, if given).
             num_visible: how many patches every row of `mask` keeps, when the caller knows that they are equal: spares
                 a look at the data, and gives `torch.compile` static shapes.
 
@@ -166,9 +166,16 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             was padded to K, or None where no row was.
 
         Raises:
-            ValueError: sizes that are no multiple of the patch size, or a ratio outside [0, 1).
+            ValueError: sizes that are no multiple of the patch size, a pixel mask of another size, or a ratio outside
+                [0, 1).
         """
         self._check_sizes(images)
+        if pixel_mask is not None:
+            if pixel_mask.shape != (len(images), 1, *images.shape[2:]):
+                expected = (len(images), 1, *images.shape[2:])
+                raise ValueError(f"pixel_mask must be (N, 1, H, W), here {expected}, got {tuple(pixel_mask.shape)}")
+            if not pixel_mask.is_floating_point():  # bool, or 8 bits with 255 for unknown
+                pixel_mask = (pixel_mask != 0).float()
         tokens = self.patch_embed(images, pixel_mask)
         grid = (images.shape[2] // self.config.patch_size, images.shape[3] // self.config.patch_size)
         pos = resample_positions(self.pos_embed, (self.config.grid_size,) * 2, grid)  # (1, 1 + L, D)

@@ -65,11 +65,13 @@ class Corpus(ABC):
     Attributes:
         channels: 1 (gray) or 3 (RGB).
         fingerprint: says in the saved model what it was trained on.
+        description: how many photographs there are, and where they are kept; for people.
         device: where crops are made.
     """
 
     channels: int
     fingerprint: str
+    description: str
     device: torch.device
 
     @abstractmethod

@@ -60,7 +60,7 @@ class RunLog:
 
 
 class Progress:
-    """A bar with images per second and the time left; on a terminal only.
+    """On a terminal a bar with images per second and the time left; elsewhere a line now and then, on stderr.
 
     Args:
         total: samples of the run.
@@ -69,8 +69,9 @@ class Progress:
     """
 
     def __init__(self, total: int, done: int, hidden: bool) -> None:
-        from rich import progress
+        from rich import console, progress
 
+        self._hidden = hidden
         self._bar = progress.Progress(
             progress.TextColumn("pretraining"),
             progress.BarColumn(),
@@ -78,15 +79,16 @@ class Progress:
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
             progress.TextColumn("{task.fields[note]}"),
+            console=console.Console(stderr=True),
             disable=hidden,
             speed_estimate_period=120,
             refresh_per_second=1,
         )
-        if not self._bar.console.is_terminal:
-            self._bar.disable = True
+        self._bar.disable = hidden or not self._bar.console.is_terminal
         self._task = self._bar.add_task("", total=total, completed=done, rate="", note="")
         self._since = time.perf_counter()
         self._start = self._done = done
+        self._total = total
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -100,16 +102,23 @@ class Progress:
     def advance(self, samples: int) -> None:
         """Count samples."""
         self._done += samples
-        rate = (self._done - self._start) / max(1e-9, time.perf_counter() - self._since)
-        self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} images/s")
+        self._bar.update(self._task, completed=self._done, rate=f"{self._rate():,.0f} images/s")
 
-    def note(self, text: str) -> None:
-        """Say something at the end of the bar."""
-        self._bar.update(self._task, note=text)
+    def loss(self, value: float) -> None:
+        """Show the loss at the end of the bar, or in a line with the place in the run."""
+        self._bar.update(self._task, note=f"loss {value:.4f}")
+        if self._bar.disable:
+            minutes = (self._total - self._done) / max(1e-9, self._rate()) / 60
+            place = f"{self._done:,} of {self._total:,} samples"
+            self.line(f"{place}, loss {value:.4f}, {self._rate():,.0f} images/s, {minutes:,.0f} minutes left")
 
     def line(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """Print a line, above the bar where there is one."""
+        if not self._hidden:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _rate(self) -> float:
+        return (self._done - self._start) / max(1e-9, time.perf_counter() - self._since)
 
 
 class Meter:

@@ -82,7 +82,7 @@ class Pretrainer:
         self.optimizers = build_optimizers(self.model, recipe)
         self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
         self.step = self.samples = 0
-        self.stop = False
+        self.stop, self.signal = False, 0
         with self.accelerator.main_process_first():  # what is decoded once, is decoded by one
             self.corpus = open_corpus(
                 str(data), self.device, recipe.decoded_side, self.layout, out, recipe.resident_gb, workers, recipe.seed
@@ -112,6 +112,7 @@ class Pretrainer:
         meter = Meter(recipe.log_every, recipe.batch_size, self.step, self.samples)
         try:
             with Progress(recipe.samples, self.samples, hidden=not main) as self.progress:
+                self._introduce()
                 while self.samples < recipe.samples and not self._stopping():
                     meter.add(*self._train_step(meter.timed))
                     self.progress.advance(recipe.batch_size)
@@ -127,11 +128,29 @@ class Pretrainer:
                 if not self._due(recipe.validate_every) or not figures:
                     figures = self._validate()
                 self._save()
+                self._conclude()
         finally:
             self.log.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return figures
+
+    def _introduce(self) -> None:
+        corpus, say = self.corpus, self.progress.line
+        left_out = f", {corpus.corrupt} corrupt files left out" if corpus.corrupt else ""
+        say(f"{corpus.description}{left_out}; on {self.device}, {self.accelerator.num_processes} process(es)")
+        if self.validation is None and self.accelerator.is_main_process:
+            say("nothing is validated: one photograph in 64 is kept aside by its name, and here that is none")
+        if self.samples:
+            say(f"going on from {self.samples:,} of {self.recipe.samples:,} samples")
+
+    def _conclude(self) -> None:
+        if self.samples < self.recipe.samples:
+            self.progress.line(f"stopped and saved after {self.samples:,} samples: the same command goes on from here")
+        else:
+            self.progress.line(f"finished after {self.samples:,} samples; the model is {self.out / 'model'}")
+        if self.corpus.corrupt:
+            self.progress.line(f"{self.corpus.corrupt} corrupt files were left out")
 
     # --- one step -----------------------------------------------------------------------------------------------
 
@@ -236,6 +255,7 @@ class Pretrainer:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self.stop = True  # the loop ends after this step, and saves
+        self.signal = number
 
     def _log(self, values: dict[str, float]) -> None:
         recipe = self.recipe
@@ -243,7 +263,7 @@ class Pretrainer:
         if self.corpus.corrupt:
             values["corrupt_files"] = self.corpus.corrupt
         self.log.write(self.step, self.samples, values)
-        self.progress.note(f"loss {values['loss']:.4f}")
+        self.progress.loss(values["loss"])
 
     def _validation(self) -> Validation | None:
         # At the model's own size, whatever side is trained on at the moment.

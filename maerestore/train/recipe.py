@@ -12,6 +12,7 @@ import yaml
 
 from maerestore.masking import FAMILIES, TRAINING
 from maerestore.model.config import MAEConfig
+from maerestore.train.losses import LossError, parse_terms
 from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
 from maerestore.train.values import RecipeError, number, pair, whole
 
@@ -106,6 +107,10 @@ class PretrainRecipe:
         for name in ("loss", "adversarial"):
             if not isinstance(getattr(self, name), dict):
                 raise RecipeError(f"{name} is a mapping of settings, got {getattr(self, name)!r}")
+        try:
+            parse_terms(self.loss)
+        except LossError as err:
+            raise RecipeError(str(err)) from err
         config = self.config
         if not isinstance(self.resolution, (list, tuple)):
             raise RecipeError(f"resolution takes [from sample, side] pairs, got {self.resolution!r}")

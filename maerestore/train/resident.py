@@ -45,6 +45,7 @@ class ResidentCorpus(Corpus):
         aside = torch.tensor([held_out(name) for name in names], dtype=torch.bool)
         self.train_ids = torch.nonzero(~aside).flatten().to(device)
         self.held_ids = torch.nonzero(aside).flatten().to(device)
+        self.description = f"{len(self.train_ids):,} photographs in memory, {len(self.held_ids):,} more kept aside"
         if len(self.train_ids) == 0:
             raise DataError("no photograph left to train on")
 

@@ -39,6 +39,7 @@ class StreamedCorpus(Corpus):
         layout: how batches are split; the stream yields one part after the other.
         workers: decoding processes; 0 decodes in this one.
         fingerprint: of the names or addresses.
+        description: of what is streamed, for people.
     """
 
     channels = 3
@@ -51,7 +52,9 @@ class StreamedCorpus(Corpus):
         layout: Layout,
         workers: int,
         fingerprint: str,
+        description: str,
     ) -> None:
+        self.description = description
         self.items, self.kept, self.device, self.layout = items, kept, device, layout
         self.workers, self.fingerprint = workers, fingerprint
         self._position = 0
@@ -170,8 +173,9 @@ def stream_files(
 
     digest = hashlib.sha256("\n".join(f"{path} {path.stat().st_size}" for path in files).encode()).hexdigest()
     return StreamedCorpus(
-        lambda start: FileItems(train, short_side, layout, seed, start), kept, device, layout, workers, digest
-    )
+        lambda start: FileItems(train, short_side, layout, seed, start), kept, device, layout, workers, digest,
+        f"{len(train):,} photographs streamed from files, {len(aside):,} more kept aside",
+    )  # fmt: skip
 
 
 # --- WebDataset shards ------------------------------------------------------------------------------------------
@@ -271,5 +275,6 @@ def stream_shards(
 
     digest = hashlib.sha256("\n".join(urls).encode()).hexdigest()
     return StreamedCorpus(
-        lambda start: ShardItems(urls, short_side, layout, seed, start), kept, device, layout, workers, digest
-    )
+        lambda start: ShardItems(urls, short_side, layout, seed, start), kept, device, layout, workers, digest,
+        f"photographs streamed from {len(urls):,} shards",
+    )  # fmt: skip
