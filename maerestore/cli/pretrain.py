@@ -55,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from maerestore.train.recipe import RecipeError, load_recipe
 
     recipe = load_recipe(args.recipe, args.set)
+    if args.threads is not None and args.threads < 1:
+        raise RecipeError(f"--threads must be at least 1, got {args.threads}")
+    if args.out.exists() and not args.out.is_dir():
+        raise RecipeError(f"{args.out}: is a file; a run is written to a folder")
     if args.threads:
         torch.set_num_threads(args.threads)
     workers = min(8, os.cpu_count() or 1) if args.workers is None else args.workers

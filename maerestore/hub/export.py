@@ -32,8 +32,12 @@ def export_transformers(
             layout has no place for them. Features, and reconstructions with whole patches hidden, do not change.
 
     Raises:
-        ModelError: mask weights that are not zero, without `drop_mask_embed`; or a folder that cannot be written.
+        ModelError: a model that does not drop hidden patches; mask weights that are not zero, without
+            `drop_mask_embed`; or a folder that cannot be written.
     """
+    if model.config.hidden != "drop":
+        hidden = model.config.hidden
+        raise ModelError(f"the model was trained with {hidden} in its hidden patches; transformers drops them")
     state = model.state_dict()
     mask_weight = state.pop(_MASK_WEIGHT, None)
     if mask_weight is not None and bool(mask_weight.any()) and not drop_mask_embed:

@@ -10,7 +10,8 @@ Convention:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -180,16 +181,23 @@ def rim(mask: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(cv2.dilate(mask, kernel), np.uint8) & (1 - mask)
 
 
-def draw_many(
-    families: dict[str, float], count: int, size: int, seed: int, progress: Callable[[int], None] | None = None
-) -> np.ndarray:
-    """Draw `count` square holes from families mixed by weight: (count, size, size) uint8, 1 = hole."""
-    rng = np.random.default_rng(seed)
+def draw_many(families: dict[str, float], count: int, size: int, seed: int, workers: int = 1) -> np.ndarray:
+    """Draw `count` square holes from families mixed by weight: (count, size, size) uint8, 1 = hole.
+
+    Each hole has a seed of its own, (`seed`, place): they are the same however many processes draw them.
+    """
     names = list(families)
     weights = np.array([families[n] for n in names], float)
+    chosen = np.random.default_rng(seed).choice(len(names), size=count, p=weights / weights.sum())
+    tasks = [(names[choice], size, seed, i) for i, choice in enumerate(chosen)]
     out = np.empty((count, size, size), np.uint8)
-    for i, choice in enumerate(rng.choice(len(names), size=count, p=weights / weights.sum())):
-        out[i] = draw_mask(names[choice], size, rng)
-        if progress is not None:
-            progress(i)
+    with ProcessPoolExecutor(workers) if workers > 1 else contextlib.nullcontext() as pool:
+        drawn = map(_draw_task, tasks) if pool is None else pool.map(_draw_task, tasks, chunksize=64)
+        for i, hole in enumerate(drawn):
+            out[i] = hole
     return out
+
+
+def _draw_task(task: tuple[str, int, int, int]) -> np.ndarray:
+    family, size, seed, place = task
+    return draw_mask(family, size, np.random.default_rng((seed, place)))

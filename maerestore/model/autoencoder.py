@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from maerestore.model.blocks import Block, PatchEmbed
 from maerestore.model.config import MAEConfig
+from maerestore.model.hiding import random_shuffle, replace_hidden, shuffle_visible_first
 from maerestore.model.positions import resample_positions, sincos_positions
 from maerestore.model.pretrained import Pretrained
 
@@ -149,6 +150,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         mask: Tensor | None = None,
         pixel_mask: Tensor | None = None,
         num_visible: int | None = None,
+        hidden_noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Embed the visible patches and run the encoder on them. By default nothing is hidden.
 
@@ -157,13 +159,16 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             mask_ratio: share of the patches to remove, in [0, 1); used when no mask is given.
             noise: (N, L); the `int(L * (1 - mask_ratio))` patches with the lowest noise are kept.
             mask: (N, L), 1 = remove this patch; overrides `mask_ratio`. Rows may remove different numbers.
-            pixel_mask: (N, 1, H, W), 1 (or any other integer than 0, or True) = unknown pixel; removes `hidden_patches` (on top of `mask`, if given).
+            pixel_mask: (N, 1, H, W), 1 (or another integer than 0, or True) = unknown pixel; removes `hidden_patches`
+                (on top of `mask`, if given).
             num_visible: how many patches every row of `mask` keeps, when the caller knows that they are equal: spares
                 a look at the data, and gives `torch.compile` static shapes.
+            hidden_noise: (N, C, H, W), what stands in hidden patches where the config's `hidden` is "noise"; drawn
+                where it is not given.
 
         Returns:
             latent (N, 1 + K, D), mask (N, L), ids_restore (N, L), and key_mask (N, 1, 1, 1 + K), False where a row
-            was padded to K, or None where no row was.
+            was padded to K, or None where no row was. Where hidden patches hold noise or a mean, K is L.
 
         Raises:
             ValueError: sizes that are no multiple of the patch size, a pixel mask of another size, or a ratio outside
@@ -176,30 +181,30 @@ class MaskedAutoencoder(Pretrained, nn.Module):
                 raise ValueError(f"pixel_mask must be (N, 1, H, W), here {expected}, got {tuple(pixel_mask.shape)}")
             if not pixel_mask.is_floating_point():  # bool, or 8 bits with 255 for unknown
                 pixel_mask = (pixel_mask != 0).float()
-        tokens = self.patch_embed(images, pixel_mask)
-        grid = (images.shape[2] // self.config.patch_size, images.shape[3] // self.config.patch_size)
-        pos = resample_positions(self.pos_embed, (self.config.grid_size,) * 2, grid)  # (1, 1 + L, D)
-        tokens = tokens + pos[:, 1:]
-        n, length, dim = tokens.shape
-
+        n, p = len(images), self.config.patch_size
+        grid = (images.shape[2] // p, images.shape[3] // p)
+        length = grid[0] * grid[1]
         if pixel_mask is not None:
             hidden = self.hidden_patches(pixel_mask)
             mask = hidden if mask is None else torch.maximum(mask.float(), hidden)
         if mask is None:
             if not 0 <= mask_ratio < 1:
                 raise ValueError(f"mask_ratio must lie in [0, 1), got {mask_ratio}")
-            keep = int(length * (1 - mask_ratio))
-            if noise is None and keep == length:  # nothing hidden: raster order, and no random number drawn
-                noise = torch.arange(length, device=tokens.device).expand(n, -1)
+            num_visible = int(length * (1 - mask_ratio))
+            if noise is None and num_visible == length:  # nothing hidden: raster order, and no random number drawn
+                noise = torch.arange(length, device=images.device).expand(n, -1)
             elif noise is None:
-                noise = torch.rand(n, length, device=tokens.device)
-            ids_shuffle = noise.argsort(dim=1)  # ascending: the lowest stay
-            mask = torch.ones(n, length, device=tokens.device)
-            mask.scatter_(1, ids_shuffle[:, :keep], 0.0)
-            num_visible = keep
+                noise = torch.rand(n, length, device=images.device)
+            mask, ids_shuffle = random_shuffle(noise, num_visible)
         else:
             mask = mask.float()
-            ids_shuffle = mask.argsort(dim=1, stable=True)  # visible patches first, in raster order
+            ids_shuffle = shuffle_visible_first(mask)
+        if self.config.hidden != "drop":  # every patch is seen, in raster order; some hold something else
+            images = replace_hidden(images, mask, self.config.hidden, hidden_noise)
+            ids_shuffle, num_visible = torch.arange(length, device=images.device).expand(n, -1), length
+        tokens = self.patch_embed(images, pixel_mask)
+        pos = resample_positions(self.pos_embed, (self.config.grid_size,) * 2, grid)  # (1, 1 + L, D)
+        tokens = tokens + pos[:, 1:]
         ids_restore = ids_shuffle.argsort(dim=1)
 
         key_mask = None
@@ -210,7 +215,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
                 slots = torch.arange(1 + num_visible, device=tokens.device)
                 key_mask = (slots[None] <= counts[:, None])[:, None, None]  # (N, 1, 1, 1 + K), CLS always real
         ids_keep = ids_shuffle[:, :num_visible]  # (N, K)
-        x = tokens.gather(1, ids_keep[:, :, None].expand(-1, -1, dim))
+        x = tokens.gather(1, ids_keep[:, :, None].expand(-1, -1, tokens.shape[2]))
         x = torch.cat([(self.cls_token + pos[:, :1]).expand(n, -1, -1), x], dim=1)  # (N, 1 + K, D)
         for block in self.blocks:
             x = block(x, key_mask)

@@ -8,6 +8,7 @@ from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+HIDDEN = ("drop", "noise", "mean")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class MAEConfig:
         norm_pix_loss: whether the decoder predicts pixels normalised by their patch's mean and variance.
         mask_embed: whether patches of which some pixels are unknown are embedded together with their pixel mask.
             Its weights start at zero, so a model trained without it loads unchanged.
+        hidden: what stands in a hidden patch. "drop": nothing, the encoder runs on the visible tokens only, as in the
+            paper. "noise": standard normal noise; "mean": the mean colour of the image's visible pixels; the encoder
+            then sees every patch. Not together with `mask_embed`.
         mean, std: statistics, per channel in [0, 1], that images are normalised with.
 
     Raises:
@@ -50,6 +54,7 @@ class MAEConfig:
     layer_norm_eps: float = 1e-6
     norm_pix_loss: bool = False
     mask_embed: bool = False
+    hidden: str = "drop"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -86,6 +91,10 @@ class MAEConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
+        if self.hidden not in HIDDEN:
+            raise ValueError(f"hidden must be {', '.join(HIDDEN)}, got {self.hidden!r}")
+        if self.hidden != "drop" and self.mask_embed:
+            raise ValueError(f"hidden {self.hidden} hides whole patches: it does not go with mask_embed")
         for name in ("norm_pix_loss", "mask_embed"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")

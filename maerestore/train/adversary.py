@@ -211,14 +211,25 @@ class Adversary:
             parts["loss"] = parts["real"] + parts["fake"] + self.r1 * parts["r1"]
         return parts
 
-    def discriminator_step(self, real: Tensor, fake: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Train the discriminator on one batch; arguments and result as for `discriminator_loss`, detached."""
+    def discriminator_step(
+        self, real: Tensor, fake: Tensor, hidden: Tensor, share: float = 1.0, last: bool = True
+    ) -> dict[str, Tensor]:
+        """Train the discriminator on one batch, or on one of the parts that a batch is computed in.
+
+        Args:
+            real, fake, hidden: as for `discriminator_loss`.
+            share: of the batch that this part is; gradients add up.
+            last: whether it is the batch's last part, after which the weights move.
+
+        Returns:
+            as `discriminator_loss`, detached.
+        """
         parts = self.discriminator_loss(real, fake, hidden)
-        self.optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        _average_gradients(self.discriminator.parameters())
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        (share * parts["loss"]).backward()
+        if last:
+            _average_gradients(self.discriminator.parameters())
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         return {name: value.detach() for name, value in parts.items()}
 
     def _error(self, verdict: Tensor) -> Tensor:

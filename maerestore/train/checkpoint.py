@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,11 @@ CHECKPOINT = "checkpoint.pt"
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Replace a checkpoint by another one, whole or not at all."""
     partial = path.with_name(f".{path.name}-{os.getpid()}")
-    torch.save(state, partial)
-    partial.replace(path)
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
@@ -33,8 +35,12 @@ def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         theirs = MAEConfig.from_dict(state["config"])
-    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as err:
-        raise RecipeError(f"{path}: not a checkpoint of this package ({str(err).splitlines()[0]})") from err
+        missing = {"step", "samples", "model", "average", "optimizers"} - set(state)
+    except Exception as err:  # a damaged file can make the reader raise anything
+        reason = str(err).strip().splitlines()
+        raise RecipeError(f"{path}: not a checkpoint of this package ({(reason or [type(err).__name__])[0]})") from err
+    if missing:
+        raise RecipeError(f"{path}: not a checkpoint of this package (no {sorted(missing)[0]} in it)")
     _check_config(path, config, theirs)
     return state
 

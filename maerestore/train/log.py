@@ -27,7 +27,10 @@ class RunLog:
         self.folder = folder
         self.board: Any = None
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as err:
+                raise RecipeError(f"{folder}: cannot be made ({err.strerror})") from err
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ModuleNotFoundError:

@@ -126,14 +126,14 @@ class Criterion(nn.Module):
                 each pixel counts.
 
         Returns:
-            the weighted sum, a float32 scalar, and each term's value, detached, before weighting.
+            the weighted sum, a float32 scalar, and each term's value before weighting.
         """
         total, parts = images.new_zeros((), dtype=torch.float32), {}
         for name, term in self.terms.items():
             # Weight 0 is cut off by detaching: under torch.compile, a gradient switch would stop all gradients.
             seen = pred if term.weight > 0 else pred.detach()
             value = self._value(name, model, images, seen, mask, pixel_weight)
-            parts[name] = value.detach()
+            parts[name] = value  # not detached: a compiled step would hand out loss and lone term as one, detached
             if term.weight > 0:
                 total = total + term.weight * value
         return total, parts

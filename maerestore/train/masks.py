@@ -100,6 +100,7 @@ class HoleBank:
         rim_weight: how much one of them counts, beside 1 for a hidden pixel.
         seed: of the holes.
         device: where they are kept.
+        workers: processes that draw; 16,384 holes take one of them one to two minutes.
     """
 
     BUCKETS = 8
@@ -114,8 +115,9 @@ class HoleBank:
         rim_weight: float,
         seed: int,
         device: torch.device,
+        workers: int = 1,
     ) -> None:
-        holes = draw_many(families, count, size, seed)
+        holes = draw_many(families, count, size, seed, workers)
         rims = np.stack([rim(hole, rim_width) for hole in holes])
         self.patch_size, self.grid, self.rim_weight, self.device = patch_size, size // patch_size, rim_weight, device
         share = holes.reshape(count, self.grid, patch_size, self.grid, patch_size).mean((2, 4))
@@ -141,9 +143,9 @@ class HoleBank:
         code = torch.where(u[0], code.flip(1), code)
         code = torch.where(u[1], code.flip(2), code)
         code = torch.where(u[2], code.transpose(1, 2), code)[:, None]
-        pixel_mask = (code == 2).float()
+        pixel_mask = (code == 2).float().contiguous()  # turned or not: one layout, one compilation
         hidden = F.avg_pool2d(pixel_mask, self.patch_size).flatten(1) > 1 - 0.5 / self.patch_size**2  # (n, L)
         mask = hide_highest(noise + 2.0 * hidden, keep)
         removed = F.interpolate(mask.reshape(-1, 1, self.grid, self.grid), scale_factor=float(self.patch_size))
         weight = torch.maximum(torch.maximum(removed, pixel_mask), (code == 1).float() * self.rim_weight)
-        return MaskBatch(mask, keep, pixel_mask, weight)
+        return MaskBatch(mask, keep, pixel_mask, weight.contiguous())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from maerestore.errors import MaerestoreError
@@ -47,10 +46,12 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
     for source in sources:
         if source.is_dir():
             for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | {".tar"}):
+                if path.is_dir():
+                    continue
                 if path.suffix == ".tar":
                     yield from find_images([path])
                 else:
-                    yield path.relative_to(source).as_posix(), path.read_bytes()
+                    yield path.relative_to(source).as_posix(), read_file(path)
         elif source.suffix == ".tar" and source.is_file():
             try:
                 with tarfile.open(source) as tar:
@@ -65,6 +66,14 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
             raise DataError(f"{source}: no such folder or .tar file")
 
 
+def read_file(path: Path) -> bytes:
+    """A file's bytes; none where it cannot be read, so that it counts as corrupt."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def fit(data: bytes, short_side: int) -> tuple[np.ndarray, bool] | None:
     """Decode one photo and scale it to the short side wanted: ((h, w, 3) uint8, turned), or None if it is corrupt."""
     try:
@@ -74,7 +83,9 @@ def fit(data: bytes, short_side: int) -> tuple[np.ndarray, bool] | None:
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
             image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
         image = image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, struct.error):
+    except Exception:  # a damaged file can make a decoder raise anything
+        return None
+    if max(image.size) > 64 * min(image.size):  # a line: scaled to the short side it would be enormous
         return None
     scale = short_side / min(image.size)
     size = (max(short_side, round(image.width * scale)), max(short_side, round(image.height * scale)))

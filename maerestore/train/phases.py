@@ -1,4 +1,7 @@
-"""What is hidden while a model trains, and how that changes over the run."""
+"""Which patches are hidden while a model trains, and how that changes over the run.
+
+What then stands in them is a setting of the model (`MAEConfig.hidden`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from maerestore.masking.patches import POLICIES
 from maerestore.train.values import RecipeError, number, pair, whole
 
 FREE_FORM = "free_form"
-HIDDEN = ("drop", "noise", "mean")
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,6 @@ class MaskingPhase:
             "free_form": holes of pixels (`maerestore.masking.pixels`), which need a model with `mask_embed`.
         mask_ratio: share of the patches to remove, a number or a range, of which a batch takes one of five values.
         free_form_drop: the same for the patches that are removed beside a free-form hole.
-        hidden: what stands in a hidden patch. "drop": nothing, the encoder sees the visible tokens only, as in the
-            paper. "noise": normal noise, "mean": the mean colour of the image's visible pixels; the encoder then sees
-            every patch.
         ramp: whether policies' weights, ratio and drop move in a straight line to the next phase's.
     """
 
@@ -32,7 +31,6 @@ class MaskingPhase:
     policies: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
     mask_ratio: tuple[float, float] = (0.75, 0.75)
     free_form_drop: tuple[float, float] = (0.0, 0.0)
-    hidden: str = "drop"
     ramp: bool = False
 
     def __post_init__(self) -> None:
@@ -58,12 +56,7 @@ class MaskingPhase:
                 min(policies.values()) >= 0 and sum(policies.values()) > 0,
                 f"masking.policies needs weights of which some are positive, got {policies}",
             ),
-            (self.hidden in HIDDEN, f"masking.hidden must be {', '.join(HIDDEN)}, got {self.hidden!r}"),
             (isinstance(self.ramp, bool), f"masking.ramp must be true or false, got {self.ramp!r}"),
-            (
-                self.hidden == "drop" or FREE_FORM not in policies,
-                f"masking.hidden {self.hidden} is for patch masks: with free_form take drop",
-            ),
         ]
         for holds, message in checks:
             if not holds:

@@ -28,7 +28,7 @@ from maerestore.train.corpus import Layout
 from maerestore.train.log import Meter, Progress, RunLog
 from maerestore.train.losses import Criterion, composite
 from maerestore.train.masks import HoleBank, MaskBatch, MaskChoice, patch_masks
-from maerestore.train.objective import Objective, replace_hidden
+from maerestore.train.objective import Objective
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
 from maerestore.train.phases import FREE_FORM
 from maerestore.train.recipe import PretrainRecipe, RecipeError
@@ -65,7 +65,7 @@ class Pretrainer:
         init: Path | None = None,
         workers: int = 4,
     ) -> None:
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out, self.workers = recipe, out, workers
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if recipe.precision == "bf16" else "no")
         self.device = self.accelerator.device
         torch.manual_seed(recipe.seed)
@@ -83,7 +83,8 @@ class Pretrainer:
         self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
         self.step = self.samples = 0
         self.stop, self.signal = False, 0
-        with self.accelerator.main_process_first():  # what is decoded once, is decoded by one
+        # What is decoded once, is decoded by one; where machines share no folder, by one on each.
+        with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
             self.corpus = open_corpus(
                 str(data), self.device, recipe.decoded_side, self.layout, out, recipe.resident_gb, workers, recipe.seed
             )
@@ -93,6 +94,7 @@ class Pretrainer:
             self._resume(out / CHECKPOINT)
         elif init is not None:
             self._start_from(init)
+        self._check_processes()
         self.corpus.seek(self.samples)
         prepared = self.accelerator.prepare(Objective(self.model, criterion), *self.optimizers)
         self.objective, self.optimizers = prepared[0], list(prepared[1:])
@@ -125,9 +127,9 @@ class Pretrainer:
                         meter.check()
                         self._save()
                 meter.check()
-                if not self._due(recipe.validate_every) or not figures:
+                self._save()  # at once: who sends a signal may not wait for a validation
+                if not self.signal and not (self._due(recipe.validate_every) and figures):
                     figures = self._validate()
-                self._save()
                 self._conclude()
         finally:
             self.log.close()
@@ -163,24 +165,26 @@ class Pretrainer:
         set_lr(self.optimizers, recipe.lr * recipe.lr_factor(self.samples))
         for part in parts:
             mark = self._clock() if timed else 0.0
-            images, masks, seen = self._batch(part)
+            images, masks, noise = self._batch(part)
             waited += self._clock() - mark if timed else 0.0
             with contextlib.nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.objective):
                 loss, terms, pred = self.forward(
-                    images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, seen
+                    images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise
                 )
                 pasted = None
                 if self.adversary is not None and self.samples >= self.adversary.start:
                     pasted = composite(self.model, images, pred, masks.mask, masks.pixel_weight)
                     terms["adversarial"] = self.adversary.generator_loss(pasted.picture, pasted.hidden)
                     loss = loss + self.adversary.weight * terms["adversarial"]
-                    terms["adversarial"] = terms["adversarial"].detach()
                 self.accelerator.backward(loss / len(parts))
             if pasted is not None and self.adversary is not None:
-                judged = self.adversary.discriminator_step(pasted.photo, pasted.picture, pasted.hidden)
+                last = part is parts[-1]
+                judged = self.adversary.discriminator_step(
+                    pasted.photo, pasted.picture, pasted.hidden, share=1 / len(parts), last=last
+                )
                 terms |= {f"discriminator_{name}": value for name, value in judged.items()}
-            for name, value in {"loss": loss.detach(), **terms}.items():
-                losses[name] = losses.get(name, 0.0) + value / len(parts)
+            for name, value in {"loss": loss, **terms}.items():
+                losses[name] = losses.get(name, 0.0) + value.detach() / len(parts)
         self.accelerator.clip_grad_norm_(self.objective.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -191,7 +195,7 @@ class Pretrainer:
         return losses, (waited, self._clock() - start) if timed else None
 
     def _batch(self, part: slice) -> tuple[Tensor, MaskBatch, Tensor | None]:
-        """Part of the step's batch: images (n, C, side, side) normalised, masks, and what stands in hidden patches."""
+        """Part of the step's batch: images (n, C, side, side) normalised, masks, and noise for the hidden patches."""
         recipe, total, side = self.recipe, self.recipe.batch_size, self.recipe.side(self.samples)
         generator = torch.Generator(self.device)
         generator.manual_seed(recipe.seed * 1_000_003 + self.step)
@@ -205,10 +209,9 @@ class Pretrainer:
         masks = patch_masks(choice, total, part, grid, generator, lambda: self._responses(images))
         if recipe.config.mask_embed:  # every parameter takes part in every step, as several processes need
             masks.pixel_mask = torch.zeros(len(images), 1, side, side, device=self.device)
-        if phase.hidden == "drop":
+        if recipe.config.hidden != "noise":
             return images, masks, None
-        masks.pixel_mask = None
-        return images, masks, replace_hidden(images, masks.mask, phase.hidden, total, part, generator)
+        return images, masks, torch.randn(total, *images.shape[1:], generator=generator, device=self.device)[part]
 
     @torch.no_grad()
     def _responses(self, images: Tensor) -> Tensor:
@@ -228,7 +231,7 @@ class Pretrainer:
             self.banks = {
                 side: HoleBank(
                     side, recipe.config.patch_size, recipe.families, recipe.mask_count, rim, recipe.rim_weight,
-                    recipe.seed, self.device,
+                    recipe.seed, self.device, max(1, self.workers) if recipe.mask_count > 1024 else 1,
                 )
             }  # fmt: skip
         return self.banks[side]
@@ -304,7 +307,10 @@ class Pretrainer:
         self.average.load_state_dict(state["average"])
         try:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                wanted = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
                 optimizer.load_state_dict(saved)
+                for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+                    group.update(settings)  # the recipe's, where it was changed since
             if self.adversary is not None and "adversary" in state:
                 self.adversary.load_state_dict(state["adversary"])
         except (ValueError, KeyError, RuntimeError) as err:
@@ -313,6 +319,12 @@ class Pretrainer:
                 "go on with the same, or start another run from it with --init"
             ) from err
         self.step, self.samples = state["step"], state["samples"]
+
+    def _check_processes(self) -> None:
+        """Processes on another machine must have found the same checkpoint."""
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.device))
+        if int(steps.min()) != int(steps.max()):
+            raise RecipeError(f"{self.out}: not every machine has the same {CHECKPOINT}: use a folder that all share")
 
     def _start_from(self, init: Path) -> None:
         """Take over weights: a model's, or the averaged ones of another run's checkpoint."""

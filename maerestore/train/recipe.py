@@ -48,8 +48,7 @@ class PretrainRecipe:
         short_side: to which photographs are scaled when they are decoded, in pixels; 0 takes a quarter more than the
             largest crop. Packed folders and data sets of small images keep their own.
         resident_gb: decoded pixels to hold on the device, in 10^9 bytes; a larger corpus is streamed.
-        masking: a `MaskingPhase`, or a list of them ("from" in samples): policies, mask_ratio, free_form_drop, hidden,
-            ramp.
+        masking: a `MaskingPhase`, or a list of them ("from" in samples): policies, mask_ratio, free_form_drop, ramp.
         families: weight of each free-form family.
         mask_count: free-form holes to draw.
         rim_width, rim_weight: known pixels around the hole that count in the loss, at 128 px; scaled with the side.
@@ -157,7 +156,7 @@ class PretrainRecipe:
             ),
             (self.mask_count >= 8, f"mask_count must be at least 8, got {self.mask_count}"),
             (self.rim_width >= 0 and self.rim_weight >= 0, "rim_width and rim_weight must not be negative"),
-            (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
+            (0 <= self.seed < 2**32, f"seed must lie in [0, 2^32), got {self.seed}"),
             (
                 min(self.log_every, self.validate_every, self.save_every) > 0,
                 "log_every, validate_every and save_every must be positive",

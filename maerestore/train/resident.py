@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ class ResidentCorpus(Corpus):
         device: where the pixels go; on "cpu" they stay where they are.
         fingerprint: of the pixels.
         corrupt: files that were left out.
+        stay: leave the pixels in the host's memory, and bring over what a batch needs.
 
     Raises:
         DataError: nothing left to train on.
@@ -37,10 +39,11 @@ class ResidentCorpus(Corpus):
         device: torch.device,
         fingerprint: str,
         corrupt: int = 0,
+        stay: bool = False,
     ) -> None:
         self.device, self.fingerprint, self.channels = device, fingerprint, pixels.shape[3]
         self._corrupt = corrupt
-        self.pixels = pixels if device.type == "cpu" else pixels.to(device)
+        self.pixels = pixels if stay or device.type == "cpu" else pixels.to(device)
         self.sizes = sizes.to(device)
         aside = torch.tensor([held_out(name) for name in names], dtype=torch.bool)
         self.train_ids = torch.nonzero(~aside).flatten().to(device)
@@ -50,8 +53,10 @@ class ResidentCorpus(Corpus):
             raise DataError("no photograph left to train on")
 
     @classmethod
-    def from_packed(cls, folder: Path, device: torch.device) -> ResidentCorpus:
+    def from_packed(cls, folder: Path, device: torch.device, resident_gb: float = math.inf) -> ResidentCorpus:
         """Open what `maerestore.train.packing.pack` wrote; on the CPU the pixels are mapped from the file.
+
+        More than `resident_gb` stays mapped from the file for another device, too.
 
         Raises:
             DataError: no packed folder there, or files that do not belong together.
@@ -66,7 +71,7 @@ class ResidentCorpus(Corpus):
             raise DataError(f"{folder}: no packed photographs there; make them with scripts/prepare_data.py") from err
         if not len(pixels) == len(sizes) == len(names):
             raise DataError(f"{folder}: pixels, sizes and names differ in number; pack the photographs again")
-        return cls(pixels, sizes, names, device, fingerprint, corrupt)
+        return cls(pixels, sizes, names, device, fingerprint, corrupt, stay=pixels.nbytes > resident_gb * 1e9)
 
     @classmethod
     def from_arrays(cls, images: np.ndarray, name: str, device: torch.device) -> ResidentCorpus:

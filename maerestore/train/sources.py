@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from maerestore.train.corpus import Corpus, Layout
 from maerestore.train.packing import ASPECT, IMAGE_SUFFIXES, DataError, pack
@@ -53,12 +54,14 @@ def open_corpus(
     if source.startswith(TORCHVISION):
         name, _, root = source.removeprefix(TORCHVISION).partition(":")
         if name == "ImageFolder":
+            if not root:
+                raise DataError("torchvision:ImageFolder needs its folder: torchvision:ImageFolder:ROOT")
             source = root  # its classes do not matter here
         else:
             return _named(name, Path(root or "data/torchvision"), device, resident_gb)
     path = Path(source)
     if (path / "pixels.npy").is_file():
-        return ResidentCorpus.from_packed(path, device)
+        return ResidentCorpus.from_packed(path, device, resident_gb)
     if "://" in source or "{" in source or source.startswith("pipe:"):
         return stream_shards(_expand(source), device, short_side, layout, workers, seed)
     files, tars = _scan(path)
@@ -69,7 +72,7 @@ def open_corpus(
         raise DataError(f"{source}: holds both images and tars, too many to keep in memory: name one kind")
     if tars:
         return stream_shards([str(tar) for tar in tars], device, short_side, layout, workers, seed)
-    return stream_files(files, device, short_side, layout, workers, seed)
+    return stream_files(files, path, device, short_side, layout, workers, seed)
 
 
 def _scan(path: Path) -> tuple[list[Path], list[Path]]:
@@ -117,7 +120,10 @@ def _expand(source: str) -> list[str]:
         import braceexpand
     except ModuleNotFoundError as err:
         raise DataError("WebDataset shards need webdataset: pip install 'maerestore[train]'") from err
-    urls = list(braceexpand.braceexpand(source))
+    try:
+        urls = list(braceexpand.braceexpand(source))
+    except ValueError as err:  # UnbalancedBracesError is one
+        raise DataError(f"{source}: braces that do not match") from err
     gone = [url for url in urls if "://" not in url and not url.startswith("pipe:") and not Path(url).is_file()]
     if gone:
         raise DataError(f"{gone[0]}: no such shard")
@@ -128,11 +134,12 @@ def _named(name: str, root: Path, device: torch.device, resident_gb: float) -> R
     from torchvision import datasets
 
     kind = getattr(datasets, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, datasets.VisionDataset)):
+    known = isinstance(kind, type) and issubclass(kind, datasets.VisionDataset) and kind is not datasets.VisionDataset
+    if not known:
         raise DataError(f"torchvision has no data set {name!r}; MNIST, CIFAR10 and ImageFolder are some it has")
     try:
         dataset = kind(str(root))
-    except (RuntimeError, TypeError, OSError):
+    except Exception:  # not there, most likely: each data set says so in its own way
         try:
             dataset = kind(str(root), download=True)
         except Exception as err:  # every data set fails in its own way: no network, a hash, an argument it wants
@@ -147,7 +154,10 @@ def _stack(dataset: Any, name: str, limit: float) -> np.ndarray:
     def arrays() -> Iterator[np.ndarray]:
         size = 0
         for i in range(len(dataset)):
-            array = np.asarray(dataset[i][0])
+            image = dataset[i][0]
+            if not isinstance(image, Image.Image):
+                raise DataError(f"torchvision:{name} holds {type(image).__name__} in place of images")
+            array = np.asarray(image)
             size += array.nbytes
             if size > limit:
                 raise DataError(f"torchvision:{name} does not fit into resident_gb {limit / 1e9:g}: raise it")

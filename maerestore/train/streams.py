@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from maerestore.train.corpus import Corpus, Layout, permutations
-from maerestore.train.packing import IMAGE_SUFFIXES, DataError, fit, held_out, on_canvas
+from maerestore.train.packing import IMAGE_SUFFIXES, DataError, fit, held_out, on_canvas, read_file
 
 GIVE_UP = 100  # corrupt files in a row
 SHUFFLE_BUFFER = 2000  # encoded samples a worker chooses from
@@ -81,7 +81,10 @@ class StreamedCorpus(Corpus):
                 worker_init_fn=_leave_signals_to_the_parent,
             )
             self._batches = iter(loader)
-        canvas, sizes, failed = next(self._batches)
+        try:
+            canvas, sizes, failed = next(self._batches)
+        except DataError as err:  # from a worker, with its traceback in the text
+            raise DataError(str(err).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
         self._corrupt.update(failed)
         return canvas.to(self.device, non_blocking=True), sizes.to(self.device, non_blocking=True)
 
@@ -101,9 +104,12 @@ def collate(items: list[Item]) -> tuple[Tensor, Tensor, list[str]]:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """The trainer saves on SIGTERM and Ctrl-C; its workers end when it tells them to."""
+    """The trainer saves on SIGTERM and Ctrl-C; its workers end when it tells them to, or is no more.
+
+    Launchers send both to the whole group, and torch stops a parent whose worker dies.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def decode(data: bytes, short_side: int) -> tuple[np.ndarray, tuple[int, int, int]] | None:
@@ -148,10 +154,7 @@ class FileItems(IterableDataset[Item]):
         failed: list[str] = []
         for step in range(GIVE_UP):
             path = self.files[(index + step) % len(self.files)]
-            try:
-                decoded = decode(path.read_bytes(), self.short_side)
-            except OSError:
-                decoded = None
+            decoded = decode(read_file(path), self.short_side)
             if decoded is not None:
                 return *decoded, failed
             failed.append(str(path))
@@ -159,16 +162,16 @@ class FileItems(IterableDataset[Item]):
 
 
 def stream_files(
-    files: list[Path], device: torch.device, short_side: int, layout: Layout, workers: int, seed: int
+    files: list[Path], root: Path, device: torch.device, short_side: int, layout: Layout, workers: int, seed: int
 ) -> StreamedCorpus:
-    """Photographs of files on disk; one in 64 is kept aside by the hash of its name."""
-    aside = [path for path in files if held_out(path.name)]
-    train = [path for path in files if not held_out(path.name)]
+    """Photographs of files in a folder; one in 64 is kept aside by the hash of its path there, as when packed."""
+    aside = [path for path in files if held_out(path.relative_to(root).as_posix())]
+    train = [path for path in files if not held_out(path.relative_to(root).as_posix())]
     if not train:
         raise DataError("no photograph left to train on")
 
     def kept(count: int) -> list[Item]:
-        decoded = (decode(path.read_bytes(), short_side) for path in aside)
+        decoded = (decode(read_file(path), short_side) for path in aside)
         return [(*item, []) for item in itertools.islice((d for d in decoded if d is not None), count)]
 
     digest = hashlib.sha256("\n".join(f"{path} {path.stat().st_size}" for path in files).encode()).hexdigest()
@@ -199,14 +202,14 @@ class ShardItems(IterableDataset[Item]):
         reader, readers = self.layout.process * workers + worker, self.layout.processes * workers
         rng = random.Random(f"{self.seed} {self.start} {reader}")
         failed: list[str] = []
+        found = [0]  # photographs to train on so far
         samples = wds.DataPipeline(
-            lambda: self._shards(reader, readers),
+            lambda: self._shards(reader, readers, found),
             wds.tarfile_to_samples(handler=_note(failed)),
+            lambda source: _to_train_on(source, found),
             wds.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER // 4, rng=rng),
         )
-        for name, data in images_of(samples):
-            if held_out(name):
-                continue
+        for name, data in samples:
             decoded = decode(data, self.short_side)
             if decoded is None:
                 failed.append(name)
@@ -218,14 +221,26 @@ class ShardItems(IterableDataset[Item]):
         last = f", the last is {failed[-1]}" if failed else ""
         raise DataError(f"no photograph can be read from {self.urls[0]} and the other shards{last}")
 
-    def _shards(self, reader: int, readers: int) -> Iterator[dict[str, str]]:
+    def _shards(self, reader: int, readers: int, found: list[int]) -> Iterator[dict[str, str]]:
+        """Shard after shard, in an order of each epoch's own; ends where a whole epoch holds no photograph."""
         apart = len(self.urls) >= readers
         for epoch in itertools.count():
+            if epoch and not found[0]:
+                return
+            found[0] = 0
             seed = f"{self.seed} {self.start} {epoch}" + ("" if apart else f" {reader}")
             order = random.Random(seed).sample(self.urls, len(self.urls))
             mine = order[reader::readers] if apart else order
             for url in mine:
                 yield {"url": url}
+
+
+def _to_train_on(samples: Iterable[dict[str, Any]], found: list[int]) -> Iterator[tuple[str, bytes]]:
+    """The images that are not kept aside, counted."""
+    for name, data in images_of(samples):
+        if not held_out(name):
+            found[0] += 1
+            yield name, data
 
 
 def _note(failed: list[str]) -> Callable[[Exception], bool]:

@@ -47,7 +47,7 @@ def test_policies_are_drawn_by_weight_and_ratios_from_five_values():
 @pytest.mark.parametrize("masking", [
     3, [], "random", {"policies": {}}, {"policies": {"random": 0}}, {"policies": {"stripes": 1}}, {"from": 5},
     [{}, {}], [{}, {"from": 100}, {"from": 50}], {"mask_ratio": 1.0}, {"mask_ratio": [0.9, 0.5]}, {"mask_ratio": "x"},
-    {"hidden": "black"}, {"hidden": "noise", "policies": {"free_form": 1}}, {"ramp": "yes"}, {"ratio": 0.5},
+    {"hidden": "noise"}, {"ramp": "yes"}, {"ratio": 0.5},
 ])  # fmt: skip
 def test_masking_that_does_not_fit_is_refused(masking, tiny_settings):
     with pytest.raises(RecipeError) as caught:

@@ -288,20 +288,63 @@ def test_resuming_with_another_optimizer_is_refused(trainer, tiny_recipe):
 
 
 @pytest.mark.parametrize("hidden", ["noise", "mean"])
-def test_hidden_patches_can_hold_noise_or_the_mean(trainer, tiny_recipe, hidden):
-    run = trainer(tiny_recipe(masking={"policies": {"block": 1}, "hidden": hidden}))
-    images, masks, seen = run._batch(slice(0, 8))
-    area = masks.mask.reshape(8, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3).expand_as(images) > 0
-    assert torch.equal(seen[~area], images[~area])
-    if hidden == "mean":
-        for image, other, inside in zip(images, seen, area, strict=True):
-            for channel, changed, here in zip(image, other, inside, strict=True):
-                torch.testing.assert_close(changed[here], channel[~here].mean().expand(int(here.sum())))
-    else:
-        assert float(seen[area].std()) == pytest.approx(1, abs=0.05)
+def test_a_model_trains_with_something_in_its_hidden_patches(trainer, tiny_recipe, tiny_settings, tmp_path, hidden):
+    model = {**tiny_settings, "depth": 1, "hidden": hidden}
+    run = trainer(tiny_recipe(model=model, masking={"policies": {"block": 1}}))
+    before = run.model.decoder_pred.weight.clone()
     run.run()
-    assert run.step == 8
-    assert run.model.patch_embed.proj.weight.isfinite().all()
+    assert not torch.equal(before, run.model.decoder_pred.weight)
+    assert load_autoencoder(tmp_path / "run/model").config.hidden == hidden
+
+
+def test_a_resumed_run_takes_changed_settings_of_the_recipe(trainer, tiny_recipe):
+    trainer(tiny_recipe(samples=8, weight_decay=0.05)).run()
+    resumed = trainer(tiny_recipe(samples=16, weight_decay=0.5))
+    assert {group["weight_decay"] for o in resumed.optimizers for group in o.param_groups} == {0.0, 0.5}
+
+
+def test_a_stopped_run_saves_without_validating_and_says_so(trainer, tiny_recipe, tmp_path, capsys):
+    run = trainer(tiny_recipe(validate_every=8))
+    train_step = run._train_step
+
+    def step(*args, **kwargs):
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(*args, **kwargs)
+
+    run._train_step = step
+    saved = []
+    validate = run._validate
+    run._validate = lambda: saved.append((tmp_path / "run/checkpoint.pt").exists()) or validate()
+    run.run()
+    assert run.signal == signal.SIGTERM
+    assert saved == [False] * 3  # those that were due, and none at the end
+    said = capsys.readouterr().err
+    assert "14 photographs in memory, 3 more kept aside" in said
+    assert "stopped and saved after 24 samples" in said
+    again = trainer(tiny_recipe(samples=32))
+    again.run()
+    said = capsys.readouterr().err
+    assert "going on from 24" in said
+    assert "finished after 32 samples" in said
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 cut"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(trainer, tiny_recipe, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint.pt").write_bytes(content)
+    with pytest.raises(RecipeError, match=r"checkpoint\.pt") as caught:
+        trainer(tiny_recipe())
+    assert "\n" not in str(caught.value)
+
+
+def test_compiled_training_trains(trainer, tiny_recipe, tmp_path):
+    """With the code generator itself: its passes have merged the loss with what is logged before."""
+    run = trainer(tiny_recipe(samples=24, compile=True, masking={"policies": {"random": 1}}))
+    before = run.model.patch_embed.proj.weight.clone()
+    run.run()
+    assert float((run.model.patch_embed.proj.weight - before).abs().max()) > 1e-5
+    torch._dynamo.reset()
 
 
 def test_the_first_record_of_the_log_has_the_share_of_data(trainer, tiny_recipe, tmp_path):

@@ -92,17 +92,19 @@ def test_an_accumulated_batch_makes_the_same_update(trainer, tiny_recipe, optimi
 
 
 @pytest.mark.parametrize(("hidden", "policy"), [("drop", "free_form"), ("noise", "grid"), ("mean", "attention-keep")])
-def test_a_part_of_a_batch_is_cut_from_the_whole(trainer, tiny_recipe, hidden, policy):
-    run = trainer(tiny_recipe(masking={"policies": {policy: 1}, "hidden": hidden}))
+def test_a_part_of_a_batch_is_cut_from_the_whole(trainer, tiny_recipe, tiny_settings, hidden, policy):
+    model = {**tiny_settings, "depth": 1, "mask_embed": hidden == "drop", "hidden": hidden}
+    run = trainer(tiny_recipe(model=model, masking={"policies": {policy: 1}}))
     whole = run._batch(slice(0, 8))
     for part in (slice(0, 3), slice(3, 8)):
-        images, masks, seen = run._batch(part)
+        images, masks, noise = run._batch(part)
         assert torch.equal(images, whole[0][part])
         assert torch.equal(masks.mask, whole[1].mask[part])
         if masks.pixel_weight is not None:
             assert torch.equal(masks.pixel_weight, whole[1].pixel_weight[part])
-        if hidden != "drop":
-            torch.testing.assert_close(seen, whole[2][part])
+        assert (noise is not None) == (hidden == "noise")
+        if noise is not None:
+            assert torch.equal(noise, whole[2][part])
 
 
 def test_a_batch_that_does_not_split_is_refused():

@@ -4,6 +4,7 @@ import functools
 import http.server
 import io
 import itertools
+import os
 import struct
 import tarfile
 import threading
@@ -314,3 +315,51 @@ def test_permutations_go_on_from_any_place():
         assert [next(again) for _ in range(30 - start)] == first[start:]
     assert sorted(first[:7]) == sorted(first[7:14]) == list(range(7))
     assert first[:7] != first[7:14]
+
+
+@pytest.mark.parametrize("kind", ["no images", "all kept aside"])
+def test_shards_with_nothing_to_train_on_end_in_one_line(tmp_path, kind):
+    name = next(n for i in range(10**4) if held_out(f"{(n := f'photo{i}')}.png")) if kind == "all kept aside" else None
+    make_tar(tmp_path / "a.tar", [(name, gray_level(50))] if name else [])
+    corpus = opened(f"{tmp_path}/{{a,a}}.tar", tmp_path)
+    with pytest.raises(DataError, match="no photograph can be read"):
+        levels(corpus, 1)
+
+
+def test_an_error_in_a_worker_is_one_line(tmp_path):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for i in range(5):
+        (folder / f"{i}.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        levels(opened(folder, tmp_path, resident_gb=0, workers=1), 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_photographs_are_kept_aside_packed_and_streamed(tmp_path):
+    """By their path in the folder: here all are called alike."""
+    for i in range(200):
+        (tmp_path / f"photos/{i:03d}").mkdir(parents=True)
+        gray_level(i % 250 + 1).save(tmp_path / f"photos/{i:03d}/photo.png")
+    packed, streamed = opened(tmp_path / "photos", tmp_path), opened(tmp_path / "photos", tmp_path, resident_gb=0)
+    kept = [sorted(corpus.centre_crops(50, 8)[:, 0, 0, 0].tolist()) for corpus in (packed, streamed)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == len(packed.held_ids) > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no symbolic links here")
+def test_what_cannot_be_read_counts_as_corrupt(photos, tmp_path):
+    (photos / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (photos / "folder.png").mkdir()
+    (photos / "line.png").write_bytes(b"")
+    Image.new("RGB", (2000, 1)).save(photos / "line.png")
+    corpus = opened(photos, tmp_path)
+    assert len(corpus.train_ids) == 12
+    assert corpus.corrupt == 2
+
+
+@pytest.mark.parametrize("source", ["torchvision:ImageFolder", "photos/{1"])
+def test_half_a_source_is_refused_in_one_line(tmp_path, source):
+    with pytest.raises(DataError) as caught:
+        opened(source, tmp_path)
+    assert "\n" not in str(caught.value)
