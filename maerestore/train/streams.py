@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import random
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -106,10 +107,13 @@ def collate(items: list[Item]) -> tuple[Tensor, Tensor, list[str]]:
 def _leave_signals_to_the_parent(worker: int) -> None:
     """The trainer saves on SIGTERM and Ctrl-C; its workers end when it tells them to, or is no more.
 
-    Launchers send both to the whole group, and torch stops a parent whose worker dies.
+    Terminals and launchers signal a whole group, and torch stops a parent whose worker dies: workers get a group of
+    their own. What the parent itself sends them has to work, though.
     """
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def decode(data: bytes, short_side: int) -> tuple[np.ndarray, tuple[int, int, int]] | None:
