@@ -4,9 +4,9 @@
 
 Beside the models of each size stands a twin of random weights. Masked MSE: centre squares at the model's own size,
 75 % of the patches removed at random (the paper's masking), on pixels in the model's normalisation; three masks a
-photograph, drawn from the seed and the photo's name. k-NN: features of whole pictures with nothing hidden, the class token and the
-mean of the patches; cosine similarity, k = 20, votes weighted by exp(similarity / 0.07), as in DINO. A labelled set is
-a folder with NAME-train-*.tar, NAME-val-*.tar (WebDataset: .webp, .jpg or .png beside .cls) and classes.txt.
+photograph, drawn from the seed and the photo's name. k-NN: features of whole pictures with nothing hidden, the class
+token and the mean of the patches; cosine similarity, k = 20, votes weighted by exp(similarity / 0.07), as in DINO. A
+labelled set is a folder with NAME-train-*.tar, NAME-val-*.tar (WebDataset: .webp, .jpg or .png beside .cls).
 """
 
 from __future__ import annotations
