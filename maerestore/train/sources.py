@@ -134,8 +134,7 @@ def _named(name: str, root: Path, device: torch.device, resident_gb: float) -> R
     from torchvision import datasets
 
     kind = getattr(datasets, name, None)
-    known = isinstance(kind, type) and issubclass(kind, datasets.VisionDataset) and kind is not datasets.VisionDataset
-    if not known:
+    if not (isinstance(kind, type) and issubclass(kind, datasets.VisionDataset)) or kind is datasets.VisionDataset:
         raise DataError(f"torchvision has no data set {name!r}; MNIST, CIFAR10 and ImageFolder are some it has")
     try:
         dataset = kind(str(root))
