@@ -1,6 +1,8 @@
 """Draw a training log: loss and validation PSNR over samples seen.
 
-python scripts/plot_log.py runs/small/log.jsonl -o weights/curves.png
+python scripts/plot_log.py runs/small/log.jsonl runs/second/log.jsonl -o weights/curves.png
+
+Of several logs each goes on where the one before it ended, as a run does that starts from the other's weights.
 """
 
 import argparse
@@ -16,14 +18,18 @@ import matplotlib.pyplot as plt
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("log", type=Path, help="log.jsonl of a run folder")
+    parser.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="log.jsonl of a run folder")
     parser.add_argument("-o", "--out", type=Path, required=True, help="picture to write")
     args = parser.parse_args()
-    try:
-        records = [json.loads(line) for line in args.log.read_text().splitlines()]
-    except (OSError, ValueError) as err:
-        print(f"plot_log: {args.log}: cannot be read ({err})", file=sys.stderr)
-        return 2
+    records: list[dict] = []
+    for log in args.logs:
+        seen = max((r["samples"] for r in records), default=0)
+        try:
+            added = [json.loads(line) for line in log.read_text().splitlines()]
+        except (OSError, ValueError) as err:
+            print(f"plot_log: {log}: cannot be read ({err})", file=sys.stderr)
+            return 2
+        records += [{**r, "samples": r["samples"] + seen} for r in added]
     steps = [r for r in records if "loss" in r]
     figures = [r for r in records if "masked_mse" in r]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
