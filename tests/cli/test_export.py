@@ -143,7 +143,7 @@ def test_a_model_that_is_none_is_refused(tmp_path, capsys, monkeypatch, model):
 def test_a_folder_that_cannot_be_written_is_refused(ours, tmp_path, capsys):
     source = ours()
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in refused(capsys, source, tmp_path / "file", "--format", "transformers")
+    assert "is a file" in refused(capsys, source, tmp_path / "file", "--format", "transformers")
     assert "cannot be written" in refused(capsys, source, tmp_path / "file/below", "--format", "maerestore")
 
 
