@@ -77,10 +77,10 @@ class Pretrainer:
                 recipe.batch_size, self.accelerator.num_processes, self.accelerator.process_index, recipe.accumulate
             )
             criterion = Criterion(recipe.loss, recipe.config).to(self.device)
-        except ValueError as err:
-            raise RecipeError(str(err)) from err
+            self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
+        except (ValueError, TypeError, AttributeError) as err:  # options of another type than they should have, too
+            raise RecipeError(str(err).splitlines()[0] if str(err) else type(err).__name__) from err
         self.optimizers = build_optimizers(self.model, recipe)
-        self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
         self.step = self.samples = 0
         self.stop, self.signal = False, 0
         # What is decoded once, is decoded by one; where machines share no folder, by one on each.

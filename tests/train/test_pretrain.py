@@ -272,7 +272,8 @@ def test_an_adversary_joins_at_its_sample_and_resumes(trainer, tiny_recipe, tmp_
 
 
 @pytest.mark.parametrize("settings", [
-    {"adversarial": {"widht": 4}}, {"adversarial": {"norm": "batch"}}, {"loss": {"l3": 1}}, {"loss": {"mse": -1}},
+    {"adversarial": {"widht": 4}}, {"adversarial": {"norm": "batch"}}, {"adversarial": {"betas": 3}},
+    {"loss": {"perceptual": {"weights": 5}}}, {"loss": {"l3": 1}}, {"loss": {"mse": -1}},
     {"batch_size": 10, "accumulate": 4}, {"groups": [{"match": "nowhere", "lr": 1}]},
 ])  # fmt: skip
 def test_settings_that_do_not_fit_are_refused_in_one_line(trainer, tiny_recipe, settings):
