@@ -54,3 +54,23 @@ def noise_images() -> Callable[..., Any]:
         return torch.randn(n, channels, height, width, generator=torch.Generator().manual_seed(seed))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def hub_server() -> Any:
+    """A server on loopback that speaks the Hub's protocol."""
+    from hub.hub_server import HubServer
+
+    server = HubServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def hub(hub_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    """The server, empty, with a token that may write."""
+    from hub.hub_server import connect
+
+    hub_server.reset()
+    connect(hub_server, monkeypatch, tmp_path / "home")
+    return hub_server

@@ -13,7 +13,7 @@ from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
 
 DEFAULT_NAME = "default"
-_REPOSITORY = re.compile(r"^[\w.-]+/[\w.-]+$")
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _FACTS = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME)
 # The first of these that a repository holds is fetched: more would be the same weights once more.
 _WEIGHTS = (
@@ -85,7 +85,7 @@ def split_name(name: str) -> tuple[str, str | None]:
         (('org/name', 'v1.2'), ('org/name', None))
     """
     repository, at, revision = name.partition("@")
-    if not _REPOSITORY.match(repository) or (at and not revision):
+    if not REPOSITORY.fullmatch(repository) or (at and not revision):
         raise ModelError(f"{name!r}: not of the form org/name[@revision]")
     return repository, revision or None
 

@@ -10,12 +10,12 @@ from typing import Any
 from maerestore.hub.card import model_card
 from maerestore.hub.client import TRIES, ask_hub
 from maerestore.hub.errors import ModelError
+from maerestore.hub.fetch import REPOSITORY
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
 from maerestore.hub.load import load_autoencoder, read_notes
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MaskedAutoencoder
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _PICTURES = re.compile(r"""!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\b[^>]*?\bsrc=["']([^"']+)""", re.IGNORECASE)
 _PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"}
 
@@ -93,7 +93,7 @@ def push_folder(
     Raises:
         ModelError: a model that does not load (nothing was sent then), no permission, or a Hub that fails.
     """
-    if not _REPOSITORY.fullmatch(repo_id):
+    if not REPOSITORY.fullmatch(repo_id):
         raise ModelError(f"{repo_id!r}: give org/name, and a branch, if any, with --revision")
     if create_pr and revision:
         raise ModelError(f"{repo_id}: a pull request goes to the main branch: leave out the revision")

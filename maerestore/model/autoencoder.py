@@ -328,11 +328,20 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         p = self.config.patch_size
         grid = (images.shape[2] // p, images.shape[3] // p)
         latent, _, ids_restore, key_mask = self.encode(images, mask=mask, pixel_mask=pixel_mask)
-        pred = self.decode(latent, ids_restore, grid, key_mask).float()
-        if self.config.norm_pix_loss:
-            target = self.patchify(images)
-            pred = pred * (target.var(-1, keepdim=True) + 1e-6) ** 0.5 + target.mean(-1, keepdim=True)
-        return self.unpatchify(pred, (images.shape[2], images.shape[3]))
+        pred = self.decode(latent, ids_restore, grid, key_mask)
+        return self.unpatchify(self.predicted_pixels(images, pred), (images.shape[2], images.shape[3]))
+
+    def predicted_pixels(self, images: Tensor, pred: Tensor) -> Tensor:
+        """The decoder's output in the normalisation of `images`: (N, L, p*p*C) float32.
+
+        The identity unless the model predicts pixels normalised by patch; then each patch gets its mean and variance
+        from `images`.
+        """
+        pred = pred.float()
+        if not self.config.norm_pix_loss:
+            return pred
+        target = self.patchify(images.float())
+        return pred * (target.var(-1, keepdim=True) + 1e-6) ** 0.5 + target.mean(-1, keepdim=True)
 
     def _check_sizes(self, images: Tensor) -> None:
         p, c = self.config.patch_size, self.config.in_chans

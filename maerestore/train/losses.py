@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maerestore.errors import MaerestoreError
@@ -176,27 +175,11 @@ def composite(
     weighted rim is taken from the prediction too.
     """
     height, width = images.shape[2:]
-    p = model.config.patch_size
-    hidden = mask.reshape(len(mask), 1, height // p, width // p).float()
-    hidden = F.interpolate(hidden, scale_factor=float(p))
-    if pixel_weight is not None:
-        hidden = torch.maximum(hidden, (pixel_weight > 0).float())
+    weighted = images.new_zeros(len(images), 1, height, width) if pixel_weight is None else pixel_weight > 0
+    hidden = model.hidden_pixels(mask, weighted)
     photo = model.denormalize(images.float())
-    predicted = model.denormalize(model.unpatchify(predicted_pixels(model, images, pred), (height, width)))
+    predicted = model.denormalize(model.unpatchify(model.predicted_pixels(images, pred), (height, width)))
     return Composite(torch.where(hidden > 0, predicted, photo), photo, hidden)
-
-
-def predicted_pixels(model: MaskedAutoencoder, images: Tensor, pred: Tensor) -> Tensor:
-    """The prediction in the normalisation of `images`: (N, L, p*p*C) float32.
-
-    The identity unless the model predicts pixels normalised by patch; then each patch gets mean and variance from the
-    photo, as in `MaskedAutoencoder.reconstruct`.
-    """
-    pred = pred.float()
-    if not model.config.norm_pix_loss:
-        return pred
-    target = model.patchify(images.float())
-    return pred * (target.var(-1, keepdim=True) + 1e-6) ** 0.5 + target.mean(-1, keepdim=True)
 
 
 def binary_cross_entropy(
@@ -226,7 +209,7 @@ def binary_cross_entropy(
     """
     height, width = images.shape[2:]
     target = model.patchify(model.denormalize(images.float())).clamp(0, 1)
-    picture = model.denormalize(model.unpatchify(predicted_pixels(model, images, pred), (height, width)))
+    picture = model.denormalize(model.unpatchify(model.predicted_pixels(images, pred), (height, width)))
     p = model.patchify(picture)  # (N, L, p*p*C)
     inside = p.clamp(eps, 1 - eps)
     error = -target * inside.log() - (1 - target) * (1 - inside).log()

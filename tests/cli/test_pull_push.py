@@ -9,26 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub.hub_server import HubServer, connect
 
 from maerestore.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ["README.md", "config.json", "model.safetensors"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = HubServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def hub(server, monkeypatch, tmp_path):
-    server.reset()
-    connect(server, monkeypatch, tmp_path / "home")
-    return server
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from hub.hub_server import HubServer, connect
 from maerestore.hub.errors import ModelError
 from maerestore.hub.export import export_transformers
 from maerestore.hub.fetch import fetch_repository, resolve_model
@@ -22,21 +21,6 @@ from maerestore.model import MaskedAutoencoder
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = HubServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def hub(server, monkeypatch, tmp_path):
-    """The server, empty, with a token that may write."""
-    server.reset()
-    connect(server, monkeypatch, tmp_path / "home")
-    return server
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from maerestore.train.losses import (
     binary_cross_entropy,
     composite,
     parse_terms,
-    predicted_pixels,
 )
 
 PERCEPTUAL = {"backbone": "squeezenet1_1", "weights": "random", "layers": ["features.1", "features.4"]}
@@ -187,7 +186,7 @@ def test_normalised_predictions_become_what_reconstruct_shows(tiny_model, noise_
     with torch.no_grad():
         pred = model(images, mask=mask).pred
         shown = model.reconstruct(images, mask=mask)
-    torch.testing.assert_close(model.unpatchify(predicted_pixels(model, images, pred), (32, 32)), shown)
+    torch.testing.assert_close(model.unpatchify(model.predicted_pixels(images, pred), (32, 32)), shown)
 
 
 def test_the_perceptual_term_compares_the_composite_with_the_photo(tiny_model, noise_images):
