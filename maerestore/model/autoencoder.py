@@ -10,6 +10,7 @@ ones, D the width, p the patch size, C the channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,21 @@ class MAEOutput:
     mask: Tensor
     ids_restore: Tensor
     latent: Tensor
+
+
+class DecoderStates(NamedTuple):
+    """What the decoder gives, and what it went through.
+
+    Attributes:
+        pred: (N, L, p*p*C), as `MaskedAutoencoder.decode` gives it.
+        tokens: (N, D, h, w), hidden states of the patches, by their place in the grid.
+        attention: (N, L, L), the mean over the heads of the last block's attention between patches, without hidden
+            keys; rows sum to 1. None where it was not asked for.
+    """
+
+    pred: Tensor
+    tokens: Tensor
+    attention: Tensor | None
 
 
 class MaskedAutoencoder(Pretrained, nn.Module):
@@ -258,6 +274,49 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         Raises:
             ValueError: the model has no decoder.
         """
+        x = self._decoder_input(latent, ids_restore, grid, key_mask)
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.decoder_norm(x))[:, 1:]
+
+    def decode_states(
+        self,
+        latent: Tensor,
+        ids_restore: Tensor,
+        grid: tuple[int, int],
+        key_mask: Tensor | None = None,
+        layer: int = 1,
+        hidden: Tensor | None = None,
+    ) -> DecoderStates:
+        """As `decode`, with what a refiner takes from inside the decoder.
+
+        Args:
+            latent, ids_restore, grid, key_mask: as for `decode`.
+            layer: blocks that the tokens have been through, 1 to the decoder's depth.
+            hidden: (N, L), 1 = no key: tokens that attention must not take from. None gives no attention.
+
+        Raises:
+            ValueError: the model has no decoder, or not so many blocks.
+        """
+        x = self._decoder_input(latent, ids_restore, grid, key_mask)
+        if not 1 <= layer <= len(self.decoder_blocks):
+            raise ValueError(f"layer must lie in 1 to {len(self.decoder_blocks)}, got {layer}")
+        tokens, attention = x, None
+        for depth, block in enumerate(self.decoder_blocks, 1):
+            assert isinstance(block, Block)
+            if depth == len(self.decoder_blocks) and hidden is not None:
+                attention = block.attn.mean_weights(block.norm1(x))[:, 1:, 1:]  # (N, L, L), without the class token
+                attention = attention * (1 - hidden[:, None]) + 1e-9  # where nothing is known: from all alike
+                attention = attention / attention.sum(-1, keepdim=True)
+            x = block(x)
+            tokens = x if depth == layer else tokens
+        pred = self.decoder_pred(self.decoder_norm(x))[:, 1:]
+        return DecoderStates(pred, tokens[:, 1:].transpose(1, 2).unflatten(2, grid), attention)
+
+    def _decoder_input(
+        self, latent: Tensor, ids_restore: Tensor, grid: tuple[int, int], key_mask: Tensor | None
+    ) -> Tensor:
+        """Tokens in raster order after the class token, mask tokens where nothing was seen: (N, 1 + L, D)."""
         if not self.config.has_decoder:
             raise ValueError("this model holds an encoder only: it gives features, and cannot reconstruct")
         x = self.decoder_embed(latent)
@@ -270,9 +329,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         tokens = tokens.gather(1, ids_restore[:, :, None].expand(-1, -1, d))
         x = torch.cat([x[:, :1], tokens], dim=1)
         x = x + resample_positions(self.decoder_pos_embed, (self.config.grid_size,) * 2, grid)
-        for block in self.decoder_blocks:
-            x = block(x)
-        return self.decoder_pred(self.decoder_norm(x))[:, 1:]
+        return x
 
     def forward(
         self,

@@ -34,10 +34,14 @@ class Attention(nn.Module):
 
     def class_weights(self, x: Tensor) -> Tensor:
         """What the first token attends to, the mean over the heads: (N, T, D) -> (N, T)."""
+        return self.mean_weights(x, slice(0, 1))[:, 0]
+
+    def mean_weights(self, x: Tensor, queries: slice = slice(None)) -> Tensor:
+        """What tokens attend to, the mean over the heads, in float32: (N, T, D) -> (N, number of queries, T)."""
         n, t, d = x.shape
         q, k, _ = self.qkv(x).reshape(n, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
-        logits = (q[:, :, :1].float() * (d // self.num_heads) ** -0.5) @ k.float().transpose(-2, -1)
-        return logits.softmax(-1).mean(1)[:, 0]
+        logits = (q[:, :, queries].float() * (d // self.num_heads) ** -0.5) @ k.float().transpose(-2, -1)
+        return logits.softmax(-1).mean(1)
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
         n, t, d = x.shape

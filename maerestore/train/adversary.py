@@ -72,6 +72,15 @@ class PatchDiscriminator(nn.Module):
         """(N, C, H, W) in [0, 1] -> (N, 1, h, w), positive = looks real."""
         return self.steps(2 * pictures - 1)
 
+    def layers(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As `forward`, with what each activation gave on the way."""
+        x, found = 2 * pictures - 1, []
+        for step in self.steps:
+            x = step(x)
+            if isinstance(step, nn.LeakyReLU):
+                found.append(x)
+        return x, found
+
 
 def _groups(channels: int) -> int:
     return next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0)
@@ -106,7 +115,7 @@ class Adversary:
     gradients are averaged over the processes; build it with the same seed in each. Everything is computed in float32,
     under autocast too: the penalty on gradients is lost in bfloat16.
 
-    A step of the trainer: backward through `generator_loss`, step of the generator, then `discriminator_step`. (It
+    A step of the trainer: backward through `generator_terms`, step of the generator, then `discriminator_step`. (It
     changes the discriminator's weights in place, so it must come after that backward.)
 
     Args:
@@ -115,7 +124,8 @@ class Adversary:
         r1: weight of the squared norm of the gradient, at the real pictures, of the sum of the map; 0 leaves it out.
             LaMa's value is the default.
         lr, betas, weight_decay: of AdamW.
-        weight: of `generator_loss` in what the trainer makes small; kept for it.
+        weight, feature_matching: of the two terms of `generator_terms` in what the trainer makes small; kept for it.
+            The second needs a `PatchDiscriminator`; 0 leaves it out.
         start: sample of the run from which the trainer calls on the adversary; kept for it.
 
     Raises:
@@ -138,6 +148,7 @@ class Adversary:
         weight_decay: float = 0.0,
         weight: float = 1.0,
         start: int = 0,
+        feature_matching: float = 0.0,
     ) -> None:
         if loss not in LOSSES:
             raise AdversaryError(f"loss must be {' or '.join(LOSSES)}, got {loss!r}")
@@ -147,26 +158,35 @@ class Adversary:
             ("weight_decay", weight_decay),
             ("weight", weight),
             ("start", start),
+            ("feature_matching", feature_matching),
         ):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise AdversaryError(f"{name} must be a number of at least 0, got {value!r}")
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.modules()):
             raise AdversaryError("a discriminator with batch norm would differ between processes: use group norm")
         self.discriminator, self.loss, self.r1 = discriminator, loss, r1
-        self.weight, self.start = weight, start
+        if feature_matching and not isinstance(discriminator, PatchDiscriminator):
+            raise AdversaryError("feature_matching needs a PatchDiscriminator: other networks do not say their layers")
+        self.start = start
+        self.weights = {"adversarial": weight}
+        if feature_matching:
+            self.weights["feature_matching"] = feature_matching
         parameters = [p for p in discriminator.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
 
-    def generator_loss(self, fake: Tensor, hidden: Tensor) -> Tensor:
-        """How badly the predictions pass for real, over the cells that hold some.
+    def generator_terms(self, real: Tensor, fake: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """What the generator makes small, before the weights in `weights`.
 
         Args:
-            fake: (N, C, H, W) in [0, 1], predictions pasted into their photos; gradients flow to them alone.
+            real: (N, C, H, W) in [0, 1], photos.
+            fake: (N, C, H, W) in [0, 1], predictions pasted into them; gradients flow to them alone.
             hidden: (N, 1, H, W), 1 = predicted.
 
         Returns:
-            float32 scalar: the mean over images of the mean over the cells labelled fake; an image without any
-            counts 0.
+            float32 scalars. "adversarial": how badly the predictions pass for real, the mean over images of the mean
+            over the cells labelled fake; an image without any counts 0. Where it has a weight, "feature_matching":
+            the mean absolute difference of the discriminator's layers between fake and real (Wang et al. 2018,
+            https://arxiv.org/abs/1711.11585), the mean over the layers.
         """
         # Frozen, and in eval mode so that spectral norms do not move: judging changes nothing.
         trained = [p for p in self.discriminator.parameters() if p.requires_grad]
@@ -175,13 +195,26 @@ class Adversary:
         try:
             _require_grad(trained, False)
             with _full_precision(fake):
-                verdict = self.discriminator(fake.float())
+                verdict, found = self._layers(fake.float())
                 label = fake_labels(hidden, (verdict.shape[-2], verdict.shape[-1]))
                 error = -verdict if self.loss == "hinge" else F.softplus(-verdict)
-                return ((error * label).sum((1, 2, 3)) / label.sum((1, 2, 3)).clamp(min=1)).mean()
+                terms = {"adversarial": ((error * label).sum((1, 2, 3)) / label.sum((1, 2, 3)).clamp(min=1)).mean()}
+                if "feature_matching" in self.weights:
+                    with torch.no_grad():
+                        _, wanted = self._layers(real.float())
+                    terms["feature_matching"] = torch.stack(
+                        [(a - b).abs().mean() for a, b in zip(found, wanted, strict=True)]
+                    ).mean()
+                return terms
         finally:
             _require_grad(trained, True)
             self.discriminator.train(training)
+
+    def _layers(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The verdict, and the outputs of the discriminator's activations where it is a `PatchDiscriminator`."""
+        if not isinstance(self.discriminator, PatchDiscriminator):
+            return self.discriminator(pictures), []
+        return self.discriminator.layers(pictures)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         """What `discriminator_step` makes small.
@@ -250,8 +283,8 @@ def build_adversary(options: Mapping[str, Any], in_chans: int, device: torch.dev
     """The adversary that a recipe asks for.
 
     Args:
-        options: those of `PatchDiscriminator` (width, layers, norm) and of `Adversary` (weight, start, loss, r1, lr,
-            betas, weight_decay) together; empty for none.
+        options: those of `PatchDiscriminator` (width, layers, norm) and of `Adversary` (weight, feature_matching,
+            start, loss, r1, lr, betas, weight_decay) together; empty for none.
         in_chans: channels of the pictures.
         device: where it is trained.
 
@@ -261,7 +294,7 @@ def build_adversary(options: Mapping[str, Any], in_chans: int, device: torch.dev
     if not options:
         return None
     options = {"weight": 0.1, **options}
-    known = {"weight", "start", "loss", "r1", "lr", "betas", "weight_decay"}
+    known = {"weight", "feature_matching", "start", "loss", "r1", "lr", "betas", "weight_decay"}
     surplus = sorted(set(map(str, options)) - known - {"width", "layers", "norm"})
     if surplus:
         raise AdversaryError(f"adversarial has no option {surplus[0]!r}")

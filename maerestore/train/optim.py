@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maerestore.train.recipe import PretrainRecipe, RecipeError
+from maerestore.train.recipe import RecipeError, RunRecipe
 
 Key = tuple[bool, float, float]  # for Muon, multiple of the rate, weight decay
 
 
-def build_optimizers(model: nn.Module, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: nn.Module, recipe: RunRecipe) -> list[torch.optim.Optimizer]:
     """AdamW, or Muon for the matrices of the blocks beside AdamW for everything else.
 
     Weight decay falls on matrices and kernels only, not on biases, norms or tokens. Rates follow the recipe's

@@ -1,217 +1,85 @@
-"""The pretraining loop, on Hugging Face accelerate: one process or many, CPU or GPU.
-
-Every step draws its crops and masks from a generator seeded with (seed, step), for the whole batch; each process then
-takes its part. So a run that stops and resumes computes what one that never stopped does, without storing the state of
-any generator, and several processes compute what one would.
-"""
+"""Pretraining of the autoencoder: crops and masks, hide, encode, decode, compare."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import signal
-import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor
 
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MaskedAutoencoder
 from maerestore.train.adversary import build_adversary
-from maerestore.train.checkpoint import CHECKPOINT, initial_weights, read_checkpoint, write_checkpoint
-from maerestore.train.corpus import Layout
-from maerestore.train.log import Meter, Progress, RunLog
-from maerestore.train.losses import Criterion, composite
+from maerestore.train.checkpoint import CHECKPOINT, initial_weights, read_checkpoint
+from maerestore.train.losses import Composite, Criterion, composite
 from maerestore.train.masks import HoleBank, MaskBatch, MaskChoice, patch_masks
 from maerestore.train.objective import Objective
-from maerestore.train.optim import build_optimizers, set_lr, update_ema
 from maerestore.train.phases import FREE_FORM
-from maerestore.train.recipe import PretrainRecipe, RecipeError
-from maerestore.train.sources import open_corpus
+from maerestore.train.recipe import PretrainRecipe
+from maerestore.train.run import TrainingRun
 from maerestore.train.validate import Validation
 
 
-class Pretrainer:
-    """One run: build it, then `run()`.
+class PretrainBatch(NamedTuple):
+    """Images (n, C, side, side), normalised, their masks, and noise for hidden patches where the model takes it."""
 
-    A run folder holds `checkpoint.pt` (to resume from), `model/` (the averaged weights, as a Hub repository would hold
-    them), `log.jsonl`, `tensorboard/`, and `fills-*.jpg`, the validation pictures.
+    images: Tensor
+    masks: MaskBatch
+    noise: Tensor | None
 
-    Args:
-        recipe: what to compute.
-        data: what `maerestore.train.sources.open_corpus` opens.
-        out: the run folder.
-        cpu: stay on the CPU even if there is an accelerator.
-        init: a model folder, or the checkpoint of another run, whose weights this one starts from; where `out` has a
-            checkpoint, that one is resumed instead.
-        workers: processes that decode photographs.
 
-    Raises:
-        RecipeError: settings that do not fit each other, the checkpoint or the number of processes.
-        DataError: no photographs there.
+class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
+    """A pretraining run; arguments as for `TrainingRun`.
+
+    `init` is a model folder, or the checkpoint of another run, whose weights this one starts from.
     """
 
-    def __init__(
-        self,
-        recipe: PretrainRecipe,
-        data: str | Path,
-        out: Path,
-        cpu: bool = False,
-        init: Path | None = None,
-        workers: int = 4,
-    ) -> None:
-        self.recipe, self.out, self.workers = recipe, out, workers
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if recipe.precision == "bf16" else "no")
-        self.device = self.accelerator.device
-        torch.manual_seed(recipe.seed)
-        torch.set_float32_matmul_precision("high")
+    model: MaskedAutoencoder
+    average: MaskedAutoencoder
+
+    def _build(self, init: Path | None) -> Objective:
+        recipe = self.recipe
         self.model = MaskedAutoencoder(recipe.config).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        try:
-            self.layout = Layout(
-                recipe.batch_size, self.accelerator.num_processes, self.accelerator.process_index, recipe.accumulate
-            )
-            criterion = Criterion(recipe.loss, recipe.config).to(self.device)
-            self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
-        except (ValueError, TypeError, AttributeError) as err:  # options of another type than they should have, too
-            raise RecipeError(str(err).splitlines()[0] if str(err) else type(err).__name__) from err
-        self.optimizers = build_optimizers(self.model, recipe)
-        self.step = self.samples = 0
-        self.stop, self.signal = False, 0
-        # What is decoded once, is decoded by one; where machines share no folder, by one on each.
-        with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
-            self.corpus = open_corpus(
-                str(data), self.device, recipe.decoded_side, self.layout, out, recipe.resident_gb, workers, recipe.seed
-            )
         self.banks: dict[int, HoleBank] = {}
+        criterion = Criterion(recipe.loss, recipe.config).to(self.device)
+        self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
+        if init is not None and not (self.out / CHECKPOINT).is_file():
+            weights = initial_weights(init, recipe.config)
+            self.model.load_state_dict(weights)
+            self.average.load_state_dict(weights)
+        return Objective(self.model, criterion)
 
-        if (out / CHECKPOINT).is_file():
-            self._resume(out / CHECKPOINT)
-        elif init is not None:
-            self._start_from(init)
-        self._check_processes()
-        self.corpus.seek(self.samples)
-        prepared = self.accelerator.prepare(Objective(self.model, criterion), *self.optimizers)
-        self.objective, self.optimizers = prepared[0], list(prepared[1:])
-        self.forward = torch.compile(self.objective) if recipe.compile else self.objective
-
-    def run(self) -> dict[str, float]:
-        """Train until `recipe.samples` were seen or SIGTERM or SIGINT arrives.
-
-        Returns:
-            the last validation's figures; empty where no photograph was held out.
-        """
-        recipe, main = self.recipe, self.accelerator.is_main_process
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
-        self.log = RunLog(self.out if main else None)
-        self.validation = self._validation() if main else None
-        figures: dict[str, float] = {}
-        meter = Meter(recipe.log_every, recipe.batch_size, self.step, self.samples)
-        try:
-            with Progress(recipe.samples, self.samples, hidden=not main) as self.progress:
-                self._introduce()
-                while self.samples < recipe.samples and not self._stopping():
-                    meter.add(*self._train_step(meter.timed))
-                    self.progress.advance(recipe.batch_size)
-                    if self._due(recipe.log_every):
-                        self._log(meter.take())
-                    if self._due(recipe.validate_every):
-                        figures = self._validate()
-                        meter.restart()
-                    if self._due(recipe.save_every):
-                        meter.check()
-                        self._save()
-                meter.check()
-                self._save()  # at once: who sends a signal may not wait for a validation
-                if not self.signal and not (self._due(recipe.validate_every) and figures):
-                    figures = self._validate()
-                self._conclude()
-        finally:
-            self.log.close()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-        return figures
-
-    def _introduce(self) -> None:
-        corpus, say = self.corpus, self.progress.line
-        left_out = f", {corpus.corrupt} corrupt files left out" if corpus.corrupt else ""
-        say(f"{corpus.description}{left_out}; on {self.device}, {self.accelerator.num_processes} process(es)")
-        if self.validation is None and self.accelerator.is_main_process:
-            say("nothing is validated: one photograph in 64 is kept aside by its name, and here that is none")
-        if self.samples:
-            say(f"going on from {self.samples:,} of {self.recipe.samples:,} samples")
-
-    def _conclude(self) -> None:
-        if self.samples < self.recipe.samples:
-            self.progress.line(f"stopped and saved after {self.samples:,} samples: the same command goes on from here")
-        else:
-            self.progress.line(f"finished after {self.samples:,} samples; the model is {self.out / 'model'}")
-        if self.corpus.corrupt:
-            self.progress.line(f"{self.corpus.corrupt} corrupt files were left out")
-
-    # --- one step -----------------------------------------------------------------------------------------------
-
-    def _train_step(self, timed: bool) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
-        """Returns the losses by name; and, if asked for, the seconds spent on data and on the whole step."""
-        recipe, parts = self.recipe, self.layout.parts
-        start = self._clock() if timed else 0.0
-        waited = 0.0
-        losses: dict[str, Tensor] = {}
-        set_lr(self.optimizers, recipe.lr * recipe.lr_factor(self.samples))
-        for part in parts:
-            mark = self._clock() if timed else 0.0
-            images, masks, noise = self._batch(part)
-            waited += self._clock() - mark if timed else 0.0
-            with contextlib.nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.objective):
-                loss, terms, pred = self.forward(
-                    images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise
-                )
-                pasted = None
-                if self.adversary is not None and self.samples >= self.adversary.start:
-                    pasted = composite(self.model, images, pred, masks.mask, masks.pixel_weight)
-                    terms["adversarial"] = self.adversary.generator_loss(pasted.picture, pasted.hidden)
-                    loss = loss + self.adversary.weight * terms["adversarial"]
-                self.accelerator.backward(loss / len(parts))
-            if pasted is not None and self.adversary is not None:
-                last = part is parts[-1]
-                judged = self.adversary.discriminator_step(
-                    pasted.photo, pasted.picture, pasted.hidden, share=1 / len(parts), last=last
-                )
-                terms |= {f"discriminator_{name}": value for name, value in judged.items()}
-            for name, value in {"loss": loss, **terms}.items():
-                losses[name] = losses.get(name, 0.0) + value.detach() / len(parts)
-        self.accelerator.clip_grad_norm_(self.objective.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.samples += recipe.batch_size
-        update_ema(self.average, self.model, recipe.ema_decay, self.step)
-        return losses, (waited, self._clock() - start) if timed else None
-
-    def _batch(self, part: slice) -> tuple[Tensor, MaskBatch, Tensor | None]:
-        """Part of the step's batch: images (n, C, side, side) normalised, masks, and noise for the hidden patches."""
+    def _batch(self, part: slice) -> PretrainBatch:
         recipe, total, side = self.recipe, self.recipe.batch_size, self.recipe.side(self.samples)
-        generator = torch.Generator(self.device)
-        generator.manual_seed(recipe.seed * 1_000_003 + self.step)
+        generator = self._generator()
         phase = recipe.phase(self.samples)
         choice = MaskChoice.draw(phase, np.random.default_rng((recipe.seed, self.step)))
         images = self.corpus.random_crops(total, part, side, recipe.crop_scale, generator, recipe.flip)
         images = self.model.normalize(self._channels(images))
         if choice.policy == FREE_FORM:
-            return images, self._bank(side).masks(choice, total, part, generator), None
+            return PretrainBatch(images, self._bank(side).masks(choice, total, part, generator), None)
         grid = side // recipe.config.patch_size
         masks = patch_masks(choice, total, part, grid, generator, lambda: self._responses(images))
         if recipe.config.mask_embed:  # every parameter takes part in every step, as several processes need
             masks.pixel_mask = torch.zeros(len(images), 1, side, side, device=self.device)
         if recipe.config.hidden != "noise":
-            return images, masks, None
-        return images, masks, torch.randn(total, *images.shape[1:], generator=generator, device=self.device)[part]
+            return PretrainBatch(images, masks, None)
+        noise = torch.randn(total, *images.shape[1:], generator=generator, device=self.device)[part]
+        return PretrainBatch(images, masks, noise)
+
+    def _compare(self, batch: PretrainBatch, pasted: bool) -> tuple[Tensor, dict[str, Tensor], Composite | None]:
+        images, masks, noise = batch
+        loss, terms, pred = self.forward(
+            images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise
+        )
+        shown = composite(self.model, images, pred, masks.mask, masks.pixel_weight) if pasted else None
+        return loss, terms, shown
 
     @torch.no_grad()
     def _responses(self, images: Tensor) -> Tensor:
@@ -236,98 +104,21 @@ class Pretrainer:
             }  # fmt: skip
         return self.banks[side]
 
-    # --- around it ----------------------------------------------------------------------------------------------
-
-    def _due(self, every: int) -> bool:
-        """Whether the last step crossed a multiple of `every` samples."""
-        return self.step > 0 and self.samples // every > (self.samples - self.recipe.batch_size) // every
-
-    def _clock(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def _stopping(self) -> bool:
-        """Whether a signal came; several processes ask each other every few steps, so that all end at the same one."""
-        if self.accelerator.num_processes == 1:
-            return self.stop
-        if self.step % 16:
-            return False
-        flag = torch.tensor([float(self.stop)], device=self.device)
-        return float(self.accelerator.reduce(flag, "sum")) > 0
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        self.stop = True  # the loop ends after this step, and saves
-        self.signal = number
-
-    def _log(self, values: dict[str, float]) -> None:
-        recipe = self.recipe
-        values |= {"lr": recipe.lr * recipe.lr_factor(self.samples), "side": recipe.side(self.samples)}
-        if self.corpus.corrupt:
-            values["corrupt_files"] = self.corpus.corrupt
-        self.log.write(self.step, self.samples, values)
-        self.progress.loss(values["loss"])
-
-    def _validation(self) -> Validation | None:
+    def _prepare_validation(self) -> bool:
         # At the model's own size, whatever side is trained on at the moment.
         images = self.corpus.centre_crops(self.recipe.validation_images, self.recipe.config.image_size)
-        return Validation(self._channels(images)) if len(images) else None
+        self.validation = Validation(self._channels(images)) if len(images) else None
+        return self.validation is not None
 
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        figures = self.validation.measure(self.average)
-        self.log.write(self.step, self.samples, figures)
-        self.log.picture(self.samples, self.validation.picture(self.average))
-        self.progress.line(f"{self.samples} samples: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-        return figures
+    def _measure(self) -> tuple[dict[str, float], Image.Image]:
+        assert self.validation is not None
+        return self.validation.measure(self.average), self.validation.picture(self.average)
 
-    def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            training = {"samples": self.samples, "data": self.corpus.fingerprint}
-            write_checkpoint(self.out / CHECKPOINT, self._state())
-            save_autoencoder(self.average, self.out / "model", training)
+    def _save_model(self, training: dict[str, Any]) -> None:
+        save_autoencoder(self.average, self.out / "model", training)
 
-    def _state(self) -> dict[str, Any]:
-        state = {
-            "step": self.step,
-            "samples": self.samples,
-            "recipe": self.recipe.to_dict(),
-            "config": asdict(self.recipe.config),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
-        }
-        return state if self.adversary is None else {**state, "adversary": self.adversary.state_dict()}
+    def _read_checkpoint(self, path: Path) -> dict[str, Any]:
+        return read_checkpoint(path, self.recipe.config)
 
-    def _resume(self, path: Path) -> None:
-        """Take over a checkpoint of this run: weights, optimisers and the place in the run."""
-        state = read_checkpoint(path, self.recipe.config)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        try:
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                wanted = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-                optimizer.load_state_dict(saved)
-                for group, settings in zip(optimizer.param_groups, wanted, strict=True):
-                    group.update(settings)  # the recipe's, where it was changed since
-            if self.adversary is not None and "adversary" in state:
-                self.adversary.load_state_dict(state["adversary"])
-        except (ValueError, KeyError, RuntimeError) as err:
-            raise RecipeError(
-                f"{path}: its optimisers are not the recipe's (optimizer, layer_decay, groups, adversarial): "
-                "go on with the same, or start another run from it with --init"
-            ) from err
-        self.step, self.samples = state["step"], state["samples"]
-
-    def _check_processes(self) -> None:
-        """Processes on another machine must have found the same checkpoint."""
-        steps = self.accelerator.gather(torch.tensor([self.step], device=self.device))
-        if int(steps.min()) != int(steps.max()):
-            raise RecipeError(f"{self.out}: not every machine has the same {CHECKPOINT}: use a folder that all share")
-
-    def _start_from(self, init: Path) -> None:
-        """Take over weights: a model's, or the averaged ones of another run's checkpoint."""
-        weights = initial_weights(init, self.recipe.config)
-        self.model.load_state_dict(weights)
-        self.average.load_state_dict(weights)
+    def _facts(self) -> dict[str, Any]:
+        return {"config": asdict(self.recipe.config)}

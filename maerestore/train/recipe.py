@@ -1,4 +1,4 @@
-"""A pretraining recipe: everything that decides what a run computes, in one YAML file."""
+"""Recipes: everything that decides what a run computes, in one YAML file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -16,15 +16,16 @@ from maerestore.train.losses import LossError, parse_terms
 from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
 from maerestore.train.values import RecipeError, number, pair, whole
 
-__all__ = ["PretrainRecipe", "RecipeError", "load_recipe"]
+__all__ = ["PretrainRecipe", "RecipeError", "RunRecipe", "check", "load_recipe"]
+
+Kind = TypeVar("Kind", bound="RunRecipe")
 
 
 @dataclass
-class PretrainRecipe:
-    """Settings of a pretraining run. Lengths are counted in samples (images seen), not epochs or steps.
+class RunRecipe:
+    """Settings that every training run has. Lengths are counted in samples (images seen), not epochs or steps.
 
     Args:
-        model: settings of the `MAEConfig`.
         samples: length of the run.
         batch_size: images a step, over all processes and accumulated parts.
         accumulate: parts that a batch is computed in, one after the other; the gradients add up.
@@ -39,7 +40,6 @@ class PretrainRecipe:
             pretraining. The patch embedding comes below the first block, the decoder has the full rate.
         groups: settings for some parameters: {match: a regular expression found in their names, lr: multiple of the
             rate, weight_decay: another one}. The first group that matches counts; lr 0 freezes.
-        loss: weight of each term, or its settings (`maerestore.train.losses.Criterion`).
         adversarial: settings of a patch discriminator (`maerestore.train.adversary.Adversary`); empty for none.
         ema_decay: decay per step of the averaged weights, which are the ones saved as the model.
         resolution: (from sample, side in pixels) pairs, ascending; training may start small.
@@ -48,7 +48,6 @@ class PretrainRecipe:
         short_side: to which photographs are scaled when they are decoded, in pixels; 0 takes a quarter more than the
             largest crop. Packed folders and data sets of small images keep their own.
         resident_gb: decoded pixels to hold on the device, in 10^9 bytes; a larger corpus is streamed.
-        masking: a `MaskingPhase`, or a list of them ("from" in samples): policies, mask_ratio, free_form_drop, ramp.
         families: weight of each free-form family.
         mask_count: free-form holes to draw.
         rim_width, rim_weight: known pixels around the hole that count in the loss, at 128 px; scaled with the side.
@@ -59,7 +58,6 @@ class PretrainRecipe:
         validation_images: how many held-out photographs are measured.
     """
 
-    model: dict[str, Any] = field(default_factory=dict)
     samples: int = 1_000_000
     batch_size: int = 256
     accumulate: int = 1
@@ -73,14 +71,12 @@ class PretrainRecipe:
     layer_decay: float = 1.0
     groups: list[dict[str, Any]] = field(default_factory=list)
     ema_decay: float = 0.999
-    loss: dict[str, Any] = field(default_factory=lambda: {"masked_mse": 1.0})
     adversarial: dict[str, Any] = field(default_factory=dict)
     resolution: list[tuple[int, int]] = field(default_factory=list)
     crop_scale: tuple[float, float] = (0.2, 1.0)
     flip: bool = True
     short_side: int = 0
     resident_gb: float = 8.0
-    masking: list[MaskingPhase] = field(default_factory=lambda: [MaskingPhase()])
     families: dict[str, float] = field(default_factory=lambda: {"strokes": 1.0, "boxes": 1.0, "blobs": 1.0})
     mask_count: int = 4096
     rim_width: int = 4
@@ -99,83 +95,68 @@ class PretrainRecipe:
                 setattr(self, f.name, (number if f.type == "float" else whole)(f.name, getattr(self, f.name)))
             elif f.type == "bool" and not isinstance(getattr(self, f.name), bool):
                 raise RecipeError(f"{f.name} must be true or false, got {getattr(self, f.name)!r}")
+            elif str(f.type).startswith("dict") and not isinstance(getattr(self, f.name), dict):
+                raise RecipeError(f"{f.name} is a mapping of settings, got {getattr(self, f.name)!r}")
         for name in ("betas", "crop_scale"):
             setattr(self, name, pair(name, getattr(self, name), number))
-        self.masking = read_phases(self.masking)
         self.groups = _read_groups(self.groups)
-        for name in ("loss", "adversarial"):
-            if not isinstance(getattr(self, name), dict):
-                raise RecipeError(f"{name} is a mapping of settings, got {getattr(self, name)!r}")
-        try:
-            parse_terms(self.loss)
-        except LossError as err:
-            raise RecipeError(str(err)) from err
-        config = self.config
         if not isinstance(self.resolution, (list, tuple)):
             raise RecipeError(f"resolution takes [from sample, side] pairs, got {self.resolution!r}")
-        self.resolution = [pair("resolution", step, whole) for step in self.resolution] or [(0, config.image_size)]
-        if not isinstance(self.families, dict):
-            raise RecipeError(f"families is a mapping from mask family to weight, got {self.families!r}")
+        self.resolution = [pair("resolution", step, whole) for step in self.resolution] or [(0, self._default_side())]
         self.families = {str(name): number(f"families.{name}", weight) for name, weight in self.families.items()}
         unknown = sorted(set(self.families) - set(FAMILIES) - set(TRAINING))
         starts = [start for start, _ in self.resolution]
-        free_form = any(FREE_FORM in phase.policies for phase in self.masking)
-        checks = [
-            (self.optimizer in ("adamw", "muon"), f"optimizer must be adamw or muon, got {self.optimizer!r}"),
-            (self.schedule in ("cosine", "wsd"), f"schedule must be cosine or wsd, got {self.schedule!r}"),
-            (self.precision in ("bf16", "fp32"), f"precision must be bf16 or fp32, got {self.precision!r}"),
-            (self.samples > 0, f"samples must be positive, got {self.samples}"),
-            (self.batch_size > 0, f"batch_size must be positive, got {self.batch_size}"),
-            (self.base_lr > 0, f"base_lr must be positive, got {self.base_lr}"),
-            (self.warmup_samples >= 0, f"warmup_samples must not be negative, got {self.warmup_samples}"),
-            (self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}"),
-            (0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), got {self.ema_decay}"),
-            (all(0 <= b < 1 for b in self.betas), f"betas must lie in [0, 1), got {self.betas}"),
-            (config.mask_embed or not free_form, "free_form masks need a model with mask_embed: true"),
-            (config.has_decoder, "model: pretraining needs a decoder, decoder_depth is 0"),
-            (self.accumulate > 0, f"accumulate must be positive, got {self.accumulate}"),
-            (
-                self.batch_size % max(1, self.accumulate) == 0,
-                f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}",
-            ),
-            (0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], got {self.layer_decay}"),
-            (bool(self.loss), "loss needs a term, for example masked_mse: 1.0"),
-            (self.short_side >= 0, f"short_side must not be negative, got {self.short_side}"),
-            (self.resident_gb >= 0, f"resident_gb must not be negative, got {self.resident_gb}"),
-            (0 < self.decay_share <= 1, f"decay_share must lie in (0, 1], got {self.decay_share}"),
-            (0 < self.crop_scale[0] <= self.crop_scale[1] <= 1, f"crop_scale {self.crop_scale} is no range in (0, 1]"),
-            (starts[0] == 0 and starts == sorted(set(starts)), "resolution must start at sample 0 and ascend"),
-            (
-                all(side > 0 and side % config.patch_size == 0 for _, side in self.resolution),
-                f"every side in resolution must be a multiple of the patch size {config.patch_size}",
-            ),
-            (not unknown, f"unknown mask families: {', '.join(unknown)}"),
-            (
-                not free_form or (all(w >= 0 for w in self.families.values()) and sum(self.families.values()) > 0),
-                f"families needs weights of which some are positive, got {self.families}",
-            ),
-            (self.mask_count >= 8, f"mask_count must be at least 8, got {self.mask_count}"),
-            (self.rim_width >= 0 and self.rim_weight >= 0, "rim_width and rim_weight must not be negative"),
-            (0 <= self.seed < 2**32, f"seed must lie in [0, 2^32), got {self.seed}"),
-            (
-                min(self.log_every, self.validate_every, self.save_every) > 0,
-                "log_every, validate_every and save_every must be positive",
-            ),
-            (self.validation_images >= 0, f"validation_images must not be negative, got {self.validation_images}"),
-        ]
-        for holds, message in checks:
-            if not holds:
-                raise RecipeError(message)
+        check(
+            [
+                (self.optimizer in ("adamw", "muon"), f"optimizer must be adamw or muon, got {self.optimizer!r}"),
+                (self.schedule in ("cosine", "wsd"), f"schedule must be cosine or wsd, got {self.schedule!r}"),
+                (self.precision in ("bf16", "fp32"), f"precision must be bf16 or fp32, got {self.precision!r}"),
+                (self.samples > 0, f"samples must be positive, got {self.samples}"),
+                (self.batch_size > 0, f"batch_size must be positive, got {self.batch_size}"),
+                (self.base_lr > 0, f"base_lr must be positive, got {self.base_lr}"),
+                (self.warmup_samples >= 0, f"warmup_samples must not be negative, got {self.warmup_samples}"),
+                (self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}"),
+                (0 <= self.ema_decay < 1, f"ema_decay must lie in [0, 1), got {self.ema_decay}"),
+                (all(0 <= b < 1 for b in self.betas), f"betas must lie in [0, 1), got {self.betas}"),
+                (self.accumulate > 0, f"accumulate must be positive, got {self.accumulate}"),
+                (
+                    self.batch_size % max(1, self.accumulate) == 0,
+                    f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}",
+                ),
+                (0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], got {self.layer_decay}"),
+                (self.short_side >= 0, f"short_side must not be negative, got {self.short_side}"),
+                (self.resident_gb >= 0, f"resident_gb must not be negative, got {self.resident_gb}"),
+                (0 < self.decay_share <= 1, f"decay_share must lie in (0, 1], got {self.decay_share}"),
+                (
+                    0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
+                    f"crop_scale {self.crop_scale} is no range in (0, 1]",
+                ),
+                (starts[0] == 0 and starts == sorted(set(starts)), "resolution must start at sample 0 and ascend"),
+                (all(side > 0 for _, side in self.resolution), "every side in resolution must be positive"),
+                (not unknown, f"unknown mask families: {', '.join(unknown)}"),
+                (
+                    not self._draws_holes()
+                    or (all(w >= 0 for w in self.families.values()) and sum(self.families.values()) > 0),
+                    f"families needs weights of which some are positive, got {self.families}",
+                ),
+                (self.mask_count >= 8, f"mask_count must be at least 8, got {self.mask_count}"),
+                (self.rim_width >= 0 and self.rim_weight >= 0, "rim_width and rim_weight must not be negative"),
+                (0 <= self.seed < 2**32, f"seed must lie in [0, 2^32), got {self.seed}"),
+                (
+                    min(self.log_every, self.validate_every, self.save_every) > 0,
+                    "log_every, validate_every and save_every must be positive",
+                ),
+                (self.validation_images >= 0, f"validation_images must not be negative, got {self.validation_images}"),
+            ]
+        )
 
-    @property
-    def config(self) -> MAEConfig:
-        """The model's configuration."""
-        if not isinstance(self.model, dict):
-            raise RecipeError(f"model is a mapping of settings, got {self.model!r}")
-        try:
-            return MAEConfig.from_dict(self.model)
-        except ValueError as err:
-            raise RecipeError(f"model: {err}") from err
+    def _default_side(self) -> int:
+        """The side of the crops where `resolution` says nothing."""
+        return 128
+
+    def _draws_holes(self) -> bool:
+        """Whether the run needs free-form holes."""
+        return True
 
     @property
     def lr(self) -> float:
@@ -195,10 +176,6 @@ class PretrainRecipe:
         """The side of the crops after so many samples."""
         return [side for start, side in self.resolution if start <= samples][-1]
 
-    def phase(self, samples: int) -> MaskingPhase:
-        """How images are masked after so many samples."""
-        return phase_at(self.masking, samples)
-
     @property
     def decoded_side(self) -> int:
         """Short side that photographs are scaled to when they are decoded."""
@@ -209,13 +186,80 @@ class PretrainRecipe:
         return asdict(self)
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> PretrainRecipe:
+@dataclass
+class PretrainRecipe(RunRecipe):
+    """Settings of a pretraining run, beside those of `RunRecipe`.
+
+    Args:
+        model: settings of the `MAEConfig`.
+        loss: weight of each term, or its settings (`maerestore.train.losses.Criterion`).
+        masking: a `MaskingPhase`, or a list of them ("from" in samples): policies, mask_ratio, free_form_drop, ramp.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=lambda: {"masked_mse": 1.0})
+    masking: list[MaskingPhase] = field(default_factory=lambda: [MaskingPhase()])
+
+    def __post_init__(self) -> None:
+        self.masking = read_phases(self.masking)
+        super().__post_init__()
+        try:
+            parse_terms(self.loss)
+        except LossError as err:
+            raise RecipeError(str(err)) from err
+        config = self.config
+        check(
+            [
+                (config.mask_embed or not self._draws_holes(), "free_form masks need a model with mask_embed: true"),
+                (config.has_decoder, "model: pretraining needs a decoder, decoder_depth is 0"),
+                (bool(self.loss), "loss needs a term, for example masked_mse: 1.0"),
+                (
+                    all(side % config.patch_size == 0 for _, side in self.resolution),
+                    f"every side in resolution must be a multiple of the patch size {config.patch_size}",
+                ),
+            ]
+        )
+
+    def _default_side(self) -> int:
+        return self.config.image_size
+
+    def _draws_holes(self) -> bool:
+        return any(FREE_FORM in phase.policies for phase in self.masking)
+
+    @property
+    def config(self) -> MAEConfig:
+        """The model's configuration."""
+        if not isinstance(self.model, dict):
+            raise RecipeError(f"model is a mapping of settings, got {self.model!r}")
+        try:
+            return MAEConfig.from_dict(self.model)
+        except ValueError as err:
+            raise RecipeError(f"model: {err}") from err
+
+    def phase(self, samples: int) -> MaskingPhase:
+        """How images are masked after so many samples."""
+        return phase_at(self.masking, samples)
+
+
+def check(conditions: list[tuple[bool, str]]) -> None:
+    """Raise a `RecipeError` with the first message whose condition does not hold."""
+    for holds, message in conditions:
+        if not holds:
+            raise RecipeError(message)
+
+
+def load_recipe(
+    path: Path,
+    overrides: list[str] | None = None,
+    kind: type[Kind] = PretrainRecipe,  # type: ignore[assignment]
+) -> Kind:
     """Read a YAML recipe.
 
     Args:
         path: the file.
         overrides: "key=value" strings that replace settings; the value is read as YAML, and dots lead into mappings:
             "masking.mask_ratio=0.75".
+        kind: the recipe's class.
 
     Raises:
         RecipeError: not there, no YAML mapping, an unknown key, or a value that does not fit.
@@ -233,11 +277,11 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> PretrainRecip
         raise RecipeError(f"{path}: not valid YAML ({str(err).splitlines()[0]})") from err
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of settings")
-    unknown = sorted(set(map(str, values)) - {f.name for f in fields(PretrainRecipe)})
+    unknown = sorted(set(map(str, values)) - {f.name for f in fields(kind)})
     if unknown:
         raise RecipeError(f"{path}: unknown setting(s) {', '.join(unknown)}")
     try:
-        return PretrainRecipe(**values)
+        return kind(**values)
     except RecipeError as err:
         raise RecipeError(f"{path}: {err}") from err
 

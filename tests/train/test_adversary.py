@@ -62,7 +62,7 @@ def test_the_nonsaturating_loss_by_hand():
     assert float(parts["fake"]) == pytest.approx((softplus(0.5) + others) / 4, rel=1e-5)
     assert float(parts["r1"]) == 0
     assert float(parts["loss"].detach()) == pytest.approx(float(parts["real"] + parts["fake"]), rel=1e-6)
-    assert float(adversary.generator_loss(fake, HIDDEN)) == pytest.approx(softplus(-0.5), rel=1e-5)
+    assert float(adversary.generator_terms(fake, fake, HIDDEN)["adversarial"]) == pytest.approx(softplus(-0.5), rel=1e-5)
 
 
 def test_the_hinge_loss_by_hand():
@@ -72,7 +72,7 @@ def test_the_hinge_loss_by_hand():
     parts = adversary.discriminator_loss(real, fake, HIDDEN)
     assert float(parts["real"]) == pytest.approx((1 + 0 + 2 + 1.5) / 4)
     assert float(parts["fake"]) == pytest.approx((1.5 + 0 + 2 + 1.5) / 4)
-    assert float(adversary.generator_loss(fake, HIDDEN)) == pytest.approx(-0.5)
+    assert float(adversary.generator_terms(fake, fake, HIDDEN)["adversarial"]) == pytest.approx(-0.5)
 
 
 def test_the_gradient_penalty_by_hand():
@@ -103,7 +103,7 @@ def test_the_penalty_is_that_of_each_image_not_of_the_batch():
 
 def test_a_prediction_is_pushed_towards_real_and_only_where_it_counts():
     fake = cells(0.5, 0.5, 0.5, 0.5).requires_grad_()
-    Adversary(Cells(2.0)).generator_loss(fake, HIDDEN).backward()
+    Adversary(Cells(2.0)).generator_terms(fake, fake, HIDDEN)["adversarial"].backward()
     # d softplus(-v) / dv = -sigmoid(-1), v has the slope 2 / 4 in each pixel of the first cell
     expected = torch.zeros(1, 1, 4, 4)
     expected[0, 0, :2, :2] = -0.5 / (1 + math.e)
@@ -114,7 +114,7 @@ def test_an_image_that_hides_nothing_counts_nothing():
     adversary = Adversary(Cells(2.0, -1.0))
     fake = cells(0.75, 1.0, 0.0, 0.25).repeat(2, 1, 1, 1)
     hidden = torch.cat([HIDDEN, torch.zeros(1, 1, 4, 4)])
-    assert float(adversary.generator_loss(fake, hidden)) == pytest.approx(softplus(-0.5) / 2, rel=1e-5)
+    assert float(adversary.generator_terms(fake, fake, hidden)["adversarial"]) == pytest.approx(softplus(-0.5) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["nonsaturating", "hinge"])
@@ -129,8 +129,8 @@ def test_the_mean_of_two_halves_is_the_whole(loss):
     for name in ("real", "fake", "r1", "loss"):
         torch.testing.assert_close(whole[name], (parts[0][name] + parts[1][name]) / 2)
     torch.testing.assert_close(
-        adversary.generator_loss(fake, hidden),
-        sum(adversary.generator_loss(fake[s], hidden[s]) for s in halves) / 2,
+        adversary.generator_terms(fake, fake, hidden)["adversarial"],
+        sum(adversary.generator_terms(fake[s], fake[s], hidden[s])["adversarial"] for s in halves) / 2,
     )
 
 
@@ -141,7 +141,7 @@ def test_judging_a_prediction_changes_nothing_of_the_discriminator():
     adversary = Adversary(PatchDiscriminator(width=4, layers=1))
     before = copy.deepcopy(adversary.state_dict())
     fake = torch.rand(1, 3, 16, 16, requires_grad=True)
-    adversary.generator_loss(fake, torch.ones(1, 1, 16, 16)).backward()
+    adversary.generator_terms(fake, fake, torch.ones(1, 1, 16, 16))["adversarial"].backward()
     assert bool(fake.grad.any())
     after = adversary.state_dict()["discriminator"]
     assert all(torch.equal(value, after[name]) for name, value in before["discriminator"].items())
@@ -181,13 +181,13 @@ def test_it_learns_to_tell_noise_from_a_gradient(loss, norm):
         inside = fake_labels(hidden, on_fake.shape[-2:]) > 0
         return on_real[inside], on_fake[inside]
 
-    start = adversary.generator_loss(batch()[1], hidden)
+    start = adversary.generator_terms(batch()[1], batch()[1], hidden)["adversarial"]
     for _ in range(30):
         adversary.discriminator_step(*batch(), hidden)
     on_real, on_fake = verdicts()
     assert float((on_real[:, None] > on_fake[None]).float().mean()) > 0.8  # chance: 0.5
     assert float(on_real.mean()) > 0 > float(on_fake.mean())
-    assert float(adversary.generator_loss(batch()[1], hidden)) > float(start)
+    assert float(adversary.generator_terms(batch()[1], batch()[1], hidden)["adversarial"]) > float(start)
 
 
 def test_a_run_that_stops_and_resumes_computes_the_same():
@@ -221,13 +221,13 @@ def test_autocast_changes_nothing():
     adversary = Adversary(PatchDiscriminator(width=4, layers=2, norm="group"), r1=0.1)
     real, fake, hidden = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32)
     expected = adversary.discriminator_loss(real, fake, hidden)
-    judged = adversary.generator_loss(fake, hidden)
+    judged = adversary.generator_terms(fake, fake, hidden)["adversarial"]
     with torch.autocast("cpu", torch.bfloat16):
         for name, value in adversary.discriminator_loss(real, fake, hidden).items():
             assert value.dtype == torch.float32
             assert torch.equal(value, expected[name])
-        assert torch.equal(adversary.generator_loss(fake, hidden), judged)
-        assert adversary.generator_loss(fake.bfloat16(), hidden).dtype == torch.float32
+        assert torch.equal(adversary.generator_terms(fake, fake, hidden)["adversarial"], judged)
+        assert adversary.generator_terms(fake.bfloat16(), fake.bfloat16(), hidden)["adversarial"].dtype == torch.float32
 
 
 def _half(rank, folder):

@@ -1,0 +1,312 @@
+"""What every training run does around its steps: signals, log, validation, saving, resuming; one process or many.
+
+On Hugging Face accelerate. Every step draws what is random from a generator seeded with (seed, step), for the whole
+batch; each process then takes its part. So a run that stops and resumes computes what one that never stopped does,
+without storing the state of any generator, and several processes compute what one would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+
+from maerestore.train.adversary import Adversary
+from maerestore.train.checkpoint import CHECKPOINT, write_checkpoint
+from maerestore.train.corpus import Corpus, Layout
+from maerestore.train.log import Meter, Progress, RunLog
+from maerestore.train.losses import Composite
+from maerestore.train.optim import build_optimizers, set_lr, update_ema
+from maerestore.train.recipe import RecipeError, RunRecipe
+from maerestore.train.sources import open_corpus
+
+Recipe = TypeVar("Recipe", bound=RunRecipe)
+Batch = TypeVar("Batch")
+
+
+class TrainingRun(ABC, Generic[Recipe, Batch]):
+    """One run: build it, then `run()`.
+
+    A run folder holds `checkpoint.pt` (to resume from), `model/` (the averaged weights, as a Hub repository would hold
+    them), `log.jsonl`, `tensorboard/`, and `fills-*.jpg`, the validation pictures.
+
+    Args:
+        recipe: what to compute.
+        data: what `maerestore.train.sources.open_corpus` opens.
+        out: the run folder.
+        cpu: stay on the CPU even if there is an accelerator.
+        init: what to start from; where `out` has a checkpoint, that one is resumed instead.
+        workers: processes that decode photographs.
+
+    Attributes:
+        model: what is trained.
+        average: the moving average of its weights.
+        adversary: the discriminator beside it, or None.
+
+    Raises:
+        RecipeError: settings that do not fit each other, the checkpoint or the number of processes.
+        DataError: no photographs there.
+    """
+
+    model: nn.Module
+    average: nn.Module
+    adversary: Adversary | None
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: str | Path,
+        out: Path,
+        cpu: bool = False,
+        init: Path | None = None,
+        workers: int = 4,
+    ) -> None:
+        self.recipe, self.out, self.workers = recipe, out, workers
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+        self.device = self.accelerator.device
+        torch.manual_seed(recipe.seed)
+        torch.set_float32_matmul_precision("high")
+        try:
+            self.layout = Layout(
+                recipe.batch_size, self.accelerator.num_processes, self.accelerator.process_index, recipe.accumulate
+            )
+            objective = self._build(init)
+        except (ValueError, TypeError, AttributeError) as err:  # options of another type than they should have, too
+            raise RecipeError(str(err).splitlines()[0] if str(err) else type(err).__name__) from err
+        self.optimizers = build_optimizers(self.model, recipe)
+        self.step = self.samples = 0
+        self.stop, self.signal = False, 0
+        # What is decoded once, is decoded by one; where machines share no folder, by one on each.
+        with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
+            self.corpus: Corpus = open_corpus(
+                str(data), self.device, recipe.decoded_side, self.layout, out, recipe.resident_gb, workers, recipe.seed
+            )
+        if (out / CHECKPOINT).is_file():
+            self._resume(out / CHECKPOINT)
+        self._check_processes()
+        self.corpus.seek(self.samples)
+        prepared = self.accelerator.prepare(objective, *self.optimizers)
+        self.objective, self.optimizers = prepared[0], list(prepared[1:])
+        self.forward = torch.compile(self.objective) if recipe.compile else self.objective
+
+    # --- what a kind of run says -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _build(self, init: Path | None) -> nn.Module:
+        """Set model, average and adversary; the objective, a module around the model, comes back."""
+
+    @abstractmethod
+    def _batch(self, part: slice) -> Batch:
+        """Part of the step's batch, on the device."""
+
+    @abstractmethod
+    def _compare(self, batch: Batch, pasted: bool) -> tuple[Tensor, dict[str, Tensor], Composite | None]:
+        """Run the model: the loss, its terms by name, and, where asked for, what an adversary is shown."""
+
+    @abstractmethod
+    def _prepare_validation(self) -> bool:
+        """Get what is measured on; False where nothing was kept aside."""
+
+    @abstractmethod
+    def _measure(self) -> tuple[dict[str, float], Image.Image]:
+        """Figures and a picture of the averaged model on what was kept aside."""
+
+    @abstractmethod
+    def _save_model(self, training: dict[str, Any]) -> None:
+        """Write the averaged model to `model/`."""
+
+    @abstractmethod
+    def _read_checkpoint(self, path: Path) -> dict[str, Any]:
+        """A checkpoint of a run like this one."""
+
+    @abstractmethod
+    def _facts(self) -> dict[str, Any]:
+        """What a checkpoint says beside the weights: plain values."""
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, float]:
+        """Train until `recipe.samples` were seen or SIGTERM or SIGINT arrives.
+
+        Returns:
+            the last validation's figures; empty where no photograph was held out.
+        """
+        recipe, main = self.recipe, self.accelerator.is_main_process
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        self.log = RunLog(self.out if main else None)
+        self.validates = main and self._prepare_validation()
+        figures: dict[str, float] = {}
+        meter = Meter(recipe.log_every, recipe.batch_size, self.step, self.samples)
+        try:
+            with Progress(recipe.samples, self.samples, hidden=not main) as self.progress:
+                self._introduce()
+                while self.samples < recipe.samples and not self._stopping():
+                    meter.add(*self._train_step(meter.timed))
+                    self.progress.advance(recipe.batch_size)
+                    if self._due(recipe.log_every):
+                        self._log(meter.take())
+                    if self._due(recipe.validate_every):
+                        figures = self._validate()
+                        meter.restart()
+                    if self._due(recipe.save_every):
+                        meter.check()
+                        self._save()
+                meter.check()
+                self._save()  # at once: who sends a signal may not wait for a validation
+                if not self.signal and not (self._due(recipe.validate_every) and figures):
+                    figures = self._validate()
+                self._conclude()
+        finally:
+            self.log.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return figures
+
+    def _introduce(self) -> None:
+        corpus, say = self.corpus, self.progress.line
+        left_out = f", {corpus.corrupt} corrupt files left out" if corpus.corrupt else ""
+        say(f"{corpus.description}{left_out}; on {self.device}, {self.accelerator.num_processes} process(es)")
+        if not self.validates and self.accelerator.is_main_process:
+            say("nothing is validated: one photograph in 64 is kept aside by its name, and here that is none")
+        if self.samples:
+            say(f"going on from {self.samples:,} of {self.recipe.samples:,} samples")
+
+    def _conclude(self) -> None:
+        if self.samples < self.recipe.samples:
+            self.progress.line(f"stopped and saved after {self.samples:,} samples: the same command goes on from here")
+        else:
+            self.progress.line(f"finished after {self.samples:,} samples; the model is {self.out / 'model'}")
+        if self.corpus.corrupt:
+            self.progress.line(f"{self.corpus.corrupt} corrupt files were left out")
+
+    def _train_step(self, timed: bool) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
+        """Returns the losses by name; and, if asked for, the seconds spent on data and on the whole step."""
+        recipe, parts, adversary = self.recipe, self.layout.parts, self.adversary
+        start = self._clock() if timed else 0.0
+        waited = 0.0
+        losses: dict[str, Tensor] = {}
+        set_lr(self.optimizers, recipe.lr * recipe.lr_factor(self.samples))
+        judged = adversary is not None and self.samples >= adversary.start
+        for part in parts:
+            mark = self._clock() if timed else 0.0
+            batch = self._batch(part)
+            waited += self._clock() - mark if timed else 0.0
+            with contextlib.nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.objective):
+                loss, terms, pasted = self._compare(batch, judged)
+                if adversary is not None and pasted is not None:
+                    shown = pasted.photo, pasted.picture, pasted.hidden
+                    for name, value in adversary.generator_terms(*shown).items():
+                        terms[name] = value
+                        loss = loss + adversary.weights[name] * value
+                self.accelerator.backward(loss / len(parts))
+            if adversary is not None and pasted is not None:
+                verdicts = adversary.discriminator_step(*shown, share=1 / len(parts), last=part is parts[-1])
+                terms |= {f"discriminator_{name}": value for name, value in verdicts.items()}
+            for name, value in {"loss": loss, **terms}.items():
+                losses[name] = losses.get(name, 0.0) + value.detach() / len(parts)
+        self.accelerator.clip_grad_norm_(self.objective.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.samples += recipe.batch_size
+        update_ema(self.average, self.model, recipe.ema_decay, self.step)
+        return losses, (waited, self._clock() - start) if timed else None
+
+    def _generator(self) -> torch.Generator:
+        """The step's randomness."""
+        generator = torch.Generator(self.device)
+        generator.manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        return generator
+
+    def _due(self, every: int) -> bool:
+        """Whether the last step crossed a multiple of `every` samples."""
+        return self.step > 0 and self.samples // every > (self.samples - self.recipe.batch_size) // every
+
+    def _clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _stopping(self) -> bool:
+        """Whether a signal came; several processes ask each other every few steps, so that all end at the same one."""
+        if self.accelerator.num_processes == 1:
+            return self.stop
+        if self.step % 16:
+            return False
+        flag = torch.tensor([float(self.stop)], device=self.device)
+        return float(self.accelerator.reduce(flag, "sum")) > 0
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.stop = True  # the loop ends after this step, and saves
+        self.signal = number
+
+    def _log(self, values: dict[str, float]) -> None:
+        recipe = self.recipe
+        values |= {"lr": recipe.lr * recipe.lr_factor(self.samples), "side": recipe.side(self.samples)}
+        if self.corpus.corrupt:
+            values["corrupt_files"] = self.corpus.corrupt
+        self.log.write(self.step, self.samples, values)
+        self.progress.loss(values["loss"])
+
+    def _validate(self) -> dict[str, float]:
+        if not self.validates:
+            return {}
+        figures, picture = self._measure()
+        self.log.write(self.step, self.samples, figures)
+        self.log.picture(self.samples, picture)
+        self.progress.line(f"{self.samples} samples: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+        return figures
+
+    # --- saving and resuming -----------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            write_checkpoint(self.out / CHECKPOINT, self._state())
+            self._save_model({"samples": self.samples, "data": self.corpus.fingerprint})
+
+    def _state(self) -> dict[str, Any]:
+        state = {
+            "step": self.step,
+            "samples": self.samples,
+            "recipe": self.recipe.to_dict(),
+            **self._facts(),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        return state if self.adversary is None else {**state, "adversary": self.adversary.state_dict()}
+
+    def _resume(self, path: Path) -> None:
+        """Take over a checkpoint of this run: weights, optimisers and the place in the run."""
+        state = self._read_checkpoint(path)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        try:
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                wanted = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+                optimizer.load_state_dict(saved)
+                for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+                    group.update(settings)  # the recipe's, where it was changed since
+            if self.adversary is not None and "adversary" in state:
+                self.adversary.load_state_dict(state["adversary"])
+        except (ValueError, KeyError, RuntimeError) as err:
+            raise RecipeError(
+                f"{path}: its optimisers are not the recipe's (optimizer, layer_decay, groups, adversarial): "
+                "go on with the same, or start another run from it with --init"
+            ) from err
+        self.step, self.samples = state["step"], state["samples"]
+
+    def _check_processes(self) -> None:
+        """Processes on another machine must have found the same checkpoint."""
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.device))
+        if int(steps.min()) != int(steps.max()):
+            raise RecipeError(f"{self.out}: not every machine has the same {CHECKPOINT}: use a folder that all share")
