@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import maerestore
-from maerestore.cli import export, inpaint, pretrain, pull, push, show
+from maerestore.cli import export, inpaint, pretrain, pull, push, show, train_restorer
 from maerestore.errors import MaerestoreError
 
-VERBS = {"inpaint": inpaint, "pretrain": pretrain, "pull": pull, "push": push, "export": export, "show": show}
+VERBS = {
+    "inpaint": inpaint,
+    "pretrain": pretrain,
+    "train-restorer": train_restorer,
+    "pull": pull,
+    "push": push,
+    "export": export,
+    "show": show,
+}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,5 +5,6 @@ from __future__ import annotations
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
+REFINER_NAME = "refiner.safetensors"
 # transformers keeps mean, std, size and interpolation in a file of their own.
 PREPROCESSOR_NAME = "preprocessor_config.json"

@@ -92,22 +92,38 @@ def write_files(folder: Path, weights: dict[str, Tensor], texts: dict[str, dict[
     Raises:
         ModelError: the folder cannot be written.
     """
-
-    def save(path: Path) -> None:
-        save_file(weights, path, metadata={"format": "pt"})
-        path.chmod(0o644)  # safetensors makes files that only their owner can read
-
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder}: is a file; a model is written to a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS_NAME, save)
-        for name, content in texts.items():
-            text = json.dumps(content, indent=2) + "\n"
-            _replace(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
-    except (OSError, SafetensorError) as err:
-        reason = (err.strerror if isinstance(err, OSError) else None) or str(err).split("\n")[0]
-        raise ModelError(f"{folder}: cannot be written ({reason})") from err
+    except OSError as err:
+        raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err
+    save_tensors(folder / WEIGHTS_NAME, weights)
+    for name, content in texts.items():
+        write_json(folder / name, content)
+
+
+def save_tensors(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write a .safetensors file, whole or not at all.
+
+    Raises:
+        ModelError: it cannot be written.
+    """
+
+    def save(partial: Path) -> None:
+        save_file(weights, partial, metadata={"format": "pt"})
+        partial.chmod(0o644)  # safetensors makes files that only their owner can read
+
+    _replace(path, save)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        ModelError: it cannot be written.
+    """
+    _replace(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -115,6 +131,9 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(partial)
         partial.replace(path)
+    except (OSError, SafetensorError) as err:
+        reason = (err.strerror if isinstance(err, OSError) else None) or str(err).split("\n")[0]
+        raise ModelError(f"{path.parent}: cannot be written ({reason})") from err
     finally:
         partial.unlink(missing_ok=True)
 

@@ -93,6 +93,42 @@ class Blobs:
 
 
 @dataclass(frozen=True)
+class LargeHoles:
+    """Boxes up to the whole side and long brushes, as MAT (Li et al. 2022, https://arxiv.org/abs/2203.15270) trains on.
+
+    Fewer than `small_boxes` boxes up to half the side, fewer than `large_boxes` up to the side, fewer than `brushes`
+    brushes of 4 to 18 corners; their widths are those of a 512 px picture.
+    """
+
+    small_boxes: int = 5
+    large_boxes: int = 3
+    brushes: int = 9
+    width: tuple[float, float] = (12.0, 48.0)
+
+    def draw(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        """Add boxes and brushes to `mask` (H, W) uint8, in place."""
+        height, width = mask.shape
+        side = min(height, width)
+        scale = side / REFERENCE_SIZE
+        for fewer_than, largest in ((self.small_boxes, side / 2), (self.large_boxes, side)):
+            for _ in range(int(rng.integers(fewer_than))):
+                h, w = (max(1, round(rng.uniform(0, largest))) for _ in range(2))
+                top, left = round(rng.uniform(-h / 2, height - h / 2)), round(rng.uniform(-w / 2, width - w / 2))
+                mask[max(0, top) : max(0, top + h), max(0, left) : max(0, left + w)] = 1
+        for _ in range(int(rng.integers(self.brushes))):
+            thickness = max(1, round(rng.uniform(*self.width) * scale))
+            x, y = rng.uniform(0, width), rng.uniform(0, height)
+            turn = rng.uniform(0, 2 * np.pi)
+            for corner in range(int(rng.integers(4, 19))):
+                turn += np.pi + rng.normal(0, 2 * np.pi / 15) if corner % 2 else rng.uniform(0, 2 * np.pi)
+                length = float(np.clip(rng.normal(side / 8, side / 16), 0, side / 4))
+                end_x = float(np.clip(x + length * np.sin(turn), 0, width))
+                end_y = float(np.clip(y + length * np.cos(turn), 0, height))
+                cv2.line(mask, (int(x), int(y)), (int(end_x), int(end_y)), (1,), thickness)
+                x, y = end_x, end_y
+
+
+@dataclass(frozen=True)
 class CentreSquare:
     """A square of half the side in the middle."""
 
@@ -102,7 +138,7 @@ class CentreSquare:
         mask[h // 4 : h // 4 + h // 2, w // 4 : w // 4 + w // 2] = 1
 
 
-Shape = Strokes | Boxes | Blobs | CentreSquare
+Shape = Strokes | Boxes | Blobs | LargeHoles | CentreSquare
 
 # The evaluation families: thin, medium and thick carry LaMa's published parameters for 512 px.
 FAMILIES: dict[str, tuple[Shape, ...]] = {
@@ -112,11 +148,12 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
     "centre": (CentreSquare(),),
 }
 
-# What a model trains on beside them; LaMa's 256 px training parameters, doubled.
+# What a model trains on beside them; LaMa's 256 px training parameters, doubled, and MAT's.
 TRAINING: dict[str, tuple[Shape, ...]] = {
     "strokes": (Strokes((1, 5), 200, 400),),
     "boxes": (Boxes((1, 4), (60, 300)),),
     "blobs": (Blobs((0.05, 0.5)),),
+    "mat": (LargeHoles(),),
 }
 
 # The share of a picture that a hole may cover, by family; a draw outside is drawn again.
@@ -128,6 +165,7 @@ COVERAGE: dict[str, tuple[float, float]] = {
     "strokes": (0.02, 0.5),
     "boxes": (0.02, 0.5),
     "blobs": (0.02, 0.5),
+    "mat": (0.02, 0.6),
 }
 
 

@@ -2,9 +2,9 @@
 
 A U-Net with dilated residual blocks at an eighth of the size. Dilated convolutions come within a few per cent of
 Fourier convolutions in the ablation of LaMa (Suvorov et al. 2022, https://arxiv.org/abs/2109.07161), and run in
-bfloat16 and ONNX. As in MAE-FAR (Cao et al. 2022, https://arxiv.org/abs/2208.01837), tokens of the autoencoder's decoder
-are added at several scales through gains that start at zero, and the decoder's attention copies features from known
-places to hidden ones.
+bfloat16 and ONNX. As in MAE-FAR (Cao et al. 2022, https://arxiv.org/abs/2208.01837), tokens of the autoencoder's
+decoder are added at several scales through gains that start at zero, and the decoder's attention copies features from
+known places to hidden ones.
 
 Two pictures come out of one pass: `mean`, trained for the least squared error, and `sharp`, trained to look right.
 Both are the coarse fill plus a correction that starts at zero. In the comments N is the batch, H x W the picture,
@@ -71,7 +71,9 @@ def _whole(value: Any) -> bool:
 
 
 class Refined(NamedTuple):
-    """What the refiner gives: (N, 3, H, W) each, in the normalisation of its inputs, the photo where it is known.
+    """What the refiner gives: (N, 3, H, W) each, in the normalisation of its inputs.
+
+    Known pixels are drawn too, so that they can be learned from; the photo is pasted over them by whoever uses a fill.
 
     Attributes:
         mean: with the least squared error: the middle of all that may be there, smooth where that is uncertain.
@@ -165,7 +167,7 @@ class Refiner(nn.Module):
             x = F.leaky_relu(conv(x), 0.1)
         correction = self.head(x)[:, :, :height, :width].float()
         mean, sharp = correction.chunk(2, dim=1)
-        return Refined(torch.where(unknown, coarse + mean, photo), torch.where(unknown, coarse + sharp, photo))
+        return Refined(base + mean, base + sharp)
 
     def _copy(self, x: Tensor, mask: Tensor, attention: Tensor, grid: torch.Size) -> Tensor:
         """For the hidden part of each token's cell, the features that its attention brings: (N, C, h, w)."""

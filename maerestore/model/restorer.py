@@ -14,10 +14,10 @@ from maerestore.model.refiner import Refiner
 
 
 class Restored(NamedTuple):
-    """Fills of a batch: (N, 3, H, W) float32, normalised, the photo where it is known.
+    """Fills of a batch: (N, 3, H, W) float32, normalised.
 
     Attributes:
-        coarse: the autoencoder's.
+        coarse: the autoencoder's; the photo where it is known.
         mean: the refiner's with the least squared error.
         sharp: the refiner's with texture.
     """

@@ -26,21 +26,34 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
-    """Read a checkpoint of a model with this configuration; nothing in it is run.
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing in it is run.
 
     Raises:
-        RecipeError: not a checkpoint of this package, or of another model.
+        RecipeError: not a checkpoint of this package.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        theirs = MAEConfig.from_dict(state["config"])
-        missing = {"step", "samples", "model", "average", "optimizers"} - set(state)
+        missing = {"step", "samples", "config", "model", "average", "optimizers"} - set(state)
     except Exception as err:  # a damaged file can make the reader raise anything
         reason = str(err).strip().splitlines()
         raise RecipeError(f"{path}: not a checkpoint of this package ({(reason or [type(err).__name__])[0]})") from err
     if missing:
         raise RecipeError(f"{path}: not a checkpoint of this package (no {sorted(missing)[0]} in it)")
+    return state
+
+
+def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
+    """Read the checkpoint of an autoencoder with this configuration.
+
+    Raises:
+        RecipeError: not a checkpoint of this package, or of another model.
+    """
+    state = read_state(path)
+    try:
+        theirs = MAEConfig.from_dict(state["config"])
+    except (ValueError, TypeError, AttributeError) as err:
+        raise RecipeError(f"{path}: not a checkpoint of this package ({' '.join(str(err).split())})") from err
     _check_config(path, config, theirs)
     return state
 

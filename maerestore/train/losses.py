@@ -44,11 +44,12 @@ class Term:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def parse_terms(terms: Mapping[str, Any] | None) -> dict[str, Term]:
+def parse_terms(terms: Mapping[str, Any] | None, known: Mapping[str, tuple[str, ...]] = OPTIONS) -> dict[str, Term]:
     """Check the terms of a recipe without building anything.
 
     Args:
         terms: name -> weight, or name -> mapping with `weight` (default 1) and options; None for masked_mse alone.
+        known: the terms that there are, and the options of each.
 
     Raises:
         LossError: an unknown term or option, a weight that is no number of at least 0, or no positive weight.
@@ -63,13 +64,13 @@ def parse_terms(terms: Mapping[str, Any] | None) -> dict[str, Term]:
         raise LossError(f"losses must map names to weights, got {terms!r}")
     parsed = {}
     for name, value in terms.items():
-        if name not in OPTIONS:
-            raise LossError(f"unknown loss {name!r}: choose from {', '.join(OPTIONS)}")
+        if name not in known:
+            raise LossError(f"unknown loss {name!r}: choose from {', '.join(known)}")
         options = dict(value) if isinstance(value, Mapping) else {"weight": value}
         weight = _number(f"weight of the loss {name}", options.pop("weight", 1.0))
-        surplus = sorted(set(map(str, options)) - set(OPTIONS[name]))
+        surplus = sorted(set(map(str, options)) - set(known[name]))
         if surplus:
-            takes = ", ".join(("weight", *OPTIONS[name]))
+            takes = ", ".join(("weight", *known[name]))
             raise LossError(f"the loss {name} has no option {surplus[0]!r}: it takes {takes}")
         if "eps" in options:
             options["eps"] = _number(f"eps of the loss {name}", options["eps"])

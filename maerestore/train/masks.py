@@ -136,16 +136,32 @@ class HoleBank:
         low = min(int(edges[choice.bucket]), len(self.holes) - 1)
         high = max(int(edges[choice.bucket + 1]), low + 1)  # also where there are fewer holes than buckets
         keep = max(1, int(int(self.visible[low]) * (1 - choice.amount)))
-        ids = torch.randint(low, high, (total,), generator=generator, device=self.device)[part]
-        u = torch.rand(3, total, 1, 1, generator=generator, device=self.device)[:, part] < 0.5
+        ids = torch.randint(low, high, (total,), generator=generator, device=self.device)
+        turns = torch.rand(3, total, 1, 1, generator=generator, device=self.device) < 0.5
         noise = torch.rand(total, self.grid**2, generator=generator, device=self.device)[part]
-        code = self.holes[ids]  # (n, size, size)
-        code = torch.where(u[0], code.flip(1), code)
-        code = torch.where(u[1], code.flip(2), code)
-        code = torch.where(u[2], code.transpose(1, 2), code)[:, None]
+        code = self._turned(ids[part], turns[:, part])
         pixel_mask = (code == 2).float().contiguous()  # turned or not: one layout, one compilation
         hidden = F.avg_pool2d(pixel_mask, self.patch_size).flatten(1) > 1 - 0.5 / self.patch_size**2  # (n, L)
         mask = hide_highest(noise + 2.0 * hidden, keep)
         removed = F.interpolate(mask.reshape(-1, 1, self.grid, self.grid), scale_factor=float(self.patch_size))
         weight = torch.maximum(torch.maximum(removed, pixel_mask), (code == 1).float() * self.rim_weight)
         return MaskBatch(mask, keep, pixel_mask, weight.contiguous())
+
+    def holes_only(self, total: int, part: slice, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Any of the holes, for networks that see pixels rather than patches.
+
+        Returns:
+            (n, 1, size, size) float, 1 = hole; and the weight of each pixel in a loss, alike.
+        """
+        ids = torch.randint(len(self.holes), (total,), generator=generator, device=self.device)
+        turns = torch.rand(3, total, 1, 1, generator=generator, device=self.device) < 0.5
+        code = self._turned(ids[part], turns[:, part])
+        hole = (code == 2).float().contiguous()
+        return hole, (hole + (code == 1).float() * self.rim_weight).contiguous()
+
+    def _turned(self, ids: Tensor, turns: Tensor) -> Tensor:
+        """Holes, each flipped down, across, and transposed as (3, n, 1, 1) bools say: (n, 1, size, size)."""
+        code = self.holes[ids]
+        code = torch.where(turns[0], code.flip(1), code)
+        code = torch.where(turns[1], code.flip(2), code)
+        return torch.where(turns[2], code.transpose(1, 2), code)[:, None]

@@ -10,6 +10,33 @@ from torch import Tensor
 
 from maerestore.masking import FAMILIES, draw_mask
 from maerestore.model import MaskedAutoencoder
+from maerestore.model.restorer import Restorer
+from maerestore.model.smooth import smooth_fill
+from maerestore.train.perceptual import PerceptualLoss
+
+
+def draw_holes(images: Tensor, seed: int) -> dict[str, Tensor]:
+    """One hole of each mask family for each of (N, C, S, S): (N, 1, S, S) float by family, on their device."""
+    rng = np.random.default_rng(seed)
+    n, size = len(images), images.shape[-1]
+    return {
+        family: torch.from_numpy(np.stack([draw_mask(family, size, rng) for _ in range(n)]))[:, None]
+        .float()
+        .to(images.device)
+        for family in FAMILIES
+    }
+
+
+def hole_psnr(filled: Tensor, images: Tensor, hole: Tensor) -> Tensor:
+    """(N,) in dB, of pictures in [0, 1] within (N, 1, S, S) holes."""
+    error = ((filled - images) ** 2 * hole).sum((1, 2, 3)) / (images.shape[1] * hole.sum((1, 2, 3)))
+    return -10 * torch.log10(error.clamp(min=1e-8))
+
+
+def contact_sheet(columns: list[Tensor]) -> Image.Image:
+    """Columns of (rows, 3, S, S) in [0, 1] as one picture."""
+    sheet = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, rows * S, columns * S)
+    return Image.fromarray((sheet.permute(1, 2, 0).cpu().numpy() * 255 + 0.5).astype(np.uint8))
 
 
 class Validation:
@@ -23,14 +50,7 @@ class Validation:
 
     def __init__(self, images: Tensor, seed: int = 1234, batch_size: int = 32) -> None:
         self.images, self.batch_size = images, batch_size
-        n, size = len(images), images.shape[-1]
-        rng = np.random.default_rng(seed)
-        self.holes = {
-            family: torch.from_numpy(np.stack([draw_mask(family, size, rng) for _ in range(n)]))[:, None]
-            .float()
-            .to(images.device)
-            for family in FAMILIES
-        }
+        self.holes = draw_holes(images, seed)
         self.seed = seed
 
     @torch.inference_mode()
@@ -43,8 +63,7 @@ class Validation:
             for i in range(0, len(self.images), self.batch_size):
                 images, hole = self.images[i : i + self.batch_size], holes[i : i + self.batch_size]
                 filled = self.fill(model, images, hole)
-                error = ((filled - images) ** 2 * hole).sum((1, 2, 3)) / (images.shape[1] * hole.sum((1, 2, 3)))
-                scores.append(-10 * torch.log10(error.clamp(min=1e-8)))
+                scores.append(hole_psnr(filled, images, hole))
             result[f"psnr_{family}"] = float(torch.cat(scores).mean())
         losses = []
         generator = torch.Generator(self.images.device).manual_seed(self.seed)
@@ -83,6 +102,63 @@ class Validation:
             hole = holes[:rows]
             columns += [torch.where(hole > 0, 0.5, images), self.fill(model, images, hole)]
         model.train()
-        columns = [column.expand(-1, 3, -1, -1) for column in columns]
-        sheet = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, rows * S, columns * S)
-        return Image.fromarray((sheet.permute(1, 2, 0).cpu().numpy() * 255 + 0.5).astype(np.uint8))
+        return contact_sheet([column.expand(-1, 3, -1, -1) for column in columns])
+
+
+class RestorerValidation:
+    """Fills of a restorer on fixed photographs with fixed holes.
+
+    Args:
+        images: (N, 3, S, S) float in [0, 1].
+        seed: of the holes.
+        batch_size: images at a time.
+    """
+
+    def __init__(self, images: Tensor, seed: int = 1234, batch_size: int = 8) -> None:
+        self.images, self.batch_size = images, batch_size
+        self.holes = draw_holes(images, seed)
+
+    @torch.inference_mode()
+    def measure(self, restorer: Restorer, perceptual: PerceptualLoss | None = None) -> dict[str, float]:
+        """For each mask family, means over the photographs.
+
+        Returns:
+            hole PSNR in dB of the coarse, the mean and the sharp picture; and, where a perceptual loss is given, its
+            value for the sharp one and for the mean one.
+        """
+        restorer.eval()
+        result: dict[str, float] = {}
+        for family, holes in self.holes.items():
+            scores: dict[str, list[Tensor]] = {}
+            for i in range(0, len(self.images), self.batch_size):
+                images, hole = self.images[i : i + self.batch_size], holes[i : i + self.batch_size]
+                for name, filled in self.fill(restorer, images, hole).items():
+                    scores.setdefault(f"{name}_psnr_{family}", []).append(hole_psnr(filled, images, hole))
+                    if perceptual is not None and name != "coarse":
+                        scores.setdefault(f"{name}_perceptual_{family}", []).append(perceptual(filled, images))
+            result |= {name: float(torch.cat(values).mean()) for name, values in scores.items()}
+        restorer.train()
+        return result
+
+    @staticmethod
+    def fill(restorer: Restorer, images: Tensor, hole: Tensor) -> dict[str, Tensor]:
+        """The coarse, mean and sharp pictures pasted into the hole: (N, 3, S, S) in [0, 1]."""
+        model = restorer.autoencoder
+        known = model.normalize(images)
+        size = model.config.image_size
+        restored = restorer(known, hole, smooth_fill(known, hole), (size, size))
+        pictures = {"coarse": restored.coarse, "mean": restored.mean, "sharp": restored.sharp}
+        return {k: torch.where(hole > 0, model.denormalize(v).clamp(0, 1), images) for k, v in pictures.items()}
+
+    @torch.inference_mode()
+    def picture(self, restorer: Restorer, rows: int = 5) -> Image.Image:
+        """Rows of photo | for each family: masked, mean, sharp."""
+        restorer.eval()
+        images = self.images[:rows]
+        columns = [images]
+        for holes in self.holes.values():
+            hole = holes[:rows]
+            filled = self.fill(restorer, images, hole)
+            columns += [torch.where(hole > 0, 0.5, images), filled["mean"], filled["sharp"]]
+        restorer.train()
+        return contact_sheet(columns)

@@ -1,0 +1,146 @@
+"""Training of the refiner, on a frozen autoencoder or together with it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from maerestore.hub.fetch import resolve_model
+from maerestore.hub.load import load_autoencoder, read_notes
+from maerestore.hub.refiner import load_refiner, save_refiner
+from maerestore.hub.save import save_autoencoder
+from maerestore.model.refiner import Refiner, RefinerConfig
+from maerestore.model.restorer import Restorer
+from maerestore.model.smooth import smooth_fill
+from maerestore.train.adversary import build_adversary
+from maerestore.train.checkpoint import read_state
+from maerestore.train.losses import Composite
+from maerestore.train.masks import HoleBank
+from maerestore.train.recipe import RecipeError
+from maerestore.train.restorer_losses import RestorerCriterion, paste
+from maerestore.train.restorer_recipe import RestorerRecipe
+from maerestore.train.run import TrainingRun
+from maerestore.train.validate import RestorerValidation
+
+
+class RestorerBatch(NamedTuple):
+    """Photos (n, 3, side, side), normalised; holes and weights (n, 1, side, side); the side for the autoencoder."""
+
+    photos: Tensor
+    holes: Tensor
+    weights: Tensor
+    seen_side: int
+
+
+class RestorerObjective(nn.Module):
+    """A pass through the restorer and the criterion: what is differentiated, compiled, and shared by processes."""
+
+    def __init__(self, restorer: Restorer, criterion: RestorerCriterion) -> None:
+        super().__init__()
+        self.restorer, self.criterion = restorer, criterion
+
+    def forward(
+        self, photos: Tensor, holes: Tensor, weights: Tensor, seen_side: int
+    ) -> tuple[Tensor, dict[str, Tensor], Composite]:
+        """Fill and compare; arguments as in `RestorerBatch`.
+
+        Returns:
+            the loss, its terms by name, and the sharp picture in its photo.
+        """
+        smooth = smooth_fill(photos, holes)
+        restored = self.restorer(photos, holes, smooth, (seen_side, seen_side))
+        pasted = paste(self.restorer, photos, restored.sharp, holes)
+        loss, terms = self.criterion(photos, restored, weights, pasted)
+        return loss, terms, pasted
+
+
+class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
+    """A run that trains a refiner; arguments as for `TrainingRun`.
+
+    `init` names the model to start from, as `maerestore.hub.fetch.resolve_model` takes it (None: the bundled one). If
+    it has a refiner of the recipe's settings, that one is trained on. The model is saved with both networks, and keeps
+    the notes of the one that it came from.
+    """
+
+    model: Restorer
+    average: Restorer
+
+    def _build(self, init: Path | None) -> RestorerObjective:
+        recipe = self.recipe
+        self.source = resolve_model(None if init is None else str(init))
+        autoencoder = load_autoencoder(self.source, need_decoder=True)
+        config = RefinerConfig(**{"feature_dim": autoencoder.config.decoder_embed_dim, **recipe.refiner})
+        refiner = load_refiner(self.source)
+        if refiner is None or refiner.config != config:
+            refiner = Refiner(config)
+        self.model = Restorer(autoencoder, refiner).to(self.device)
+        self.model.refiner.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.banks: dict[int, HoleBank] = {}
+        criterion = RestorerCriterion(recipe.loss).to(self.device)
+        self.adversary = build_adversary(recipe.adversarial, 3, self.device)
+        return RestorerObjective(self.model, criterion)
+
+    def _batch(self, part: slice) -> RestorerBatch:
+        recipe, total, side = self.recipe, self.recipe.batch_size, self.recipe.side(self.samples)
+        generator = self._generator()
+        rng = np.random.default_rng((recipe.seed, self.step))  # one ratio for all: a batch has one shape
+        ratios, odds = list(recipe.ratios), np.array(list(recipe.ratios.values()))
+        ratio = ratios[int(rng.choice(len(ratios), p=odds / odds.sum()))]
+        images = self.corpus.random_crops(total, part, side, recipe.crop_scale, generator, recipe.flip)
+        photos = self.model.autoencoder.normalize(images.expand(-1, 3, -1, -1))
+        holes, weights = self._bank(side).holes_only(total, part, generator)
+        seen_side = recipe.seen_side(side, ratio, self.model.autoencoder.config.patch_size)
+        return RestorerBatch(photos.contiguous(memory_format=torch.channels_last), holes, weights, seen_side)
+
+    def _compare(self, batch: RestorerBatch, pasted: bool) -> tuple[Tensor, dict[str, Tensor], Composite | None]:
+        loss, terms, shown = self.forward(*batch)
+        return loss, terms, shown if pasted else None
+
+    def _bank(self, side: int) -> HoleBank:
+        if side not in self.banks:
+            recipe = self.recipe
+            rim = max(1, recipe.rim_width * side // 128)
+            workers = max(1, self.workers) if recipe.mask_count > 1024 else 1
+            bank = HoleBank(
+                side, 1, recipe.families, recipe.mask_count, rim, recipe.rim_weight, recipe.seed, self.device, workers
+            )
+            self.banks = {side: bank}
+        return self.banks[side]
+
+    def _prepare_validation(self) -> bool:
+        images = self.corpus.centre_crops(self.recipe.validation_images, self.recipe.validation_side)
+        self.validation = RestorerValidation(images.expand(-1, 3, -1, -1)) if len(images) else None
+        return self.validation is not None
+
+    def _measure(self) -> tuple[dict[str, float], Image.Image]:
+        assert self.validation is not None
+        objective = self.accelerator.unwrap_model(self.objective)
+        return (
+            self.validation.measure(self.average, objective.criterion.perceptual),
+            self.validation.picture(self.average),
+        )
+
+    def _save_model(self, training: dict[str, Any]) -> None:
+        notes = read_notes(self.source)
+        folder = self.out / "model"
+        save_autoencoder(self.average.autoencoder, folder, notes.get("training"), notes.get("fill"))
+        save_refiner(self.average.refiner, folder, training)
+
+    def _read_checkpoint(self, path: Path) -> dict[str, Any]:
+        state = read_state(path)
+        mine = self._facts()
+        differ = [name for name in mine if state.get(name) != mine[name]]
+        if differ:
+            raise RecipeError(f"{path}: was trained with another {', '.join(differ)} than the recipe's")
+        return state
+
+    def _facts(self) -> dict[str, Any]:
+        return {"config": asdict(self.model.autoencoder.config), "refiner": self.model.refiner.config.to_dict()}

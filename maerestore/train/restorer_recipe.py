@@ -1,0 +1,61 @@
+"""The recipe of a restorer's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from maerestore.train.losses import LossError, parse_terms
+from maerestore.train.recipe import RecipeError, RunRecipe, check
+from maerestore.train.restorer_losses import RESTORER_OPTIONS
+from maerestore.train.values import number
+
+FROZEN = [{"match": "^autoencoder", "lr": 0.0}]
+
+
+@dataclass
+class RestorerRecipe(RunRecipe):
+    """Settings of a restorer's training, beside those of `RunRecipe`.
+
+    The autoencoder is frozen unless `groups` gives it a rate: `[{match: "^autoencoder", lr: 0.05}]` trains both.
+
+    Args:
+        refiner: settings of the `RefinerConfig`; the width of the tokens follows from the autoencoder.
+        loss: weight of each term, or its settings (`maerestore.train.restorer_losses.RestorerCriterion`).
+        ratios: by how much the autoencoder sees a picture smaller than the refiner, and how often.
+        validation_side: pixels of the held-out squares that are measured; the autoencoder sees them at its own size.
+    """
+
+    refiner: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=lambda: {"mse": 1.0, "l1": 1.0})
+    ratios: dict[float, float] = field(default_factory=lambda: {1.0: 1.0, 2.0: 1.0})
+    groups: list[dict[str, Any]] = field(default_factory=lambda: [dict(group) for group in FROZEN])
+    validation_side: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            parse_terms(self.loss, RESTORER_OPTIONS)
+        except LossError as err:
+            raise RecipeError(str(err)) from err
+        self.ratios = {number("ratios", k): number(f"ratios.{k}", v) for k, v in self.ratios.items()}
+        check(
+            [
+                (bool(self.loss), "loss needs a term, for example mse: 1.0"),
+                (
+                    all(ratio >= 1 for ratio in self.ratios) and all(weight >= 0 for weight in self.ratios.values()),
+                    f"ratios maps numbers of at least 1 to weights, got {self.ratios}",
+                ),
+                (sum(self.ratios.values()) > 0, f"ratios needs a positive weight, got {self.ratios}"),
+                (self.validation_side >= 16, f"validation_side must be at least 16, got {self.validation_side}"),
+            ]
+        )
+
+    def seen_side(self, side: int, ratio: float, patch_size: int) -> int:
+        """The side that the autoencoder sees a picture at: whole patches.
+
+        Example:
+            >>> RestorerRecipe().seen_side(224, 2.0, 8), RestorerRecipe().seen_side(100, 1.0, 8)
+            (112, 96)
+        """
+        return max(patch_size, round(side / ratio / patch_size) * patch_size)
