@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     from maerestore.hub.export import export_transformers
     from maerestore.hub.load import load_autoencoder, read_notes
+    from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_refiner
     from maerestore.hub.save import save_autoencoder
 
     model = load_autoencoder(source, **settings)
@@ -69,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "transformers":
         export_transformers(model, args.folder, dtype=dtype, drop_mask_embed=args.drop_mask_embed)
     else:
-        notes = read_notes(source)
+        notes, refiner, facts = read_notes(source), load_refiner(source), read_refiner_notes(source)
         save_autoencoder(model, args.folder, notes.get("training"), notes.get("fill"), dtype)
+        if refiner is not None:
+            save_refiner(refiner, args.folder, facts, dtype)
     kind = "an autoencoder" if model.config.has_decoder else "an encoder"
     print(f"{args.folder}: {kind} with {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights, {args.format}")
     return 0

@@ -37,11 +37,13 @@ def run(args: argparse.Namespace) -> int:
     quieten(progress=not args.quiet and sys.stderr.isatty())
     folder = fetch_repository(repository, revision, cache_dir=args.cache_dir)
     from maerestore.hub.load import load_autoencoder
+    from maerestore.hub.refiner import load_refiner
 
-    model = load_autoencoder(folder)
+    model, refiner = load_autoencoder(folder), load_refiner(folder)
     files = model_files(folder)
     sizes = {path.name: path.stat().st_size for path in files}
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    refined = sum(p.numel() for p in refiner.parameters()) if refiner is not None else 0
     place = folder
     if args.to is not None:
         _copy(files, args.to, args.overwrite)
@@ -56,12 +58,14 @@ def run(args: argparse.Namespace) -> int:
             "bytes": sum(sizes.values()),
             "parameters": parameters,
             "decoder": model.config.has_decoder,
+            "refiner_parameters": refined,
         }
         print(json.dumps(facts))
         return 0
     print(place)
     if not args.quiet:
         what = "" if model.config.has_decoder else ", encoder only: gives features, cannot reconstruct"
+        what += f", refiner of {refined / 1e6:.1f} M" if refined else ""
         megabytes = sum(sizes.values()) / 1e6
         print(
             f"{repository}@{revision or 'main'}: commit {folder.name}, {megabytes:.1f} MB, "

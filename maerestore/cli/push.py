@@ -1,8 +1,8 @@
 """Send a model folder to a repository on the Hugging Face Hub, in one commit.
 
-The model is loaded first: a broken one is not sent. Configuration, weights, README.md and the pictures in it go; a
-model card is written where README.md is missing. The token is that of `hf auth login` or HF_TOKEN. The address of the
-commit, or of the pull request, is printed.
+The model is loaded first: a broken one is not sent. Configuration, weights (the refiner's too, where the configuration
+tells of one), README.md and the pictures in it go; a model card is written where README.md is missing. The token is
+that of `hf auth login` or HF_TOKEN. The address of the commit, or of the pull request, is printed.
 
     maerestore push runs/small/model org/name --private
     maerestore push runs/small/model org/name --create-pr --message "Trained for longer"

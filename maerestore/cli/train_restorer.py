@@ -9,7 +9,6 @@ The run's model/ holds both networks. If the model named has a refiner of the re
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maerestore.cli.training import add_training_arguments, train
@@ -37,4 +36,4 @@ def _build(args: argparse.Namespace, **settings: Any) -> RestorerTrainer:
     from maerestore.train.restorer_recipe import RestorerRecipe
 
     recipe = load_recipe(args.recipe, args.set, RestorerRecipe)
-    return RestorerTrainer(recipe, args.data, args.out, init=args.model and Path(args.model), **settings)
+    return RestorerTrainer(recipe, args.data, args.out, init=args.model, **settings)

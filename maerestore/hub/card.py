@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from maerestore.model import MAEConfig, MaskedAutoencoder
+from maerestore.model.refiner import Refiner, RefinerConfig
 
 PAPER = "https://arxiv.org/abs/2111.06377"
 
@@ -16,6 +17,8 @@ def model_card(
     training: dict[str, Any] | None = None,
     repo_id: str | None = None,
     license: str | None = None,
+    refiner: RefinerConfig | None = None,
+    refiner_training: dict[str, Any] | None = None,
 ) -> str:
     """The README.md of a model: what it is, how its input is prepared, how it is used, how it was trained.
 
@@ -27,6 +30,8 @@ def model_card(
         training: facts about the training, as `config.json` keeps them.
         repo_id: "org/name" that the examples load.
         license: identifier of the Hub (apache-2.0, cc-by-4.0, other, ...); left out if None.
+        refiner: of the refiner beside the model, where there is one.
+        refiner_training: facts about its training, as `config.json` keeps them.
 
     Returns:
         Markdown with YAML front matter.
@@ -56,9 +61,10 @@ def model_card(
         "## Use",
         _use(config, name),
         "## Training",
-        _table(_flat(training)) if training else "Not stated.",
+        _facts(training),
+        *([] if refiner is None else ["## Refiner", _refiner(refiner), _facts(refiner_training)]),
         "## Limits",
-        _limits(config),
+        _limits(config, refiner is not None),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -114,18 +120,34 @@ def _use(config: MAEConfig, name: str) -> str:
     )
 
 
-def _limits(config: MAEConfig) -> str:
+def _refiner(config: RefinerConfig) -> str:
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in Refiner(config).parameters())
+    copies = " and copies features along the decoder's attention" if config.attention_copy else ""
+    return (
+        f"`refiner.safetensors` holds a refiner of {parameters / 1e6:.1f} M parameters, a convolutional network that "
+        f"makes the autoencoder's fill sharp. It takes tokens of block {config.feature_layer} of the decoder{copies}. "
+        f"Widths {', '.join(map(str, config.widths))}; dilations {', '.join(map(str, config.dilations))}. Its training:"
+    )
+
+
+def _limits(config: MAEConfig, refined: bool = False) -> str:
     if not config.has_decoder:
         return "- Holds no decoder: it gives features, and cannot reconstruct or fill holes."
     limits = [
         "- What stands in a filled hole is made up: no way to find out what a picture showed.",
-        "- Where it was trained with a mean squared error, fills are blurred: the mean of all likely pictures.",
+        "- Where it was trained with a mean squared error, fills are blurred: the mean of all likely pictures"
+        + ("; the refiner draws one of them, with texture that is made up." if refined else "."),
     ]
     if config.norm_pix_loss:
         limits.append(
             "- Predicts normalised pixels: brightness and contrast of a hidden patch have to be guessed from outside."
         )
     return "\n".join(limits)
+
+
+def _facts(facts: dict[str, Any] | None) -> str:
+    return _table(_flat(facts)) if facts else "Not stated."
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from maerestore.hub.checksums import verify_cached
 from maerestore.hub.client import ask_hub
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 
 DEFAULT_NAME = "default"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_FACTS = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME)
+_BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME)  # what lies beside the weights
 # The first of these that a repository holds is fetched: more would be the same weights once more.
 _WEIGHTS = (
     (WEIGHTS_NAME, "model.safetensors.index.json", "model-*.safetensors"),
@@ -140,11 +140,11 @@ def fetch_repository(
             )
         )
 
-    folder = download(_FACTS + _WEIGHTS[0], revision)
+    folder = download(_BESIDE + _WEIGHTS[0], revision)
     for patterns in _WEIGHTS[1:]:
-        if not any(_matching(folder, tried) for tried in _WEIGHTS):
+        if not _weight_files(folder):
             folder = download(patterns, folder.name)
-    if not any(_matching(folder, patterns) for patterns in _WEIGHTS):
+    if not _weight_files(folder):
         raise ModelError(f"{repository}: holds no model: {WEIGHTS_NAME}, *.safetensors, *.bin and *.pth are missing")
     for path in model_files(folder):
         verify_cached(path, repository)
@@ -153,8 +153,13 @@ def fetch_repository(
 
 def model_files(folder: Path) -> list[Path]:
     """The files of the model in a folder that `fetch_repository` gave."""
-    weights = next((found for patterns in _WEIGHTS if (found := _matching(folder, patterns))), [])
-    return _matching(folder, _FACTS) + weights
+    return _matching(folder, _BESIDE) + _weight_files(folder)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The autoencoder's weights; a refiner's end in .safetensors too, and are none."""
+    tried = ([path for path in _matching(folder, patterns) if path.name != REFINER_NAME] for patterns in _WEIGHTS)
+    return next((found for found in tried if found), [])
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

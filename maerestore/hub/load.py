@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.foreign import (
     check_keywords,
     complete_config,
@@ -54,15 +54,26 @@ def read_notes(source: str | Path) -> dict[str, dict[str, Any]]:
     Raises:
         ModelError: a config that cannot be read, or notes that are no mapping.
     """
-    config_path, _ = _locate(Path(source))
-    config = _read_json(config_path) if config_path else {}
-    notes = {}
-    if _kind(config) == "maerestore":
-        notes = {name: config[name] for name in ("fill", "training") if config.get(name)}
+    config_path, config = read_config(source)
+    notes = {name: config[name] for name in ("fill", "training") if config.get(name)}
     for name, value in notes.items():
         if not isinstance(value, dict):
             raise ModelError(f"{config_path}: {name} must be a mapping")
     return notes
+
+
+def read_config(source: str | Path) -> tuple[Path | None, dict[str, Any]]:
+    """The path and content of the config of a model of this package; its content is empty for those of other libraries.
+
+    Args:
+        source: a folder or a file, as for `load_autoencoder`.
+
+    Raises:
+        ModelError: a config that cannot be read.
+    """
+    path, _ = _locate(Path(source))
+    config = _read_json(path) if path else {}
+    return path, config if _kind(config) == "maerestore" else {}
 
 
 def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settings: Any) -> MaskedAutoencoder:
@@ -188,7 +199,8 @@ def _locate(source: Path) -> tuple[Path | None, Path]:
     present = [name for name in WEIGHTS_NAMES if (source / name).exists()]
     # A repository may hold just a checkpoint; a file of a standard name, though, wants the config that goes with it.
     if source.is_dir() and not present and not (source / CONFIG_NAME).exists():
-        files = [path for path in sorted(source.iterdir()) if path.suffix in (".pth", ".pt", ".safetensors", ".bin")]
+        kinds = (".pth", ".pt", ".safetensors", ".bin")
+        files = [p for p in sorted(source.iterdir()) if p.suffix in kinds and p.name != REFINER_NAME]
         if len(files) == 1:
             return None, files[0]
     return source / CONFIG_NAME, source / (present[0] if present else WEIGHTS_NAME)

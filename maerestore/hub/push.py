@@ -11,10 +11,13 @@ from maerestore.hub.card import model_card
 from maerestore.hub.client import TRIES, ask_hub
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import REPOSITORY
-from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.load import load_autoencoder, read_notes
+from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_refiner
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MaskedAutoencoder
+from maerestore.model.refiner import Refiner
+from maerestore.model.restorer import Restorer
 
 _PICTURES = re.compile(r"""!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\b[^>]*?\bsrc=["']([^"']+)""", re.IGNORECASE)
 _PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"}
@@ -31,6 +34,8 @@ def push_model(
     commit_message: str | None = None,
     license: str | None = None,
     training: dict[str, Any] | None = None,
+    refiner: Refiner | None = None,
+    refiner_training: dict[str, Any] | None = None,
     **save: Any,
 ) -> str:
     """Save a model and send it to the Hub with a model card.
@@ -39,6 +44,8 @@ def push_model(
         model: what to send.
         repo_id, private, create_pr, revision, token, commit_message, license: as for `push_folder`.
         training: facts about the training, kept in the config and told in the card.
+        refiner: goes beside the model where it is given.
+        refiner_training: facts about the refiner's training, kept and told likewise.
         **save: passed to `save_autoencoder` (fill, dtype); the default dtype is that of the model's weights.
 
     Returns:
@@ -49,6 +56,8 @@ def push_model(
     """
     with tempfile.TemporaryDirectory() as folder:
         save_autoencoder(model, Path(folder), **{"dtype": model.cls_token.dtype, "training": training, **save})
+        if refiner is not None:
+            save_refiner(refiner, Path(folder), refiner_training, save.get("dtype", refiner.head.weight.dtype))
         return push_folder(
             Path(folder),
             repo_id,
@@ -74,8 +83,8 @@ def push_folder(
 ) -> str:
     """Check a model folder and send it to the Hub in one commit.
 
-    Only the model's own files are sent: configuration, weights, card, and the pictures that the card shows. A folder
-    without a card gets one (on the Hub, not on the disk).
+    Only the model's own files are sent: configuration, weights, those of the refiner that the configuration tells of,
+    card, and the pictures that the card shows. A folder without a card gets one (on the Hub, not on the disk).
 
     Args:
         folder: holds config.json and model.safetensors.
@@ -143,16 +152,29 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing; a folder to push holds {CONFIG_NAME} and {WEIGHTS_NAME}")
-    model = load_autoencoder(folder)
+    model, refiner = load_autoencoder(folder), load_refiner(folder)
+    if refiner is not None:
+        _check_fit(folder, model, refiner)
     names = [n for n in (CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME) if (folder / n).is_file()]
+    names += [REFINER_NAME] if refiner is not None else []
     files: dict[str, str | bytes] = {name: str(folder / name) for name in names}
     card = folder / CARD_NAME
     if card.is_file():
         text = card.read_text(encoding="utf-8", errors="replace")
         files |= {name: str(folder / name) for name in [CARD_NAME, *_pictures(text, folder)]}
     else:
-        files[CARD_NAME] = model_card(model.config, read_notes(folder).get("training"), repo_id, license).encode()
+        training = read_notes(folder).get("training")
+        sizes = None if refiner is None else refiner.config
+        made = model_card(model.config, training, repo_id, license, sizes, read_refiner_notes(folder))
+        files[CARD_NAME] = made.encode()
     return files
+
+
+def _check_fit(folder: Path, model: MaskedAutoencoder, refiner: Refiner) -> None:
+    try:
+        Restorer(model, refiner)
+    except ValueError as err:
+        raise ModelError(f"{folder}: {err}") from err
 
 
 def _pictures(card: str, folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, REFINER_NAME
-from maerestore.hub.load import read_folder
+from maerestore.hub.load import read_config, read_folder
 from maerestore.hub.save import in_dtype, save_tensors, write_json
 from maerestore.hub.weights import read_weights
 from maerestore.model.refiner import Refiner, RefinerConfig
@@ -39,11 +38,12 @@ def save_refiner(
     write_json(folder / CONFIG_NAME, config)
 
 
-def load_refiner(folder: Path) -> Refiner | None:
-    """Read the refiner of a model folder, strictly; None where its config tells of none.
+def load_refiner(source: str | Path) -> Refiner | None:
+    """Read the refiner of a model, strictly; None where its config tells of none, whatever files lie there.
 
     Args:
-        folder: as `maerestore.hub.fetch.resolve_model` gives it; a single file has no refiner.
+        source: a folder or a file, as for `maerestore.hub.load.load_autoencoder`; the config that goes with the
+            autoencoder's weights says whether there is a refiner beside them.
 
     Returns:
         the refiner in float32, in eval mode, on the CPU.
@@ -51,28 +51,13 @@ def load_refiner(folder: Path) -> Refiner | None:
     Raises:
         ModelError: settings or weights that do not fit, or weights that are missing.
     """
-    if not (folder / CONFIG_NAME).is_file():
+    config_path, stated = read_config(source)
+    if config_path is None or stated.get(SETTINGS) is None:
         return None
-    try:
-        stated = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as err:
-        raise ModelError(f"{folder / CONFIG_NAME}: cannot be read ({str(err).splitlines()[0]})") from err
-    settings = stated.get(SETTINGS) if isinstance(stated, dict) else None
-    if settings is None:
-        return None
-    path = folder / REFINER_NAME
-    try:
-        if not isinstance(settings, dict):
-            raise ValueError(f"{SETTINGS} must be a mapping")
-        config = RefinerConfig(**{name: value for name, value in settings.items() if name != "training"})
-        too_large = max(config.widths) > 4096 or config.feature_dim > 16384 or len(config.dilations) > 256
-        if too_large or max(config.dilations) > 1024:
-            raise ValueError("sizes out of proportion")
-    except (TypeError, ValueError) as err:
-        raise ModelError(f"{folder / CONFIG_NAME}: its refiner does not fit ({str(err).splitlines()[0]})") from err
+    config, path = _config(config_path, stated[SETTINGS]), config_path.with_name(REFINER_NAME)
     if not path.is_file():
         raise ModelError(f"{path}: is missing, though {CONFIG_NAME} tells of a refiner")
-    given = read_weights(path).weights
+    given = read_weights(path, pickles=False).weights
     with torch.device("meta"):
         refiner = Refiner(config)
     expected = refiner.state_dict()
@@ -88,3 +73,31 @@ def load_refiner(folder: Path) -> Refiner | None:
             raise ModelError(f"{path}: {name} holds values that are not finite")
     refiner.load_state_dict(weights, assign=True)
     return refiner.eval()
+
+
+def read_refiner_notes(source: str | Path) -> dict[str, Any]:
+    """Facts about the training of a model's refiner; empty where nothing is kept.
+
+    Raises:
+        ModelError: a config that cannot be read, or notes that are no mapping.
+    """
+    config_path, stated = read_config(source)
+    settings = stated.get(SETTINGS)
+    notes = settings.get("training") if isinstance(settings, dict) else None
+    if notes is not None and not isinstance(notes, dict):
+        raise ModelError(f"{config_path}: {SETTINGS}.training must be a mapping")
+    return notes or {}
+
+
+def _config(path: Path, settings: Any) -> RefinerConfig:
+    """The settings in a config, checked."""
+    try:
+        if not isinstance(settings, dict):
+            raise ValueError(f"{SETTINGS} must be a mapping")
+        config = RefinerConfig(**{name: value for name, value in settings.items() if name != "training"})
+        too_large = max(config.widths) > 4096 or config.feature_dim > 16384 or len(config.dilations) > 256
+        if too_large or max(config.dilations) > 1024:
+            raise ValueError("sizes out of proportion")
+    except (TypeError, ValueError) as err:  # may show a name of the file, with line breaks in it
+        raise ModelError(f"{path}: its refiner does not fit ({' '.join(str(err).split())[:300]})") from err
+    return config

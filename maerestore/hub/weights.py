@@ -38,7 +38,7 @@ class StoredWeights:
     training: dict[str, Any]
 
 
-def read_weights(path: Path) -> StoredWeights:
+def read_weights(path: Path, *, pickles: bool = True) -> StoredWeights:
     """Read a safetensors file, a file of `torch.save`, or the shards that an index names.
 
     Which of them it is, the content says, not the name (an index has to end in `.json`). Only plain floating-point
@@ -46,6 +46,7 @@ def read_weights(path: Path) -> StoredWeights:
 
     Args:
         path: the file.
+        pickles: whether a file of `torch.save` will do.
 
     Raises:
         ModelError: no such file, a damaged one, or one that holds more than weights; one line.
@@ -66,6 +67,8 @@ def read_weights(path: Path) -> StoredWeights:
             if isinstance(err, ModelError):
                 raise
             raise ModelError(f"{path}: not a readable safetensors file ({_first_line(err)})") from err
+    if not pickles:
+        raise ModelError(f"{path}: not a safetensors file; it may be damaged")
     if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
         raise ModelError(f"{path}: neither a safetensors file nor a checkpoint of torch; it may be damaged")
     return _split_checkpoint(path, _unpickle(path))

@@ -46,6 +46,8 @@ class Restorer(nn.Module):
             raise ValueError(f"a refiner is for RGB, the autoencoder has {theirs.in_chans} channels")
         if not theirs.has_decoder:
             raise ValueError("a refiner needs an autoencoder with a decoder")
+        if theirs.hidden == "noise":  # drawn anew in each pass: no fill would come out twice
+            raise ValueError("the autoencoder puts noise in hidden patches: a refiner is for fills that repeat")
         if ours.feature_dim != theirs.decoder_embed_dim or ours.feature_layer > theirs.decoder_depth:
             raise ValueError(
                 f"the refiner takes tokens {ours.feature_dim} wide from block {ours.feature_layer}, the decoder is "

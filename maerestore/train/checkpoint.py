@@ -50,6 +50,8 @@ def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
         RecipeError: not a checkpoint of this package, or of another model.
     """
     state = read_state(path)
+    if "refiner" in state:
+        raise RecipeError(f"{path}: is a restorer's; its autoencoder is in the folder model/ beside it")
     try:
         theirs = MAEConfig.from_dict(state["config"])
     except (ValueError, TypeError, AttributeError) as err:

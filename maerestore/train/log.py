@@ -76,7 +76,7 @@ class Progress:
 
         self._hidden = hidden
         self._bar = progress.Progress(
-            progress.TextColumn("pretraining"),
+            progress.TextColumn("training"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[rate]}"),

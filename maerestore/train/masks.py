@@ -120,8 +120,8 @@ class HoleBank:
         holes = draw_many(families, count, size, seed, workers)
         rims = np.stack([rim(hole, rim_width) for hole in holes])
         self.patch_size, self.grid, self.rim_weight, self.device = patch_size, size // patch_size, rim_weight, device
-        share = holes.reshape(count, self.grid, patch_size, self.grid, patch_size).mean((2, 4))
-        visible = (share < 1).sum((1, 2))  # patches with at least one known pixel
+        hidden = holes.reshape(count, self.grid, patch_size, self.grid, patch_size).min((2, 4))  # in bytes, not floats
+        visible = (hidden == 0).sum((1, 2))  # patches with at least one known pixel
         order = np.argsort(visible, kind="stable")
         # 0 known, 1 rim, 2 hole: one byte a pixel
         self.holes = torch.from_numpy((2 * holes + rims)[order]).to(device)  # (count, size, size)

@@ -42,7 +42,7 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
     model: MaskedAutoencoder
     average: MaskedAutoencoder
 
-    def _build(self, init: Path | None) -> Objective:
+    def _build(self, init: str | Path | None) -> Objective:
         recipe = self.recipe
         self.model = MaskedAutoencoder(recipe.config).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
@@ -50,7 +50,7 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         criterion = Criterion(recipe.loss, recipe.config).to(self.device)
         self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
         if init is not None and not (self.out / CHECKPOINT).is_file():
-            weights = initial_weights(init, recipe.config)
+            weights = initial_weights(Path(init), recipe.config)
             self.model.load_state_dict(weights)
             self.average.load_state_dict(weights)
         return Objective(self.model, criterion)

@@ -72,12 +72,13 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
     model: Restorer
     average: Restorer
 
-    def _build(self, init: Path | None) -> RestorerObjective:
+    def _build(self, init: str | Path | None) -> RestorerObjective:
         recipe = self.recipe
-        self.source = resolve_model(None if init is None else str(init))
-        autoencoder = load_autoencoder(self.source, need_decoder=True)
+        source = resolve_model(None if init is None else str(init))
+        autoencoder = load_autoencoder(source, need_decoder=True)
+        self.notes = read_notes(source)  # now: the run may save over it, or outlive it
         config = RefinerConfig(**{"feature_dim": autoencoder.config.decoder_embed_dim, **recipe.refiner})
-        refiner = load_refiner(self.source)
+        refiner = load_refiner(source)
         if refiner is None or refiner.config != config:
             refiner = Refiner(config)
         self.model = Restorer(autoencoder, refiner).to(self.device)
@@ -129,9 +130,8 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         )
 
     def _save_model(self, training: dict[str, Any]) -> None:
-        notes = read_notes(self.source)
         folder = self.out / "model"
-        save_autoencoder(self.average.autoencoder, folder, notes.get("training"), notes.get("fill"))
+        save_autoencoder(self.average.autoencoder, folder, self.notes.get("training"), self.notes.get("fill"))
         save_refiner(self.average.refiner, folder, training)
 
     def _read_checkpoint(self, path: Path) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from maerestore.model.refiner import RefinerConfig
 from maerestore.train.losses import LossError, parse_terms
 from maerestore.train.recipe import RecipeError, RunRecipe, check
 from maerestore.train.restorer_losses import RESTORER_OPTIONS
@@ -38,10 +39,18 @@ class RestorerRecipe(RunRecipe):
             parse_terms(self.loss, RESTORER_OPTIONS)
         except LossError as err:
             raise RecipeError(str(err)) from err
+        unknown = sorted(set(map(str, self.refiner)) - {f.name for f in fields(RefinerConfig)})
+        try:
+            if unknown:
+                raise ValueError(f"unknown setting(s) {', '.join(unknown)}")
+            RefinerConfig(**{"feature_dim": 1, **self.refiner})
+        except ValueError as err:
+            raise RecipeError(f"refiner: {err}") from err
         self.ratios = {number("ratios", k): number(f"ratios.{k}", v) for k, v in self.ratios.items()}
         check(
             [
                 (bool(self.loss), "loss needs a term, for example mse: 1.0"),
+                (self.layer_decay == 1, "layer_decay is for pretraining: give the autoencoder's parts rates by groups"),
                 (
                     all(ratio >= 1 for ratio in self.ratios) and all(weight >= 0 for weight in self.ratios.values()),
                     f"ratios maps numbers of at least 1 to weights, got {self.ratios}",

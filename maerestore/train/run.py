@@ -66,7 +66,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         data: str | Path,
         out: Path,
         cpu: bool = False,
-        init: Path | None = None,
+        init: str | Path | None = None,
         workers: int = 4,
     ) -> None:
         self.recipe, self.out, self.workers = recipe, out, workers
@@ -100,7 +100,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
     # --- what a kind of run says -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def _build(self, init: Path | None) -> nn.Module:
+    def _build(self, init: str | Path | None) -> nn.Module:
         """Set model, average and adversary; the objective, a module around the model, comes back."""
 
     @abstractmethod
@@ -288,8 +288,11 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
     def _resume(self, path: Path) -> None:
         """Take over a checkpoint of this run: weights, optimisers and the place in the run."""
         state = self._read_checkpoint(path)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+        except (RuntimeError, TypeError, AttributeError) as err:
+            raise RecipeError(f"{path}: its weights are not those of the recipe's model") from err
         try:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 wanted = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
