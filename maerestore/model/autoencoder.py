@@ -226,8 +226,10 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         key_mask = None
         if num_visible is None:
             counts = length - mask.sum(1).long()  # (N,)
-            num_visible = int(counts.max())
-            if int(counts.min()) < num_visible:
+            # A compiled graph does not look at the data: every row is padded to all patches.
+            static = torch.compiler.is_compiling()
+            num_visible = length if static else int(counts.max())
+            if static or int(counts.min()) < num_visible:
                 slots = torch.arange(1 + num_visible, device=tokens.device)
                 key_mask = (slots[None] <= counts[:, None])[:, None, None]  # (N, 1, 1, 1 + K), CLS always real
         ids_keep = ids_shuffle[:, :num_visible]  # (N, K)

@@ -31,9 +31,17 @@ from maerestore.train.validate import RestorerValidation
 
 
 class RestorerBatch(NamedTuple):
-    """Photos (n, 3, side, side), normalised; holes and weights (n, 1, side, side); the side for the autoencoder."""
+    """What a step sees of n photos.
+
+    Attributes:
+        photos: (n, 3, side, side), normalised.
+        smooth: alike, with a smooth fill in the holes; made here, as its many small steps take minutes to compile.
+        holes, weights: (n, 1, side, side).
+        seen_side: the side that the autoencoder sees them at.
+    """
 
     photos: Tensor
+    smooth: Tensor
     holes: Tensor
     weights: Tensor
     seen_side: int
@@ -47,14 +55,13 @@ class RestorerObjective(nn.Module):
         self.restorer, self.criterion = restorer, criterion
 
     def forward(
-        self, photos: Tensor, holes: Tensor, weights: Tensor, seen_side: int
+        self, photos: Tensor, smooth: Tensor, holes: Tensor, weights: Tensor, seen_side: int
     ) -> tuple[Tensor, dict[str, Tensor], Composite]:
         """Fill and compare; arguments as in `RestorerBatch`.
 
         Returns:
             the loss, its terms by name, and the sharp picture in its photo.
         """
-        smooth = smooth_fill(photos, holes)
         restored = self.restorer(photos, holes, smooth, (seen_side, seen_side))
         pasted = paste(self.restorer, photos, restored.sharp, holes)
         loss, terms = self.criterion(photos, restored, weights, pasted)
@@ -99,7 +106,8 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         photos = self.model.autoencoder.normalize(images.expand(-1, 3, -1, -1))
         holes, weights = self._bank(side).holes_only(total, part, generator)
         seen_side = recipe.seen_side(side, ratio, self.model.autoencoder.config.patch_size)
-        return RestorerBatch(photos.contiguous(memory_format=torch.channels_last), holes, weights, seen_side)
+        photos = photos.contiguous(memory_format=torch.channels_last)
+        return RestorerBatch(photos, smooth_fill(photos, holes), holes, weights, seen_side)
 
     def _compare(self, batch: RestorerBatch, pasted: bool) -> tuple[Tensor, dict[str, Tensor], Composite | None]:
         loss, terms, shown = self.forward(*batch)

@@ -56,6 +56,7 @@ def test_a_picture_of_one_colour_is_filled_with_it_and_one_without_known_pixels_
 
 
 def test_a_batch_equals_its_images_one_by_one():
-    photo, mask = pictures(2, 20, 20), (torch.rand(2, 1, 20, 20, generator=torch.Generator().manual_seed(1)) < 0.6) * 1.0
+    photo, noise = pictures(2, 20, 20), torch.rand(2, 1, 20, 20, generator=torch.Generator().manual_seed(1))
+    mask = (noise < 0.6).float()
     single = torch.cat([smooth_fill(photo[i : i + 1], mask[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(smooth_fill(photo, mask), single)

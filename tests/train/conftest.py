@@ -54,12 +54,37 @@ def tiny_recipe(tiny_settings):
 
 
 @pytest.fixture
+def autoencoder_folder(tiny_model, tmp_path):
+    """A tiny autoencoder in single precision, with notes."""
+    import torch
+
+    from maerestore.hub.save import save_autoencoder
+
+    folder = tmp_path / "autoencoder"
+    save_autoencoder(tiny_model(depth=1, mask_embed=True), folder, {"samples": 5}, {"feather": 2.0}, torch.float32)
+    return folder
+
+
+@pytest.fixture
+def restorer_settings():
+    """Settings of a restorer's recipe for 32 px images that logs every step."""
+    return {
+        "refiner": {"feature_layer": 1, "widths": [4, 4, 8, 16], "dilations": [1, 2]},
+        "samples": 48, "batch_size": 8, "base_lr": 0.3, "warmup_samples": 8, "mask_count": 32, "precision": "fp32",
+        "resolution": [[0, 32]], "ratios": {1: 1, 2: 1}, "families": {"boxes": 1, "mat": 1, "thick": 1},
+        "log_every": 8, "validate_every": 10_000, "save_every": 10_000, "validation_images": 2, "validation_side": 40,
+    }  # fmt: skip
+
+
+@pytest.fixture
 def trainer(packed, tmp_path):
-    """make(recipe, name="run", stop_at=None): a Pretrainer on the CPU; process-wide settings are put back."""
+    """make(recipe, name="run", stop_at=None): a run of the recipe on the CPU; process-wide settings are put back."""
     import torch
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     from maerestore.train.pretrain import Pretrainer
+    from maerestore.train.restore import RestorerTrainer
+    from maerestore.train.restorer_recipe import RestorerRecipe
 
     precision = torch.get_float32_matmul_precision()
 
@@ -69,7 +94,8 @@ def trainer(packed, tmp_path):
 
     def make(recipe, name="run", stop_at=None, **settings):
         reset()
-        run = Pretrainer(recipe, settings.pop("data", packed), tmp_path / name, cpu=True, **settings)
+        kind = RestorerTrainer if isinstance(recipe, RestorerRecipe) else Pretrainer
+        run = kind(recipe, settings.pop("data", packed), tmp_path / name, cpu=True, **settings)
         train_step = run._train_step
 
         def step(*args, **kwargs):

@@ -26,15 +26,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launch(recipe, data, out, processes):
-    """Run `maerestore pretrain` in so many processes, as torchrun starts them."""
+def launch(recipe, data, out, processes, verb="pretrain", *options):
+    """Run a training verb in so many processes, as torchrun starts them."""
     port = str(free_port())
     running = []
     for rank in range(processes):
         env = {**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank),
                "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
-        command = [sys.executable, "-m", "maerestore", "pretrain", recipe, "--data", data, "-o", out, "--cpu"]
+        command = [sys.executable, "-m", "maerestore", verb, recipe, "--data", data, "-o", out, "--cpu", *options]
         running.append(
             subprocess.Popen([*map(str, command), "--workers", "0"], env=env, stderr=subprocess.PIPE, text=True)
         )
@@ -44,7 +44,7 @@ def launch(recipe, data, out, processes):
     return torch.load(out / "checkpoint.pt", weights_only=True)
 
 
-def assert_same_update(one, other, start):
+def assert_same_update(one, other, start, rounding=1e-4):
     """Weights and moments equal to single-precision rounding, and the weights far from where they started.
 
     AdamW divides by the size of the gradient, so rounding shows in full where that is next to nothing: the weights are
@@ -58,7 +58,9 @@ def assert_same_update(one, other, start):
         for key, moments in mine["state"].items():
             for name in {"exp_avg", "momentum_buffer"} & set(moments):
                 size = float(moments[name].abs().max())
-                torch.testing.assert_close(moments[name], theirs["state"][key][name], atol=1e-4 * size, rtol=1e-4)
+                torch.testing.assert_close(
+                    moments[name], theirs["state"][key][name], atol=rounding * size, rtol=rounding
+                )
 
 
 def state_of(run):
