@@ -5,6 +5,15 @@
 
 Every photo is cut to its centre square and resized; it gets one hole of each family. The hole depends on the seed, the
 family and the photo's name only, so runs on part of the photos, families or methods can be compared with each other.
+
+The strongest classical peers, FSR and shift-map, are in opencv-contrib, which needs an environment of its own:
+
+    python -m venv xphoto && xphoto/bin/pip install opencv-contrib-python-headless
+    python scripts/bench_inpaint.py --photos PHOTOS --evalnets NETS --xphoto xphoto/bin/python --peers-only \\
+        --json p.json
+    python scripts/bench_inpaint.py --photos PHOTOS --evalnets NETS --reuse p.json --model runs/a --json a.json
+
+The last line takes the peers' values from p.json. A run that was cut off goes on with `--reuse` of its own file.
 Exit code 2: something in the arguments or files has to be put right.
 """
 
@@ -15,30 +24,20 @@ import functools
 import json
 import platform
 import sys
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
-from benchlib.metrics import Lpips, measure
+from benchlib.frechet import CROP, Embedder
+from benchlib.metrics import Lpips
 from benchlib.peers import PEERS, RADIUS, Method
-from benchlib.photos import (
-    BenchError,
-    Entry,
-    centre_square,
-    file_digest,
-    find_photos,
-    mask_for,
-    open_photo,
-    set_digest,
-    spread,
-)
-from benchlib.report import Record, compare, format_comparisons, format_table, summarise
-from benchlib.sheet import Sheet
-from tqdm import tqdm
+from benchlib.photos import BenchError, file_digest, find_photos, set_digest
+from benchlib.report import compare, format_comparisons, format_frechet, format_table, summarise
+from benchlib.reuse import FORMAT, Earlier, crops_path, read_earlier, write_crops
+from benchlib.runner import Outcome, Plan, frechet_rows, run
+from benchlib.xphoto import ALGORITHMS, XphotoWorker, xphoto_peers
 
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import resolve_model
@@ -47,17 +46,16 @@ from maerestore.inpaint.pipeline import Inpainter
 from maerestore.masking import FAMILIES
 
 DEFAULT_LABEL = "maerestore"
-PACKAGES = ("maerestore", "numpy", "torch", "scipy", "scikit-image", "pillow", "lpips")
-
-
-class KnownPixelsError(AssertionError):
-    """A model gave back other known pixels than it was given."""
+CLASSICAL = (*PEERS, *ALGORITHMS)
+PACKAGES = ("maerestore", "numpy", "torch", "scipy", "scikit-image", "pillow", "lpips", "onnxruntime")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", required=True, type=Path, metavar="FOLDER", help="photos, searched recursively")
-    parser.add_argument("--evalnets", type=Path, metavar="FOLDER", help="nets.py and weights of LPIPS (squeeze)")
+    parser.add_argument(
+        "--evalnets", type=Path, metavar="FOLDER", help="nets.py and weights of LPIPS (squeeze) and MobileNetV2"
+    )
     parser.add_argument(
         "--model",
         action="append",
@@ -68,6 +66,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--smooth", action="store_true", help="measure each model without its texture stage, too")
     parser.add_argument("--device", default="auto", help="of the models: auto, cpu, cuda or mps (default auto)")
     parser.add_argument(
+        "--xphoto",
+        type=Path,
+        metavar="PYTHON",
+        help="interpreter of an environment with opencv-contrib-python-headless: adds FSR and shift-map",
+    )
+    parser.add_argument(
         "--families",
         nargs="+",
         default=list(FAMILIES),
@@ -76,12 +80,30 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help=f"of holes: {', '.join(FAMILIES)} (default all)",
     )
     parser.add_argument("--sizes", nargs="+", type=int, default=[256], metavar="PX", help="of the photos (default 256)")
+    parser.add_argument(
+        "--enlarge",
+        type=float,
+        default=2.0,
+        metavar="FACTOR",
+        help="leave photos out of sizes for which they would be enlarged by more (default 2)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the holes (default 0)")
     parser.add_argument("--limit", type=int, metavar="N", help="take N photos, evenly spread over the folder")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--no-peers", action="store_true", help="models only")
     which.add_argument("--peers-only", action="store_true", help="no model")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write settings, per-photo values and means")
+    parser.add_argument(
+        "--reuse",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="take what a run with the same seed and photos measured from its --json file; repeatable. Models named "
+        "with --model are always measured anew",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write settings, per-photo values and means, and crops beside it"
+    )
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet (JPEG) of the first size")
     parser.add_argument("--sheet-photos", type=int, default=6, metavar="N", help="photos on the sheet (default 6)")
     args = parser.parse_args(argv)
@@ -89,19 +111,23 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--sizes must be at least 16")
     if (args.limit is not None and args.limit < 1) or args.sheet_photos < 1:
         parser.error("--limit and --sheet-photos must be at least 1")
+    if not args.enlarge >= 1:
+        parser.error("--enlarge must be at least 1")
     if args.peers_only and args.models:
         parser.error("--peers-only leaves out the models given with --model")
+    if args.no_peers and args.xphoto:
+        parser.error("--no-peers leaves out the peers of --xphoto")
     args.sizes, args.families = list(dict.fromkeys(args.sizes)), list(dict.fromkeys(args.families))
     return args
 
 
 def load_models(
     names: list[str], device: str, smooth: bool = False
-) -> tuple[dict[str, Method], dict[str, dict[str, str]]]:
+) -> tuple[dict[str, Method], dict[str, dict[str, str]], dict[str, Inpainter]]:
     """Load models by "[LABEL=]NAME"; with `smooth` each once more as LABEL-smooth, without its texture stage.
 
     Returns:
-        their fills by label, and what identifies each: its name, device and the digest of its weights.
+        their fills by label, what identifies each (its name, device and the digest of its weights), and the models.
 
     Raises:
         BenchError: two models, or a model and a peer, of one label.
@@ -109,108 +135,25 @@ def load_models(
     """
     methods: dict[str, Method] = {}
     facts: dict[str, dict[str, str]] = {}
+    models: dict[str, Inpainter] = {}
     for text in names:
         label, equals, name = text.partition("=")
         if not equals or Path(text).is_dir():
             label, name = Path(text).name or text, text
-        if label in methods or label in PEERS:
+        if label in methods or label in CLASSICAL:
             raise BenchError(f"two methods are called {label!r}: give --model LABEL=NAME")
         folder = resolve_model(name)
-        inpainter = Inpainter.from_pretrained(str(folder), device=device)
+        models[label] = Inpainter.from_pretrained(str(folder), device=device)
         fact = {
             "name": name,
-            "device": str(inpainter.device),
+            "device": str(models[label].device),
             "weights_sha256": file_digest(folder / WEIGHTS_NAME),
         }
-        methods[label], facts[label] = inpainter.inpaint, fact
+        methods[label], facts[label] = models[label].inpaint, fact
         if smooth:
-            methods[f"{label}-smooth"] = functools.partial(inpainter.inpaint, sharp=False)
+            methods[f"{label}-smooth"] = functools.partial(models[label].inpaint, sharp=False)
             facts[f"{label}-smooth"] = fact
-    return methods, facts
-
-
-def check_known(fill: np.ndarray, photo: np.ndarray, mask: np.ndarray, what: str) -> None:
-    """Refuse a fill that is not the photo outside the hole.
-
-    Raises:
-        KnownPixelsError: another shape, type or known pixel.
-    """
-    if fill.shape != photo.shape or fill.dtype != photo.dtype:
-        raise KnownPixelsError(f"{what}: {fill.dtype} {fill.shape} came back for {photo.dtype} {photo.shape}")
-    changed = int((fill != photo).any(-1)[~mask].sum())
-    if changed:
-        raise KnownPixelsError(f"{what}: {changed} known pixels came back changed")
-
-
-def run(
-    entries: list[Entry],
-    args: argparse.Namespace,
-    models: dict[str, Method],
-    lpips: Lpips | None,
-) -> tuple[list[Record], list[dict[str, Any]], Sheet]:
-    """Fill every hole with every method.
-
-    Returns:
-        a record per fill, the facts of each photo, and the contact sheet's rows.
-    """
-    peers: dict[str, Method] = {} if args.no_peers else PEERS
-    methods = {**peers, **models}
-    on_sheet = {entry.name for entry in spread(entries, args.sheet_photos)} if args.sheet else set()
-    sheet = Sheet(["photo", "masked", *methods])
-    warm_up(methods)
-    records: list[Record] = []
-    facts: list[dict[str, Any]] = []
-    total = len(entries) * len(args.sizes) * len(args.families) * len(methods)
-    with tqdm(total=total, unit="fill", smoothing=0.1) as bar:
-        for entry in entries:
-            picture = open_photo(entry)
-            facts.append(
-                {
-                    "name": entry.name,
-                    "sha256": file_digest(entry.path),
-                    "width": picture.width,
-                    "height": picture.height,
-                }
-            )
-            for size in args.sizes:
-                photo = centre_square(picture, size)
-                for family in args.families:
-                    mask = mask_for(args.seed, family, entry.name, size)
-                    # No method may see what it is to find.
-                    holed = photo.copy()
-                    holed[mask] = 127
-                    fills = []
-                    for label, method in methods.items():
-                        start = time.perf_counter()
-                        fill = method(holed, mask)
-                        seconds = time.perf_counter() - start
-                        if label in models:
-                            check_known(fill, photo, mask, f"{label}, {entry.name}, {family}, {size} px")
-                        fills.append(fill)
-                        records.append(
-                            {
-                                "photo": entry.name,
-                                "size": size,
-                                "family": family,
-                                "method": label,
-                                "coverage": float(mask.mean()),
-                                **measure(photo, fill, mask, lpips),
-                                "seconds": seconds,
-                            }
-                        )
-                        bar.update()
-                    if entry.name in on_sheet and size == args.sizes[0]:
-                        sheet.add(f"{entry.name}  {family}", photo, mask, fills)
-    return records, facts, sheet
-
-
-def warm_up(methods: dict[str, Method]) -> None:
-    """Run each method once on a small picture: first calls load and compile things that are no part of a fill."""
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    mask = np.zeros((64, 64), bool)
-    mask[16:48, 16:48] = True
-    for method in methods.values():
-        method(picture, mask)
+    return methods, facts, models
 
 
 def versions() -> dict[str, str | None]:
@@ -224,9 +167,48 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+class Results:
+    """What is written to the JSON file, once a minute and at the end.
+
+    Args:
+        path: of the file.
+        settings: of the run.
+        in_folder: how many photos the folder holds.
+    """
+
+    def __init__(self, path: Path | None, settings: dict[str, Any], in_folder: int) -> None:
+        self.path = path
+        self.settings = settings
+        self.in_folder = in_folder
+
+    def save(self, outcome: Outcome, **more: Any) -> None:
+        """Write whole files or none; without `more`, as those of a run that goes on."""
+        if self.path is None or not outcome.records:
+            return
+        result = {
+            "format": FORMAT,
+            "complete": bool(more),
+            "settings": self.settings,
+            "versions": versions(),
+            "photos_in_folder": self.in_folder,
+            "photos_sha256": set_digest(outcome.photos),
+            "photos": outcome.photos,
+            "skipped": [{"photo": name, "size": size} for name, size in outcome.skipped],
+            "reused_records": outcome.taken,
+            **more,
+            "values": outcome.records,
+        }
+        if outcome.crops:
+            write_crops(crops_path(self.path), outcome.crops)
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_text(json.dumps(result, indent=1) + "\n")
+        part.replace(self.path)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     args = arguments(argv)
+    worker: XphotoWorker | None = None
     try:
         for path in (args.json, args.sheet):
             if path is not None and not path.absolute().parent.is_dir():
@@ -234,57 +216,93 @@ def main(argv: list[str] | None = None) -> int:
         in_folder = len(find_photos(args.photos))
         entries = find_photos(args.photos, args.limit)
         lpips = Lpips(args.evalnets) if args.evalnets else None
+        embedder = Embedder(args.evalnets) if args.evalnets else None
         if lpips is None:
-            print("LPIPS is left out: give its networks with --evalnets")
+            print("LPIPS and the Frechet distance are left out: give their networks with --evalnets")
+        if args.xphoto:
+            worker = XphotoWorker(args.xphoto)
         names = [] if args.peers_only else args.models or [f"{DEFAULT_LABEL}=default"]
-        models, model_facts = load_models(names, args.device, args.smooth)
-        records, photos, sheet = run(entries, args, models, lpips)
-    except (BenchError, ModelError) as err:
-        print(f"bench_inpaint: {err}", file=sys.stderr)
-        return 2
-
-    rows = summarise(records)
-    peers = [] if args.no_peers else list(PEERS)
-    comparisons = compare(records, list(models), peers)
-    print(f"\n{format_table(rows)}\n")
-    if comparisons:
-        print(f"{format_comparisons(comparisons)}\n")
-    for size in args.sizes:
-        enlarged = sum(min(photo["width"], photo["height"]) < size for photo in photos)
-        if enlarged:
-            print(f"{enlarged} of {len(photos)} photos are smaller than {size} px and were enlarged")
-    if models:
-        print("known pixels: identical in every fill of every model")
-    if args.sheet:
-        sheet.save(args.sheet)
-    if args.json:
+        fills, model_facts, models = load_models(names, args.device, args.smooth)
+        peers: dict[str, Method] = {} if args.no_peers else {**PEERS, **(xphoto_peers(worker) if worker else {})}
         settings = {
             "seed": args.seed,
             "sizes": args.sizes,
             "families": args.families,
             "limit": args.limit,
-            "peers": peers,
+            "enlarge": args.enlarge,
             "opencv_radius": RADIUS,
-            "models": model_facts,
+            "xphoto_opencv": worker.opencv if worker else None,
             "lpips": bool(lpips),
+            "crop": CROP,
             "resize": "centre square, Lanczos",
             "torch_threads": torch.get_num_threads(),
             "opencv_threads": cv2.getNumThreads(),
             "machine": platform.platform(),
         }
-        result = {
-            "format": 1,
-            "settings": settings,
-            "versions": versions(),
-            "photos_in_folder": in_folder,
-            "photos_sha256": set_digest(photos),
-            "photos": photos,
-            "means": rows,
-            "paired": comparisons,
-            "values": records,
-        }
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        earlier = read_earlier(args.reuse, settings)
+        earlier.forget(fills)
+        methods = {**peers, **fills}
+        reused = earlier.methods(without=methods)
+        roles = {**{m: "peer" for m in peers}, **{m: "model" for m in fills}, **{m: earlier.roles[m] for m in reused}}
+        settings["methods"] = roles
+        settings["models"] = {**{m: earlier.facts[m] for m in reused if m in earlier.facts}, **model_facts}
+        settings["reuse"] = {m: earlier.files[m] for m in roles if m in earlier.files}
+        plan = Plan(
+            entries,
+            args.sizes,
+            args.families,
+            args.seed,
+            args.enlarge,
+            methods,
+            checked=frozenset(fills),
+            models=models,
+            reused=reused,
+            earlier=earlier,
+            lpips=lpips,
+            embedder=embedder,
+            sheet_photos=args.sheet_photos if args.sheet else 0,
+        )
+        results = Results(args.json, settings, in_folder)
+        outcome = run(plan, results.save)
+    except (BenchError, ModelError) as err:
+        print(f"bench_inpaint: {err}", file=sys.stderr)
+        return 2
+    finally:
+        if worker is not None:
+            worker.close()
+
+    rows = summarise(outcome.records)
+    by_role = {role: [m for m, r in roles.items() if r == role] for role in ("peer", "deep", "model")}
+    comparisons = compare(outcome.records, by_role["model"], by_role["peer"], by_role["deep"])
+    frechet = frechet_rows(plan, outcome)
+    print(f"\n{format_table(rows, outcome.taken)}\n")
+    if frechet:
+        print(f"{format_frechet(frechet)}\n")
+    if comparisons:
+        print(f"{format_comparisons(comparisons)}\n")
+    print_notes(args.sizes, args.enlarge, outcome, earlier)
+    if models:
+        print("known pixels: identical in every fill of every model")
+    if args.sheet:
+        outcome.sheet.save(args.sheet)
+    results.save(outcome, means=rows, frechet=frechet, paired=comparisons)
     return 0
+
+
+def print_notes(sizes: list[int], enlarge: float, outcome: Outcome, earlier: Earlier) -> None:
+    """Say which photos were enlarged or left out, and what was reused."""
+    for size in sizes:
+        small = [p["name"] for p in outcome.photos if min(p["width"], p["height"]) < size]
+        left_out = sum((name, size) in outcome.skipped for name in small)
+        if len(small) > left_out:
+            print(
+                f"{len(small) - left_out} of {len(outcome.photos)} photos are smaller than {size} px and were enlarged"
+            )
+        if left_out:
+            print(f"{left_out} of {len(outcome.photos)} photos would be enlarged more than {enlarge:g} times for "
+                  f"{size} px and were left out")  # fmt: skip
+    for method, count in outcome.taken.items():
+        print(f"reused: {count} of {method} from {', '.join(earlier.files[method])}")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 from skimage.restoration import inpaint_biharmonic
 
+from maerestore.inpaint.detail import synthesize
 from maerestore.inpaint.harmonic import harmonic_fill
 
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -35,12 +37,27 @@ def harmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return _paste(image, mask, harmonic_fill(image.astype(np.float32) / 255, mask))
 
 
+def patchmatch(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """PatchMatch with voting (Barnes et al. 2009, Wexler et al. 2007), started from the harmonic fill."""
+    start = harmonic_fill(image.astype(np.float32) / 255, mask)
+    return _paste(image, mask, synthesize(start, mask, ~mask))
+
+
 PEERS: dict[str, Method] = {
     "telea": telea,
     "navier-stokes": navier_stokes,
     "biharmonic": biharmonic,
     "harmonic": harmonic,
+    "patchmatch": patchmatch,
 }
+
+
+def timed(method: Method, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
+    """Run a method: its fill, and its seconds (as it says itself where it works in another process)."""
+    start = time.perf_counter()
+    fill = method(image, mask)
+    elapsed = time.perf_counter() - start
+    return fill, getattr(method, "seconds", elapsed)
 
 
 def _paste(image: np.ndarray, mask: np.ndarray, fill: np.ndarray) -> np.ndarray:
