@@ -16,6 +16,9 @@ from maerestore.model import MaskedAutoencoder
 
 BATCH = 8  # windows a pass
 
+Hiding = Callable[[Box, tuple[int, int]], np.ndarray]
+"""What the model is not shown of a window besides the hole: its box and (height, width) at the model's size -> bool."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -53,6 +56,9 @@ def coarse_fill(
     size: int,
     smooth: float = 0.0,
     progress: Callable[[int], None] | None = None,
+    *,
+    bf16: bool = False,
+    hiding: Hiding | None = None,
 ) -> list[np.ndarray]:
     """Fill windows with the autoencoder.
 
@@ -63,6 +69,8 @@ def coarse_fill(
         smooth: sigma of a low-pass over the fill, in pixels of the model: what is left of single patches in a
             reconstruction is noise.
         progress: called with the number of windows done after each batch.
+        bf16: run the autoencoder in bfloat16.
+        hiding: known pixels that it is not shown; other ones give another fill.
 
     Returns:
         for each window (h, w, 3) float32: the enlarged reconstruction; outside the hole the photo, slightly blurred.
@@ -74,17 +82,29 @@ def coarse_fill(
         members = [i for i, s in enumerate(shapes) if s == shape]
         for start in range(0, len(members), BATCH):
             batch = members[start : start + BATCH]
-            pairs = [_shrink(windows[i], shape) for i in batch]
+            pairs = [shrink(windows[i], shape) for i in batch]
             images = torch.from_numpy(np.stack([p[0] for p in pairs])).permute(0, 3, 1, 2).contiguous()
             masks = torch.from_numpy(np.stack([p[1] for p in pairs]))[:, None].float()
-            filled = _reconstruct(model, images, masks)
+            unknown = masks
+            if hiding is not None:
+                hidden = torch.from_numpy(np.stack([hiding(windows[i].box, shape) for i in batch]))
+                unknown = torch.maximum(masks, hidden[:, None].float())
+            with autocast(model, bf16):
+                filled = _reconstruct(model, images, unknown)
+            # What was only hidden is known.
+            filled = torch.where(masks.to(filled.device) > 0, filled, images.to(filled.device))
             for i, picture in zip(batch, filled.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
                 h, w = windows[i].mask.shape
                 picture = cv2.GaussianBlur(picture, (0, 0), smooth) if smooth > 0 else picture
-                results[i] = _resize(np.ascontiguousarray(picture), (h, w), cv2.INTER_CUBIC)
+                results[i] = resize(np.ascontiguousarray(picture), (h, w), cv2.INTER_CUBIC)
             if progress is not None:
                 progress(len(batch))
     return [r for r in results if r is not None]
+
+
+def autocast(model: MaskedAutoencoder, bf16: bool) -> torch.autocast:
+    """Within it matrix products of the model are in bfloat16, or as they are."""
+    return torch.autocast(model.mean.device.type, torch.bfloat16, enabled=bf16)
 
 
 def _reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tensor:
@@ -125,15 +145,16 @@ def _hat(length: int, period: int, shift: int) -> Tensor:
     return 1 - (2 * phase - 1).abs()
 
 
-def _shrink(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def shrink(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """A window at the model's size: image (h, w, 3) and mask (h, w) bool."""
     if window.mask.shape == shape:
         return window.image, window.mask
     larger = shape[0] * shape[1] > window.mask.size
-    image = _resize(window.image, shape, cv2.INTER_CUBIC if larger else cv2.INTER_AREA)
-    share = _resize(window.mask.astype(np.float32), shape, cv2.INTER_LINEAR if larger else cv2.INTER_AREA)
+    image = resize(window.image, shape, cv2.INTER_CUBIC if larger else cv2.INTER_AREA)
+    share = resize(window.mask.astype(np.float32), shape, cv2.INTER_LINEAR if larger else cv2.INTER_AREA)
     return image.clip(0, 1), share >= 0.5 if (share < 0.5).any() else share >= 1.0
 
 
-def _resize(array: np.ndarray, shape: tuple[int, int], interpolation: int) -> np.ndarray:
+def resize(array: np.ndarray, shape: tuple[int, int], interpolation: int) -> np.ndarray:
+    """`cv2.resize` to (height, width)."""
     return np.asarray(cv2.resize(array, (shape[1], shape[0]), interpolation=interpolation))

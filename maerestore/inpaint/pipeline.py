@@ -1,4 +1,4 @@
-"""Photo and mask in, photo out: regions -> harmonic fill -> windows -> autoencoder -> blend."""
+"""Photo and mask in, photo out: regions -> harmonic fill -> windows -> autoencoder -> blend -> texture."""
 
 from __future__ import annotations
 
@@ -14,32 +14,17 @@ import torch
 
 from maerestore.image import InputError, Photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas, as_mask, in_kind_of
-from maerestore.inpaint.blend import BlendCurve, blend, merge_tiles
-from maerestore.inpaint.coarse import Window, coarse_fill, window_scale
-from maerestore.inpaint.detail import synthesize
-from maerestore.inpaint.harmonic import harmonic_fill
-from maerestore.inpaint.windows import (
-    Box,
-    Region,
-    cut,
-    distance_to_known,
-    find_regions,
-    grow,
-    plan_blocks,
-    plan_windows,
-    surroundings,
-)
+from maerestore.inpaint.blend import BlendCurve, blend
+from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
+from maerestore.inpaint.confidence import confidence_map, spread_of_draws
+from maerestore.inpaint.precision import uses_bf16
+from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
+from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
+from maerestore.inpaint.texture import sharpen
+from maerestore.inpaint.windows import find_regions
 from maerestore.model import MaskedAutoencoder
 
-Progress = Callable[[str, int, int], None]
-"""Called with the stage's name, the steps done and the steps in all."""
-
-WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be looked at by it
-
 Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
-
-Piece = tuple[np.ndarray, np.ndarray, Box]
-"""A fill (h, w, 3), its mask (h, w) and their place in the photo."""
 
 
 @dataclass
@@ -79,6 +64,7 @@ class Inpainter:
         smooth: sigma of a low-pass over its fill, in pixels of the model.
         size: side in pixels that the model sees windows at, a multiple of its patch size; None for its image size.
         device: where to run.
+        precision: of the autoencoder: "fp32", "bf16", or "auto" (see `maerestore.inpaint.precision`).
 
     Example:
         >>> from maerestore import Inpainter                                   # doctest: +SKIP
@@ -92,8 +78,10 @@ class Inpainter:
         smooth: float = 0.0,
         size: int | None = None,
         device: str | torch.device = "cpu",
+        precision: str = "auto",
     ) -> None:
         self.device = torch.device(device)
+        self.bf16 = uses_bf16(precision, self.device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.curve = curve or BlendCurve()
         self.smooth = smooth
@@ -101,7 +89,13 @@ class Inpainter:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | None = None, *, device: str = "auto", revision: str | None = None, **hub: Any
+        cls,
+        name: str | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+        **hub: Any,
     ) -> Inpainter:
         """Load a model and the settings fitted for it.
 
@@ -112,6 +106,7 @@ class Inpainter:
             name: None or "default" for the bundled model, a folder, a file of weights (`.pth`, `.safetensors`, ...), or
                 "org/name[@revision]" on the Hugging Face Hub.
             device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+            precision: "fp32", "bf16", or "auto": bfloat16 on CPUs that have it.
             revision: of the Hub repository, when not in the name.
             **hub: passed to `huggingface_hub` (token, cache_dir, local_files_only).
 
@@ -134,7 +129,7 @@ class Inpainter:
                 raise ValueError(f"smooth {smooth}, size {size}")
         except (TypeError, ValueError, OverflowError) as err:
             raise ModelError(f"{source}: the fill settings in its config do not fit ({err})") from err
-        return cls(model, curve, smooth, size, pick_device(device))
+        return cls(model, curve, smooth, size, pick_device(device), precision)
 
     def inpaint(
         self,
@@ -203,24 +198,166 @@ class Inpainter:
         Returns:
             the photo with only the masked samples changed, and what was done.
         """
-        for name, value in (("dilate", dilate), ("feather", feather)):
-            if not isinstance(value, (int, np.integer)) or value < 0:
-                raise InputError(f"{name} must be a whole number of pixels, 0 or more, got {value!r}")
         if not isinstance(sharp, (bool, np.bool_)):
             raise InputError(f"sharp must be True or False, got {sharp!r}")
-        if not -(2**63) <= seed < 2**64:
-            raise InputError(f"seed must fit 64 bits, got {seed}")
+        _check_whole("feather", feather)
+        _check_seed(seed)
+        report = Report()
+        scene = self._scene(photo, mask, dilate, report, progress)
+        if scene is None:
+            return photo, report
+        pieces = self._smooth(scene, feather, None, report, progress)
+        if sharp:
+            pieces = self._sharp(scene, pieces, seed, report, progress)
+        with report.stage("paste"):
+            return cast(Canvas, photo.with_fills(pieces)), report
+
+    def samples(
+        self,
+        image: Any,
+        mask: Any,
+        n: int,
+        *,
+        dilate: int = 0,
+        feather: int = 0,
+        sharp: bool = True,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> list[Any]:
+        """Fill an image in several ways.
+
+        Each sample shows the autoencoder other known patches, and searches for texture with another seed. The fill of
+        `inpaint` is one of them. Which comes first, see `maerestore.inpaint.sampling`.
+
+        Args:
+            image: as for `inpaint`; one image, no batch.
+            mask: as for `inpaint`.
+            n: how many fills, at least 1.
+            dilate, feather, sharp, seed, progress: as for `inpaint`.
+
+        Returns:
+            n images of the kind that came in, the best-ranked first; copies of it where the mask is empty.
+
+        Raises:
+            InputError: as for `inpaint`, or `n` is no whole number from 1.
+
+        Example:
+            >>> best, second = Inpainter.from_pretrained().samples(photo, mask, 2)   # doctest: +SKIP
+        """
+        canvas = as_canvas(image)
+        filled, _ = self.fill_samples(
+            canvas, as_mask(mask, canvas.size), n, dilate, feather, sharp=sharp, seed=seed, progress=progress
+        )
+        return [in_kind_of(sample, image) for sample in filled]
+
+    def fill_samples(
+        self,
+        photo: Canvas,
+        mask: np.ndarray,
+        n: int,
+        dilate: int = 0,
+        feather: int = 0,
+        *,
+        sharp: bool = True,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> tuple[list[Canvas], Report]:
+        """As `samples`, for a photo as read from its file; with what was done."""
+        _check_whole("n", n, at_least=1)
+        if not isinstance(sharp, (bool, np.bool_)):
+            raise InputError(f"sharp must be True or False, got {sharp!r}")
+        _check_whole("feather", feather)
+        _check_seed(seed)
+        report = Report()
+        scene = self._scene(photo, mask, dilate, report, progress)
+        if scene is None:
+            return [photo] * n, report
+        ordinary = self._smooth(scene, feather, None, report, progress)
+        drawn = []
+        for k in range(n):
+            hiding = HiddenBlocks(seed, k, self.model.config.patch_size)
+            pieces = self._smooth(scene, feather, hiding, report, progress) if k else ordinary
+            drawn.append(self._sharp(scene, pieces, seed_of_sample(seed, k), report, progress) if sharp else pieces)
+        with report.stage("rank"):
+            order = ranked(scene, [fill for fill, _, _ in ordinary], drawn)
+        with report.stage("paste"):
+            return [cast(Canvas, photo.with_fills(drawn[k])) for k in order], report
+
+    def confidence(
+        self,
+        image: Any,
+        mask: Any,
+        *,
+        draws: int = 8,
+        seed: int = 0,
+        dilate: int = 0,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """How sure the smooth fill is of each pixel.
+
+        The expected absolute error is read from the spread of reconstructions of different visible patches, the
+        distance from the known pixels, and the texture around the hole: see `maerestore.inpaint.confidence`.
+
+        Args:
+            image, mask, dilate, progress: as for `inpaint`; one image, no batch.
+            draws: how many reconstructions to compare, at least 2.
+            seed: of what they are shown.
+
+        Returns:
+            (H, W) float32 in [0, 1]: 1 at known pixels, in the hole `exp(-error / 0.1)`, where `error` is the expected
+            mean absolute error of a colour in [0, 1]. 0.9 stands for 3 levels of 255, 0.37 for 25.
+
+        Raises:
+            InputError: as for `inpaint`, or `draws` is no whole number from 2.
+
+        Example:
+            >>> sure = Inpainter.from_pretrained().confidence(photo, mask)           # doctest: +SKIP
+        """
+        canvas = as_canvas(image)
+        return self.confidence_of(
+            canvas, as_mask(mask, canvas.size), draws=draws, seed=seed, dilate=dilate, progress=progress
+        )[0]
+
+    def confidence_of(
+        self,
+        photo: Canvas,
+        mask: np.ndarray,
+        *,
+        draws: int = 8,
+        seed: int = 0,
+        dilate: int = 0,
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, Report]:
+        """As `confidence`, for a photo as read from its file; with what was done."""
+        _check_whole("draws", draws, at_least=2)
+        _check_seed(seed)
+        report = Report()
+        scene = self._scene(photo, mask, dilate, report, progress)
+        if scene is None:
+            return np.ones(mask.shape, np.float32), report
+        with report.stage("confidence"):
+            advance = _counter("comparing", scene.windows, progress)
+
+            def see(windows: list[Window]) -> list[np.ndarray]:
+                return spread_of_draws(self.model, windows, self.size, draws, seed, self.smooth, self.bf16, advance)
+
+            return confidence_map(scene, list(scene.look(see))), report
+
+    def _scene(
+        self, photo: Photo | FloatImage, mask: np.ndarray, dilate: int, report: Report, progress: Progress | None
+    ) -> Scene | None:
+        """Find the holes and fill them smoothly; None where there is nothing to fill."""
+        _check_whole("dilate", dilate)
         width, height = photo.size
         if mask.shape != (height, width):
             raise InputError(
                 f"the mask is {mask.shape[1]}x{mask.shape[0]}, the photo {width}x{height}: they must agree"
             )
-        report = Report()
         if dilate:
             known = (~mask).astype(np.uint8)
             mask = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= dilate if mask.any() else mask
         if not mask.any():
-            return photo, report
+            return None
         if mask.all():
             raise InputError("the mask covers the whole photo: leave some of it known, or pass --mask-white keep")
         report.pixels = int(mask.sum())
@@ -228,140 +365,59 @@ class Inpainter:
             regions = find_regions(mask)
         report.holes = len(regions)
         with report.stage("harmonic"):
-            smooth = _harmonic(photo, mask, regions, progress)
-        with report.stage("coarse"):
-            pieces = self._pieces(photo, mask, regions, smooth, feather, report, progress)
-        if sharp:
-            with report.stage("detail"):
-                pieces = _sharpen(photo, mask, regions, pieces, seed, progress)
-        with report.stage("paste"):
-            return cast(Canvas, photo.with_fills(pieces)), report
-
-    def _pieces(
-        self,
-        photo: Photo | FloatImage,
-        mask: np.ndarray,
-        regions: list[Region],
-        smooth: list[np.ndarray],
-        feather: int,
-        report: Report,
-        progress: Progress | None,
-    ) -> list[Piece]:
-        """The finished fill of every region."""
-        size = mask.shape[0], mask.shape[1]
+            smooth = harmonic_fills(photo, mask, regions, progress)
         patch = self.model.config.patch_size
-        plans: list[list[Box]] = []
-        distances = [distance_to_known(region, size) for region in regions]
-        for region, distance in zip(regions, distances, strict=True):
-            # A scratch across the photo would take hundreds of windows, for next to nothing.
-            plan = plan_windows(region, size, self.size)
-            reach = float(distance.max()) * max(window_scale(box, self.size, patch) for box in plan)
-            plans.append(plan if self.curve(np.array(reach)) >= WORTHWHILE else [])
-        groups = list(_groups([len(plan) for plan in plans], at_least=32))
-        shared = [list(dict.fromkeys(box for plan in plans[start:stop] for box in plan)) for start, stop in groups]
-        done, total = 0, sum(map(len, shared))
-        report.windows = total
-        overlay = _Overlay(regions, smooth)
+        scene = Scene.plan(photo, mask, regions, smooth, model_size=self.size, patch_size=patch, curve=self.curve)
+        report.windows = scene.windows
+        return scene
 
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress is not None:
-                progress("filling", done, total)
+    def _smooth(
+        self, scene: Scene, feather: int, hiding: Hiding | None, report: Report, progress: Progress | None
+    ) -> list[Piece]:
+        """A fill of every region that has no texture yet; `hiding` says what the autoencoder is not shown."""
+        with report.stage("coarse"):
+            advance = _counter("filling", scene.windows, progress)
 
-        pieces: list[Piece] = []
-        for (start, stop), boxes in zip(groups, shared, strict=True):
-            windows = [Window(box, overlay.paint(photo.rgb(box), box), mask[cut(box)]) for box in boxes]
-            pictures = dict(zip(boxes, coarse_fill(self.model, windows, self.size, self.smooth, advance), strict=True))
-            for i in range(start, stop):
-                region, box = regions[i], regions[i].box
-                if not plans[i]:
-                    pieces.append((smooth[i], region.mask, box))
-                    continue
-                scales = [window_scale(b, self.size, patch) for b in plans[i]]
-                coarse, scale = merge_tiles(region, plans[i], [pictures[b] for b in plans[i]], scales)
-                pieces.append((blend(smooth[i], coarse, distances[i], scale, self.curve, feather), region.mask, box))
+            def see(windows: list[Window]) -> list[np.ndarray]:
+                return coarse_fill(self.model, windows, self.size, self.smooth, advance, bf16=self.bf16, hiding=hiding)
+
+            pieces: list[Piece] = []
+            for i, seen in enumerate(scene.look(see)):
+                region, fill = scene.regions[i], scene.smooth[i]
+                if seen is not None:
+                    coarse, scale = seen
+                    fill = blend(fill, coarse, scene.distances[i], scale, self.curve, feather)
+                pieces.append((fill, region.mask, region.box))
         return pieces
 
-
-class _Overlay:
-    """Paints the harmonic fills of all regions into windows of the photo."""
-
-    def __init__(self, regions: list[Region], smooth: list[np.ndarray]) -> None:
-        self.regions, self.smooth = regions, smooth
-        self.boxes = np.array([region.box for region in regions])
-
-    def paint(self, image: np.ndarray, box: Box) -> np.ndarray:
-        meets = (
-            (self.boxes[:, 0] < box[2])
-            & (self.boxes[:, 2] > box[0])
-            & (self.boxes[:, 1] < box[3])
-            & (self.boxes[:, 3] > box[1])
-        )
-        for i in np.flatnonzero(meets):
-            own = self.regions[i].box
-            shared = (max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3]))
-            hole = self.regions[i].mask[cut(shared, own)]
-            image[cut(shared, box)][hole] = self.smooth[i][cut(shared, own)][hole]
-        return image
+    def _sharp(
+        self, scene: Scene, pieces: list[Piece], seed: int, report: Report, progress: Progress | None
+    ) -> list[Piece]:
+        """The same fill with texture."""
+        with report.stage("detail"):
+            own = [(fill.copy(), mask, box) for fill, mask, box in pieces]
+            return sharpen(scene.photo, scene.mask, scene.regions, own, seed, progress)
 
 
-def _harmonic(
-    photo: Photo | FloatImage, mask: np.ndarray, regions: list[Region], progress: Progress | None
-) -> list[np.ndarray]:
-    """The harmonic fill of each region, (h, w, 3) float32 over its box."""
-    width, height = photo.size
-    fills = []
-    for i, region in enumerate(regions):
-        grown = grow(region.box, 1, (height, width))
-        hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
-        hole[cut(region.box, grown)] = region.mask
-        image = photo.rgb(grown)
-        image[mask[cut(grown)] & ~hole] = 0  # other holes: no neighbours of this one, and nothing to be seen
-        fills.append(harmonic_fill(image, hole)[cut(region.box, grown)].copy())
+def _check_whole(name: str, value: Any, at_least: int = 0) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+        unit = " of pixels" if name in ("dilate", "feather") else ""
+        raise InputError(f"{name} must be a whole number{unit}, {at_least} or more, got {value!r}")
+
+
+def _check_seed(seed: int) -> None:
+    if not -(2**63) <= seed < 2**64:
+        raise InputError(f"seed must fit 64 bits, got {seed}")
+
+
+def _counter(stage: str, total: int, progress: Progress | None) -> Callable[[int], None]:
+    """A function that adds to the steps done of a stage."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
         if progress is not None:
-            progress("smoothing", i + 1, len(regions))
-    return fills
+            progress(stage, done, total)
 
-
-def _sharpen(
-    photo: Photo | FloatImage,
-    mask: np.ndarray,
-    regions: list[Region],
-    pieces: list[Piece],
-    seed: int,
-    progress: Progress | None,
-) -> list[Piece]:
-    """Give the smooth fill of every region the texture of its surroundings, block by block."""
-    size = mask.shape[0], mask.shape[1]
-    blocks = [(i, block) for i, region in enumerate(regions) for block in plan_blocks(region)]
-    overlay = _Overlay(regions, [fill for fill, _, _ in pieces])
-    drawn_from = ~mask  # known pixels; deep in a hole, where none is near, also what earlier blocks drew
-    for done, (i, block) in enumerate(blocks):
-        area = grow(block, surroundings(regions[i]), size)
-        hole = np.zeros((area[2] - area[0], area[3] - area[1]), bool)
-        hole[cut(block, area)] = regions[i].mask[cut(block, regions[i].box)]
-        known = ~mask[cut(area)]
-        if known.sum() < 4 * hole.sum() // 10:
-            known = drawn_from[cut(area)].copy()
-        drawn = synthesize(overlay.paint(photo.rgb(area), area), hole, known, seed)
-        # Written where the overlay reads, so that the next block continues this one.
-        fill = pieces[i][0][cut(block, regions[i].box)]
-        own = hole[cut(block, area)]
-        fill[own] = drawn[cut(block, area)][own]
-        drawn_from[cut(block)] |= own
-        if progress is not None:
-            progress("sharpening", done + 1, len(blocks))
-    return pieces
-
-
-def _groups(counts: list[int], at_least: int) -> Iterator[tuple[int, int]]:
-    """Cut a list into runs (start, stop) of at least so many windows: enough for a batch, few enough for memory."""
-    start = held = 0
-    for i, count in enumerate(counts):
-        held += count
-        if held >= at_least:
-            yield start, i + 1
-            start, held = i + 1, 0
-    if start < len(counts):
-        yield start, len(counts)
+    return advance

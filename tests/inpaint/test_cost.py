@@ -39,10 +39,10 @@ def case(large: bool) -> tuple[Photo, np.ndarray]:
 
 
 def test_a_larger_photo_needs_no_more_windows(inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maerestore.inpaint import pipeline
+    from maerestore.inpaint import scene
 
     # Laplace's equation is not what is looked at here, and takes a while.
-    monkeypatch.setattr(pipeline, "harmonic_fill", lambda image, mask: image)
+    monkeypatch.setattr(scene, "harmonic_fill", lambda image, mask: image)
     windows, seen = [], []
     for large in (False, True):
         photo, mask = case(large)

@@ -1,0 +1,38 @@
+"""The number format that the autoencoder computes a fill in."""
+
+from __future__ import annotations
+
+import torch
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether the autoencoder runs in bfloat16.
+
+    "auto" takes bfloat16 on CPUs that multiply it in hardware (AVX512-BF16 or AMX), and float32 elsewhere. Where a CPU
+    only emulates it, it is slower. On an accelerator "auto" keeps float32, so that devices agree closely.
+
+    Args:
+        precision: "auto", "fp32" or "bf16".
+        device: where the autoencoder runs.
+
+    Raises:
+        ValueError: another precision.
+
+    Example:
+        >>> uses_bf16("bf16", torch.device("cpu")), uses_bf16("auto", torch.device("cuda"))
+        (True, False)
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "auto":
+        return device.type == "cpu" and _has_fast_bf16()
+    return precision == "bf16"
+
+
+def _has_fast_bf16() -> bool:
+    # Older torch does not tell: float32 then.
+    asked = getattr(torch.cpu, "get_capabilities", None)
+    has = asked() if asked is not None else {}
+    return torch.backends.mkldnn.is_available() and bool(has.get("avx512_bf16") or has.get("amx_bf16"))

@@ -1,0 +1,166 @@
+"""A photo with its holes, and the windows through which the model looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from maerestore.image import Photo
+from maerestore.inpaint.arrays import FloatImage
+from maerestore.inpaint.blend import BlendCurve, merge_tiles
+from maerestore.inpaint.coarse import Window, window_scale
+from maerestore.inpaint.harmonic import harmonic_fill
+from maerestore.inpaint.windows import Box, Region, cut, distance_to_known, grow, plan_windows
+
+WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be looked at by it
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage's name, the steps done and the steps in all."""
+
+Piece = tuple[np.ndarray, np.ndarray, Box]
+"""A fill (h, w, 3), its mask (h, w) and their place in the photo."""
+
+
+class Overlay:
+    """Paints fills of all regions into windows of the photo."""
+
+    def __init__(self, regions: list[Region], fills: list[np.ndarray]) -> None:
+        self.regions, self.fills = regions, fills
+        self.boxes = np.array([region.box for region in regions])
+
+    def paint(self, image: np.ndarray, box: Box) -> np.ndarray:
+        """Change `image` (h, w, 3), the photo in `box`, where regions meet it; returns it."""
+        meets = (
+            (self.boxes[:, 0] < box[2])
+            & (self.boxes[:, 2] > box[0])
+            & (self.boxes[:, 1] < box[3])
+            & (self.boxes[:, 3] > box[1])
+        )
+        for i in np.flatnonzero(meets):
+            own = self.regions[i].box
+            shared = (max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3]))
+            hole = self.regions[i].mask[cut(shared, own)]
+            image[cut(shared, box)][hole] = self.fills[i][cut(shared, own)][hole]
+        return image
+
+
+@dataclass
+class Scene:
+    """What every fill of a photo shares.
+
+    Attributes:
+        photo: the photo.
+        mask: (H, W) bool, True = hole.
+        regions: its holes, grouped.
+        smooth: the harmonic fill of each region, (h, w, 3) float32 over its box.
+        distances: (h, w) photo pixels from each region's pixels to the nearest known one.
+        plans: the windows of each region; none where the model would add next to nothing.
+        scales: model pixels per photo pixel in each of those windows.
+    """
+
+    photo: Photo | FloatImage
+    mask: np.ndarray
+    regions: list[Region]
+    smooth: list[np.ndarray]
+    distances: list[np.ndarray]
+    plans: list[list[Box]]
+    scales: list[list[float]]
+
+    @classmethod
+    def plan(
+        cls,
+        photo: Photo | FloatImage,
+        mask: np.ndarray,
+        regions: list[Region],
+        smooth: list[np.ndarray],
+        *,
+        model_size: int,
+        patch_size: int,
+        curve: BlendCurve,
+    ) -> Scene:
+        """Choose the windows.
+
+        Args:
+            photo, mask, regions, smooth: as the attributes.
+            model_size: side in pixels that the model sees windows at.
+            patch_size: of the model.
+            curve: share of the model's fill by distance.
+        """
+        size = mask.shape[0], mask.shape[1]
+        distances = [distance_to_known(region, size) for region in regions]
+        plans: list[list[Box]] = []
+        for region, distance in zip(regions, distances, strict=True):
+            # A scratch across the photo would take hundreds of windows, for next to nothing.
+            plan = plan_windows(region, size, model_size)
+            reach = float(distance.max()) * max(window_scale(box, model_size, patch_size) for box in plan)
+            plans.append(plan if curve(np.array(reach)) >= WORTHWHILE else [])
+        scales = [[window_scale(box, model_size, patch_size) for box in plan] for plan in plans]
+        return cls(photo, mask, regions, smooth, distances, plans, scales)
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """Runs (start, stop) of regions whose windows are looked at together."""
+        return list(_groups([len(plan) for plan in self.plans], at_least=32))
+
+    def boxes(self, start: int, stop: int) -> list[Box]:
+        """The windows of a run of regions, each once."""
+        return list(dict.fromkeys(box for plan in self.plans[start:stop] for box in plan))
+
+    @property
+    def windows(self) -> int:
+        """How many windows the model looks through."""
+        return sum(len(self.boxes(start, stop)) for start, stop in self.groups)
+
+    def look(self, see: Callable[[list[Window]], list[np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
+        """What a function of windows gives for each region, overlapping windows merged.
+
+        Args:
+            see: windows to as many pictures (h, w, 3) or (h, w, 1).
+
+        Yields:
+            for each region, in their order: the picture (h, w, 3) float32 over its box and the scale (h, w), model
+            pixels per photo pixel; None where it has no windows.
+        """
+        overlay = Overlay(self.regions, self.smooth)
+        for start, stop in self.groups:
+            boxes = self.boxes(start, stop)
+            windows = [Window(box, overlay.paint(self.photo.rgb(box), box), self.mask[cut(box)]) for box in boxes]
+            pictures = dict(zip(boxes, see(windows), strict=True))
+            for i in range(start, stop):
+                if self.plans[i]:
+                    seen = [pictures[box] for box in self.plans[i]]
+                    yield merge_tiles(self.regions[i], self.plans[i], seen, self.scales[i])
+                else:
+                    yield None
+
+
+def harmonic_fills(
+    photo: Photo | FloatImage, mask: np.ndarray, regions: list[Region], progress: Progress | None
+) -> list[np.ndarray]:
+    """The harmonic fill of each region, (h, w, 3) float32 over its box."""
+    width, height = photo.size
+    fills = []
+    for i, region in enumerate(regions):
+        grown = grow(region.box, 1, (height, width))
+        hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
+        hole[cut(region.box, grown)] = region.mask
+        image = photo.rgb(grown)
+        image[mask[cut(grown)] & ~hole] = 0  # other holes: no neighbours of this one, and nothing to be seen
+        fills.append(harmonic_fill(image, hole)[cut(region.box, grown)].copy())
+        if progress is not None:
+            progress("smoothing", i + 1, len(regions))
+    return fills
+
+
+def _groups(counts: list[int], at_least: int) -> Iterator[tuple[int, int]]:
+    """Cut a list into runs (start, stop) of at least so many windows: enough for a batch, few enough for memory."""
+    start = held = 0
+    for i, count in enumerate(counts):
+        held += count
+        if held >= at_least:
+            yield start, i + 1
+            start, held = i + 1, 0
+    if start < len(counts):
+        yield start, len(counts)
