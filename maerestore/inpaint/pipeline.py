@@ -18,11 +18,16 @@ from maerestore.inpaint.blend import BlendCurve, blend
 from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
 from maerestore.inpaint.confidence import confidence_map, spread_of_draws
 from maerestore.inpaint.precision import uses_bf16
+from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
 from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
 from maerestore.inpaint.texture import sharpen
-from maerestore.inpaint.windows import find_regions
+from maerestore.inpaint.windows import Region, find_regions
 from maerestore.model import MaskedAutoencoder
+from maerestore.model.refiner import Refiner
+from maerestore.model.restorer import Restorer
+
+REFINED_DEPTH = 20.0  # pixels from the rim up to which the refiner draws; further in, known patches look better
 
 Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
 
@@ -64,7 +69,8 @@ class Inpainter:
         smooth: sigma of a low-pass over its fill, in pixels of the model.
         size: side in pixels that the model sees windows at, a multiple of its patch size; None for its image size.
         device: where to run.
-        precision: of the autoencoder: "fp32", "bf16", or "auto" (see `maerestore.inpaint.precision`).
+        refiner: draws what lies near the rim, all of a thin hole; without it texture is that of known patches alone.
+        precision: of the networks: "fp32", "bf16", or "auto" (see `maerestore.inpaint.precision`).
 
     Example:
         >>> from maerestore import Inpainter                                   # doctest: +SKIP
@@ -79,10 +85,15 @@ class Inpainter:
         size: int | None = None,
         device: str | torch.device = "cpu",
         precision: str = "auto",
+        refiner: Refiner | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.bf16 = uses_bf16(precision, self.device)
         self.model = model.to(self.device).eval().requires_grad_(False)
+        self.restorer: Restorer | None = None
+        if refiner is not None:
+            refiner = refiner.to(self.device).to(memory_format=torch.channels_last)
+            self.restorer = Restorer(self.model, refiner.eval().requires_grad_(False))
         self.curve = curve or BlendCurve()
         self.smooth = smooth
         self.size = size or model.config.image_size
@@ -116,6 +127,7 @@ class Inpainter:
         from maerestore.hub.errors import ModelError
         from maerestore.hub.fetch import resolve_model
         from maerestore.hub.load import load_autoencoder, pick_device, read_notes
+        from maerestore.hub.refiner import load_refiner
 
         source = resolve_model(name, revision=revision, **hub)
         fill = read_notes(source).get("fill", {})
@@ -129,7 +141,10 @@ class Inpainter:
                 raise ValueError(f"smooth {smooth}, size {size}")
         except (TypeError, ValueError, OverflowError) as err:
             raise ModelError(f"{source}: the fill settings in its config do not fit ({err})") from err
-        return cls(model, curve, smooth, size, pick_device(device), precision)
+        try:
+            return cls(model, curve, smooth, size, pick_device(device), precision, load_refiner(source))
+        except ValueError as err:  # networks that do not fit each other
+            raise ModelError(f"{source}: {err}") from err
 
     def inpaint(
         self,
@@ -208,7 +223,7 @@ class Inpainter:
             return photo, report
         pieces = self._smooth(scene, feather, None, report, progress)
         if sharp:
-            pieces = self._sharp(scene, pieces, seed, report, progress)
+            pieces = self._sharp(scene, pieces, feather, seed, report, progress)
         with report.stage("paste"):
             return cast(Canvas, photo.with_fills(pieces)), report
 
@@ -277,7 +292,8 @@ class Inpainter:
         for k in range(n):
             hiding = HiddenBlocks(seed, k, self.model.config.patch_size)
             pieces = self._smooth(scene, feather, hiding, report, progress) if k else ordinary
-            drawn.append(self._sharp(scene, pieces, seed_of_sample(seed, k), report, progress) if sharp else pieces)
+            own_seed = seed_of_sample(seed, k)
+            drawn.append(self._sharp(scene, pieces, feather, own_seed, report, progress) if sharp else pieces)
         with report.stage("rank"):
             order = ranked(scene, [fill for fill, _, _ in ordinary], drawn)
         with report.stage("paste"):
@@ -391,12 +407,48 @@ class Inpainter:
         return pieces
 
     def _sharp(
-        self, scene: Scene, pieces: list[Piece], seed: int, report: Report, progress: Progress | None
+        self, scene: Scene, pieces: list[Piece], feather: int, seed: int, report: Report, progress: Progress | None
     ) -> list[Piece]:
-        """The same fill with texture."""
+        """The same fill with texture: the refiner's near the rim, that of known patches further in."""
+        own = [(fill.copy(), mask, box) for fill, mask, box in pieces]
+        regions = scene.regions
+        if self.restorer is not None:
+            own, regions = self._refined(self.restorer, scene, own, feather, report, progress)
         with report.stage("detail"):
-            own = [(fill.copy(), mask, box) for fill, mask, box in pieces]
-            return sharpen(scene.photo, scene.mask, scene.regions, own, seed, progress)
+            return sharpen(scene.photo, scene.mask, regions, own, seed, progress)
+
+    def _refined(
+        self,
+        restorer: Restorer,
+        scene: Scene,
+        pieces: list[Piece],
+        feather: int,
+        report: Report,
+        progress: Progress | None,
+    ) -> tuple[list[Piece], list[Region]]:
+        """Draw what lies near the rim of each region; what is left to draw comes back as smaller regions."""
+        left: list[Region] = []
+        with report.stage("refine"):
+            advance = _counter("refining", scene.windows, progress)
+
+            def see(windows: list[Window]) -> list[np.ndarray]:
+                return refined_fill(restorer, windows, self.size, advance, bf16=self.bf16)
+
+            drawn: list[Piece] = []
+            for i, seen in enumerate(scene.look(see, [fill for fill, _, _ in pieces])):
+                (fill, mask, box), distance, region = pieces[i], scene.distances[i], scene.regions[i]
+                deep = region.mask & (distance > REFINED_DEPTH)
+                if seen is None:
+                    deep = region.mask
+                else:
+                    near = (region.mask & ~deep)[..., None]
+                    picture = seen[0]
+                    if feather > 0:
+                        picture = fill + np.clip(distance / feather, 0, 1)[..., None] * (picture - fill)
+                    fill = np.where(near, picture, fill).astype(np.float32)
+                drawn.append((fill, mask, box))
+                left.append(Region(region.box, deep, region.thickness))
+        return drawn, left
 
 
 def _check_whole(name: str, value: Any, at_least: int = 0) -> None:

@@ -1,10 +1,11 @@
 """Several fills of one hole: what each is drawn from, and which comes first.
 
 A sample differs from the ordinary fill in what the autoencoder is shown of the known pixels (half of it, in blocks of
-2 x 2 patches) and in the seed of the texture search. The ordinary fill, drawn from all that is known, comes first: none
-of the scores tried (agreement with the mean of all samples, continuity at the rim, how well the autoencoder recovers
-the surroundings from the fill) found a better one on photographs kept aside from training. The others are ordered by
-`penalty`, the least first.
+2 x 2 patches) and in the seed of the texture search. The ordinary fill, drawn from all that is known, comes first: no
+score that was tried on photographs kept aside from training (agreement with the mean of all samples, continuity at the
+rim, how well the autoencoder recovers the surroundings from the fill) found a better one in the mean. The others are
+ordered by how far their coarse colours are from the ordinary fill's before it got texture: among them, that score had
+the highest rank correlation with LPIPS and PSNR.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from maerestore.inpaint.confidence import low_pass
-from maerestore.inpaint.scene import Overlay, Piece, Scene
-from maerestore.inpaint.windows import Box, cut, grow
+from maerestore.inpaint.scene import Piece, Scene
+from maerestore.inpaint.windows import Box
 
 HIDDEN = 0.5  # share of the blocks that a sample does not show to the autoencoder
 COARSE = 3.0  # sigma in pixels of the photo: colours are compared without their texture
@@ -65,28 +66,18 @@ def ranked(scene: Scene, smooth: Sequence[np.ndarray], samples: Sequence[Sequenc
 
 
 def penalty(scene: Scene, smooth: Sequence[np.ndarray], pieces: Sequence[Piece]) -> float:
-    """How unlikely a fill is, in units of a colour: what its coarse colours are off, and the step at the rim.
+    """How far a fill's coarse colours are from the best guess of their mean, in units of a colour in [0, 1].
 
     Args:
         scene, smooth: as for `ranked`.
         pieces: the fill.
 
     Returns:
-        the mean absolute difference of the low-passed fill from `smooth` over the hole, plus the mean absolute
-        difference of neighbours on two sides of the rim.
+        the mean absolute difference of the low-passed fill from `smooth` over the hole.
     """
-    overlay = Overlay(scene.regions, [fill for fill, _, _ in pieces])
-    size = scene.mask.shape[0], scene.mask.shape[1]
-    off = steps = 0.0
-    pixels = pairs = 0
-    for i, region in enumerate(scene.regions):
-        difference = low_pass(pieces[i][0] - smooth[i], region.mask.astype(np.float32), COARSE)
+    off, pixels = 0.0, 0
+    for region, guess, (fill, mask, _) in zip(scene.regions, smooth, pieces, strict=True):
+        difference = low_pass(fill - guess, mask.astype(np.float32), COARSE)
         off += float(np.abs(difference[region.mask]).mean(-1).sum())
         pixels += int(region.mask.sum())
-        box = grow(region.box, 1, size)
-        image, mask = overlay.paint(scene.photo.rgb(box), box), scene.mask[cut(box)]
-        for axis in (0, 1):
-            rim = np.diff(mask.astype(np.int8), axis=axis) != 0
-            steps += float(np.abs(np.diff(image, axis=axis)).mean(-1)[rim].sum())
-            pairs += int(rim.sum())
-    return off / max(pixels, 1) + steps / max(pairs, 1)
+    return off / pixels

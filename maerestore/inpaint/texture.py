@@ -19,13 +19,13 @@ def sharpen(
     seed: int,
     progress: Progress | None,
 ) -> list[Piece]:
-    """Give the smooth fill of every region the texture of its surroundings.
+    """Give the fill of every region the texture of its surroundings.
 
     Args:
         photo: the photo.
         mask: (H, W) bool, True = hole.
-        regions: its holes.
-        pieces: their smooth fills; changed in place.
+        regions: what to draw: for each piece its hole, or a part of it.
+        pieces: fills so far; changed in place.
         seed: of the search.
         progress: called after each block.
 
@@ -34,7 +34,7 @@ def sharpen(
     """
     size = mask.shape[0], mask.shape[1]
     blocks = [(i, block) for i, region in enumerate(regions) for block in plan_blocks(region)]
-    overlay = Overlay(regions, [fill for fill, _, _ in pieces])
+    overlay = Overlay([Region(box, hole, 0.0) for _, hole, box in pieces], [fill for fill, _, _ in pieces])
     drawn_from = ~mask  # known pixels; deep in a hole, where none is near, also what earlier blocks drew
     for done, (i, block) in enumerate(blocks):
         area = grow(block, surroundings(regions[i]), size)

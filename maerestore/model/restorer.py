@@ -55,7 +55,9 @@ class Restorer(nn.Module):
             )
         self.autoencoder, self.refiner = autoencoder, refiner
 
-    def forward(self, photo: Tensor, mask: Tensor, smooth: Tensor, size: tuple[int, int]) -> Restored:
+    def forward(
+        self, photo: Tensor, mask: Tensor, smooth: Tensor, size: tuple[int, int], coarse: Tensor | None = None
+    ) -> Restored:
         """Fill holes.
 
         Args:
@@ -63,6 +65,8 @@ class Restorer(nn.Module):
             mask: (N, 1, H, W), 1 = unknown.
             smooth: (N, 3, H, W), normalised: the photo with a smooth fill in the hole.
             size: (height, width) that the autoencoder sees the picture at, multiples of its patch size.
+            coarse: (N, 3, H, W), normalised: a fill to refine in place of the autoencoder's, read in the hole only;
+                an earlier pass at a smaller size, for example.
         """
         full = photo.shape[2:]
         smooth = torch.where(mask > 0, smooth, photo)
@@ -74,10 +78,11 @@ class Restorer(nn.Module):
             latent, hidden, ids_restore, key_mask = model.encode(seen, pixel_mask=unknown)
             keys = hidden if self.refiner.config.attention_copy else None
             states = model.decode_states(latent, ids_restore, grid, key_mask, self.refiner.config.feature_layer, keys)
-            picture = model.unpatchify(model.predicted_pixels(seen, states.pred), size)
-            coarse = torch.where(unknown > 0, picture, seen)
-            if size != tuple(full):
-                coarse = F.interpolate(coarse, size=(full[0], full[1]), mode="bicubic", align_corners=False)
+            if coarse is None:
+                picture = model.unpatchify(model.predicted_pixels(seen, states.pred), size)
+                coarse = torch.where(unknown > 0, picture, seen)
+                if size != tuple(full):
+                    coarse = F.interpolate(coarse, size=(full[0], full[1]), mode="bicubic", align_corners=False)
             coarse = torch.where(mask > 0, coarse, photo)
         refined = self.refiner(photo, mask, coarse, smooth, states.tokens, states.attention)
         return Restored(coarse, refined.mean, refined.sharp)
