@@ -32,21 +32,20 @@ import cv2
 import torch
 from benchlib.frechet import CROP, Embedder
 from benchlib.metrics import Lpips
+from benchlib.models import load_models, load_onnx
 from benchlib.peers import PEERS, RADIUS, Method
-from benchlib.photos import BenchError, file_digest, find_photos, set_digest
+from benchlib.photos import BenchError, centre_square, find_photos, open_photo, set_digest
+from benchlib.plot import plot
 from benchlib.report import compare, format_comparisons, format_frechet, format_table, summarise
 from benchlib.reuse import FORMAT, Earlier, crops_path, read_earlier, write_crops
 from benchlib.runner import Outcome, Plan, frechet_rows, run
-from benchlib.xphoto import ALGORITHMS, XphotoWorker, xphoto_peers
+from benchlib.speed import SIZE, format_speed, measure_speed
+from benchlib.xphoto import XphotoWorker, xphoto_peers
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import resolve_model
-from maerestore.hub.save import WEIGHTS_NAME
-from maerestore.inpaint.pipeline import Inpainter
 from maerestore.masking import FAMILIES
 
 DEFAULT_LABEL = "maerestore"
-CLASSICAL = (*PEERS, *ALGORITHMS)
 PACKAGES = ("maerestore", "numpy", "torch", "scipy", "scikit-image", "pillow", "lpips", "onnxruntime")
 
 
@@ -70,6 +69,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="PYTHON",
         help="interpreter of an environment with opencv-contrib-python-headless: adds FSR and shift-map",
+    )
+    parser.add_argument(
+        "--onnx",
+        action="append",
+        default=[],
+        metavar="NAME=FILE[,OPTION=VALUE]...",
+        help="any network that fills, picture and mask in; repeatable. Options: hole=1|0 (the mask in the hole), "
+        "range=, out=unit|signed|byte, erase=yes|no; what graphs may look like is told in benchlib/onnx_peer.py",
     )
     parser.add_argument(
         "--families",
@@ -102,6 +109,17 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "with --model are always measured anew",
     )
     parser.add_argument(
+        "--anew",
+        action="append",
+        default=[],
+        metavar="METHOD",
+        help="measure this peer again although a file of --reuse has it; repeatable",
+    )
+    parser.add_argument(
+        "--speed", action="store_true", help="time a 512 px photo with a 25 %% hole beside Telea and biharmonic"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw LPIPS and PSNR by family (PNG)")
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write settings, per-photo values and means, and crops beside it"
     )
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet (JPEG) of the first size")
@@ -119,41 +137,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--no-peers leaves out the peers of --xphoto")
     args.sizes, args.families = list(dict.fromkeys(args.sizes)), list(dict.fromkeys(args.families))
     return args
-
-
-def load_models(
-    names: list[str], device: str, smooth: bool = False
-) -> tuple[dict[str, Method], dict[str, dict[str, str]], dict[str, Inpainter]]:
-    """Load models by "[LABEL=]NAME"; with `smooth` each once more as LABEL-smooth, without its texture stage.
-
-    Returns:
-        their fills by label, what identifies each (its name, device and the digest of its weights), and the models.
-
-    Raises:
-        BenchError: two models, or a model and a peer, of one label.
-        maerestore.hub.ModelError: a model that cannot be loaded.
-    """
-    methods: dict[str, Method] = {}
-    facts: dict[str, dict[str, str]] = {}
-    models: dict[str, Inpainter] = {}
-    for text in names:
-        label, equals, name = text.partition("=")
-        if not equals or Path(text).is_dir():
-            label, name = Path(text).name or text, text
-        if label in methods or label in CLASSICAL:
-            raise BenchError(f"two methods are called {label!r}: give --model LABEL=NAME")
-        folder = resolve_model(name)
-        models[label] = Inpainter.from_pretrained(str(folder), device=device)
-        fact = {
-            "name": name,
-            "device": str(models[label].device),
-            "weights_sha256": file_digest(folder / WEIGHTS_NAME),
-        }
-        methods[label], facts[label] = models[label].inpaint, fact
-        if smooth:
-            methods[f"{label}-smooth"] = functools.partial(models[label].inpaint, sharp=False)
-            facts[f"{label}-smooth"] = fact
-    return methods, facts, models
 
 
 def versions() -> dict[str, str | None]:
@@ -210,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     worker: XphotoWorker | None = None
     try:
-        for path in (args.json, args.sheet):
+        for path in (args.json, args.sheet, args.plot):
             if path is not None and not path.absolute().parent.is_dir():
                 raise BenchError(f"no folder {path.absolute().parent} to write {path.name} in")
         in_folder = len(find_photos(args.photos))
@@ -224,6 +207,7 @@ def main(argv: list[str] | None = None) -> int:
         names = [] if args.peers_only else args.models or [f"{DEFAULT_LABEL}=default"]
         fills, model_facts, models = load_models(names, args.device, args.smooth)
         peers: dict[str, Method] = {} if args.no_peers else {**PEERS, **(xphoto_peers(worker) if worker else {})}
+        deep, deep_facts = load_onnx(args.onnx, fills)
         settings = {
             "seed": args.seed,
             "sizes": args.sizes,
@@ -240,12 +224,17 @@ def main(argv: list[str] | None = None) -> int:
             "machine": platform.platform(),
         }
         earlier = read_earlier(args.reuse, settings)
-        earlier.forget(fills)
-        methods = {**peers, **fills}
+        earlier.forget([*fills, *deep, *args.anew])
+        methods = {**peers, **deep, **fills}
         reused = earlier.methods(without=methods)
-        roles = {**{m: "peer" for m in peers}, **{m: "model" for m in fills}, **{m: earlier.roles[m] for m in reused}}
+        roles = {m: "peer" if m in peers else "deep" if m in deep else "model" for m in methods}
+        roles.update({m: earlier.roles[m] for m in reused})
         settings["methods"] = roles
-        settings["models"] = {**{m: earlier.facts[m] for m in reused if m in earlier.facts}, **model_facts}
+        settings["models"] = {
+            **{m: earlier.facts[m] for m in reused if m in earlier.facts},
+            **deep_facts,
+            **model_facts,
+        }
         settings["reuse"] = {m: earlier.files[m] for m in roles if m in earlier.files}
         plan = Plan(
             entries,
@@ -264,6 +253,11 @@ def main(argv: list[str] | None = None) -> int:
         )
         results = Results(args.json, settings, in_folder)
         outcome = run(plan, results.save)
+        speed = None
+        if args.speed:
+            both = {f"{m}{end}": functools.partial(models[m].inpaint, sharp=not end) for m in models
+                    for end in ("", "-smooth")}  # fmt: skip
+            speed = measure_speed(centre_square(open_photo(entries[0]), SIZE), {**deep, **both})
     except (BenchError, ModelError) as err:
         print(f"bench_inpaint: {err}", file=sys.stderr)
         return 2
@@ -278,6 +272,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\n{format_table(rows, outcome.taken)}\n")
     if frechet:
         print(f"{format_frechet(frechet)}\n")
+    if speed:
+        print(f"{format_speed(speed)}\n")
     if comparisons:
         print(f"{format_comparisons(comparisons)}\n")
     print_notes(args.sizes, args.enlarge, outcome, earlier)
@@ -285,7 +281,9 @@ def main(argv: list[str] | None = None) -> int:
         print("known pixels: identical in every fill of every model")
     if args.sheet:
         outcome.sheet.save(args.sheet)
-    results.save(outcome, means=rows, frechet=frechet, paired=comparisons)
+    if args.plot:
+        plot(rows, args.plot)
+    results.save(outcome, means=rows, frechet=frechet, paired=comparisons, speed=speed)
     return 0
 
 

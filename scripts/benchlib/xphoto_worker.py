@@ -23,8 +23,8 @@ def fill(algorithm: str, image: np.ndarray, hole: np.ndarray) -> tuple[np.ndarra
     """Fill (H, W, 3) uint8 RGB where `hole` (H, W) is not zero; returns the fill and OpenCV's seconds."""
     valid = np.where(hole > 0, 0, 255).astype(np.uint8)  # xphoto's masks are zero in the hole
     cv2.setRNGSeed(0)
-    # FSR wants BGR. Shift-map's documentation asks for CIELab "or similar", but on 8 held-out photos at 256 px its fills
-    # were nearer to the truth from BGR: LPIPS .097 against .103 on thick holes, .114 against .117 on centre ones.
+    # FSR wants BGR. Shift-map's documentation asks for CIELab "or similar", but on 8 held-out photos at 256 px its
+    # fills were nearer to the truth from BGR: LPIPS .097 against .103 on thick holes, .114 against .117 on centre ones.
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     out = np.zeros_like(bgr)
     start = time.perf_counter()
