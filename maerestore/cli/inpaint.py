@@ -5,6 +5,8 @@ colour profile and metadata.
 
     maerestore inpaint photo.jpg mask.png                  writes photo_filled.jpg
     maerestore inpaint photo.png mask.png -o out.png --dilate 3
+    maerestore inpaint photo.png mask.png --samples 3      writes photo_filled_1.png (the best-ranked) to _3
+    maerestore inpaint photo.png mask.png --confidence sure.png
 """
 
 from __future__ import annotations
@@ -14,6 +16,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maerestore.image import Photo
+
+MOST_SAMPLES = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +54,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give the fill the texture of the surroundings (auto), or leave it smooth (off)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the texture's random search (default 0)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="write N different fills, the best-ranked first, with _1 to _N added to the name",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=Path,
+        metavar="FILE",
+        help="also write how sure the fill is: a grey image, white = sure, or known",
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "bf16"],
+        help="number format of the networks (default auto: bf16 on CPUs that have it)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
@@ -59,12 +88,11 @@ def run(args: argparse.Namespace) -> int:
         mask_is_full,
         read_mask,
         read_photo,
-        resolve_output,
         write_photo,
     )
     from maerestore.image.errors import quoted
 
-    out = resolve_output(args.photo, args.out, args.overwrite, inputs=(args.mask,))
+    outs = _outputs(args)
     photo = read_photo(args.photo)
     mask = read_mask(args.mask, photo.size, white=args.mask_white, resize=args.resize_mask)
     other = "keep" if args.mask_white == "hole" else "hole"
@@ -83,22 +111,34 @@ def run(args: argparse.Namespace) -> int:
     mark = time.perf_counter()
     from maerestore.inpaint.pipeline import Inpainter
 
-    inpainter = Inpainter.from_pretrained(args.model, device=args.device)
+    inpainter = Inpainter.from_pretrained(args.model, device=args.device, precision=args.precision)
     seconds["load"] = time.perf_counter() - mark
     with _Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
-        filled, report = inpainter.fill(
-            photo, mask, args.dilate, args.feather, sharp=args.sharp == "auto", seed=args.seed, progress=bar
-        )
+        options: dict[str, Any] = {"sharp": args.sharp == "auto", "seed": args.seed, "progress": bar}
+        if args.samples == 1:
+            one, report = inpainter.fill(photo, mask, args.dilate, args.feather, **options)
+            filled = [one]
+        else:
+            filled, report = inpainter.fill_samples(photo, mask, args.samples, args.dilate, args.feather, **options)
+        seconds |= report.seconds
+        if args.confidence is not None:
+            sure, asked = inpainter.confidence_of(photo, mask, seed=args.seed, dilate=args.dilate, progress=bar)
+            seconds["confidence"] = sum(asked.seconds.values())
     mark = time.perf_counter()
-    write_photo(filled, out, args.overwrite)
-    seconds |= report.seconds | {"write": time.perf_counter() - mark}
+    for picture, path in zip(filled, outs, strict=True):
+        write_photo(picture, path, args.overwrite)
+    if args.confidence is not None:
+        write_photo(_as_grey(sure), args.confidence, args.overwrite)
+    seconds["write"] = time.perf_counter() - mark
     if args.json:
         print(
             json.dumps(
                 {
                     "photo": str(args.photo),
                     "mask": str(args.mask),
-                    "output": str(out),
+                    "output": str(outs[0]),
+                    "outputs": [str(path) for path in outs],
+                    "confidence": None if args.confidence is None else str(args.confidence),
                     "size": list(photo.size),
                     "mode": photo.mode,
                     "holes": report.holes,
@@ -107,14 +147,50 @@ def run(args: argparse.Namespace) -> int:
                     "device": str(inpainter.device),
                     "model": args.model or "default",
                     "seed": args.seed,
+                    "precision": "bf16" if inpainter.bf16 else "fp32",
                     "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
                 }
             )
         )
     elif not args.quiet:
         holes = "1 hole" if report.holes == 1 else f"{report.holes} holes"
-        print(f"{out}: {holes} filled ({report.pixels} pixels) in {sum(seconds.values()):.1f} s")
+        written = str(outs[0]) if len(outs) == 1 else f"{outs[0]} to {outs[-1].name}"
+        print(f"{written}: {holes} filled ({report.pixels} pixels) in {sum(seconds.values()):.1f} s")
     return 0
+
+
+def _outputs(args: argparse.Namespace) -> list[Path]:
+    """Where the fills go, checked, together with the place of the confidence map, before any work is done."""
+    from maerestore.image import InputError, resolve_output
+    from maerestore.image.errors import quoted
+
+    if not 1 <= args.samples <= MOST_SAMPLES:
+        raise InputError(f"--samples must be from 1 to {MOST_SAMPLES}, got {args.samples}")
+    inputs = (args.mask,)
+    if args.samples == 1:
+        outs = [resolve_output(args.photo, args.out, args.overwrite, inputs)]
+    else:
+        # The name itself is not written to: only its numbered kin must be free.
+        name = resolve_output(args.photo, args.out, overwrite=True)
+        width = len(str(args.samples))
+        numbered = [name.with_name(f"{name.stem}_{k:0{width}d}{name.suffix}") for k in range(1, args.samples + 1)]
+        outs = [resolve_output(args.photo, path, args.overwrite, inputs) for path in numbered]
+    if args.confidence is not None:
+        if args.confidence.is_dir():
+            raise InputError(f"--confidence {quoted(args.confidence)} is a folder: give a file name in it.")
+        resolve_output(args.photo, args.confidence, args.overwrite, inputs)
+        if args.confidence.resolve() in [path.resolve() for path in outs]:
+            raise InputError(f"--confidence {quoted(args.confidence)} is where the fill goes: choose another file.")
+    return outs
+
+
+def _as_grey(sure: np.ndarray) -> Photo:
+    """A map in [0, 1] as an 8-bit grey image."""
+    import numpy as np
+
+    from maerestore.image import Photo
+
+    return Photo(np.rint(sure * 255).astype(np.uint8), mode="L")
 
 
 class _Bar:

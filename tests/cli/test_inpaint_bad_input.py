@@ -185,6 +185,22 @@ def test_outputs_that_cannot_be(out: str, refuse: Callable[..., str], folder: Pa
     refuse(folder / "photo.png", folder / "mask.png", "-o", f"{folder}/{out}")
 
 
+@pytest.mark.parametrize("n", [0, -3, 1001])
+def test_a_number_of_samples_that_cannot_be(n: int, refuse: Callable[..., str], folder: Path) -> None:
+    assert str(n) in refuse(folder / "photo.png", folder / "mask.png", "--samples", n)
+
+
+def test_a_numbered_output_that_exists(refuse: Callable[..., str], folder: Path) -> None:
+    (folder / "new_2.png").write_bytes(b"mine")
+    assert "new_2.png" in refuse(folder / "photo.png", folder / "mask.png", "--samples", 2, "-o", folder / "new.png")
+
+
+@pytest.mark.parametrize("name", ["", "photo.png", "mask.png", "new.png", "sure.txt", "nowhere/sure.png"])
+def test_a_confidence_file_that_cannot_be(name: str, refuse: Callable[..., str], folder: Path) -> None:
+    options = ("-o", folder / "new.png", "--confidence", folder / name)
+    assert (name or folder.name) in refuse(folder / "photo.png", folder / "mask.png", *options)
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root")
 def test_a_folder_that_is_closed(refuse: Callable[..., str], folder: Path) -> None:
     closed = folder / "closed"

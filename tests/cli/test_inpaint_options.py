@@ -142,6 +142,45 @@ def test_overwrite_replaces_the_output_and_even_the_photo(fill: Fill, folder: Pa
     np.testing.assert_array_equal(read(folder / "photo.png")[~hole()], before[~hole()])
 
 
+# --- several fills, and how sure they are
+
+
+def test_samples_writes_numbered_files_that_differ_in_the_hole(fill: Fill, folder: Path) -> None:
+    (folder / "photo_filled.png").write_bytes(b"an earlier fill, which nothing here replaces")
+    assert fill(folder / "photo.png", folder / "mask.png", "--samples", 3, "--quiet") == 0
+    before = read(folder / "photo.png")
+    fills = [read(folder / f"photo_filled_{k}.png") for k in (1, 2, 3)]
+    for picture in fills:
+        np.testing.assert_array_equal(picture[~hole()], before[~hole()])
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert (fills[first] != fills[second]).any()
+    assert len(list(folder.iterdir())) == 2 + 1 + 3
+
+
+def test_the_numbers_of_many_samples_sort_by_name(fill: Fill, folder: Path) -> None:
+    options = ("--samples", 10, "--sharp", "off", "--quiet", "-o", folder / "new.png")
+    assert fill(folder / "photo.png", folder / "mask.png", *options) == 0
+    assert sorted(path.name for path in folder.glob("new*")) == [f"new_{k:02d}.png" for k in range(1, 11)]
+
+
+def test_confidence_is_a_grey_map_white_where_the_photo_is_known(fill: Fill, folder: Path) -> None:
+    options = ("--confidence", folder / "sure.png", "--dilate", 1, "--quiet")
+    assert fill(folder / "photo.png", folder / "mask.png", *options) == 0
+    sure = read(folder / "sure.png")
+    assert sure.shape == (HEIGHT, WIDTH)
+    assert sure.dtype == np.uint8
+    known = distance_transform_edt(~hole()) > 1
+    assert (sure[known] == 255).all()
+    assert (sure[~known] < 255).all()
+    assert (folder / "photo_filled.png").is_file()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precision_is_as_asked(precision: str, fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fill(folder / "photo.png", folder / "mask.png", "--json", "--precision", precision) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == precision
+
+
 # --- what is said
 
 
@@ -157,6 +196,8 @@ def test_json_says_what_was_done(fill: Fill, folder: Path, capsys: pytest.Captur
     assert said["seed"] == 3
     assert Path(said["output"]) == folder / "photo_filled.png"
     assert Path(said["output"]).is_file()
+    assert said["outputs"] == [said["output"]]
+    assert said["confidence"] is None
     assert {"read", "load", "harmonic", "coarse", "write"} <= set(said["seconds"])
     assert all(isinstance(value, float) and value >= 0 for value in said["seconds"].values())
 
