@@ -18,16 +18,14 @@ from maerestore.inpaint.blend import BlendCurve, blend
 from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
 from maerestore.inpaint.confidence import confidence_map, spread_of_draws
 from maerestore.inpaint.precision import uses_bf16
-from maerestore.inpaint.refine import refined_fill
+from maerestore.inpaint.refine import LIMIT, refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
 from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
-from maerestore.inpaint.texture import sharpen
-from maerestore.inpaint.windows import Region, find_regions
+from maerestore.inpaint.texture import Refined, sharpen
+from maerestore.inpaint.windows import find_regions
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
-
-REFINED_DEPTH = 20.0  # pixels from the rim up to which the refiner draws; further in, known patches look better
 
 Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
 
@@ -69,7 +67,7 @@ class Inpainter:
         smooth: sigma of a low-pass over its fill, in pixels of the model.
         size: side in pixels that the model sees windows at, a multiple of its patch size; None for its image size.
         device: where to run.
-        refiner: draws what lies near the rim, all of a thin hole; without it texture is that of known patches alone.
+        refiner: draws thin holes, and the colours of wide ones; without it all of a sharp fill is known patches.
         precision: of the networks: "fp32", "bf16", or "auto" (see `maerestore.inpaint.precision`).
 
     Example:
@@ -409,13 +407,13 @@ class Inpainter:
     def _sharp(
         self, scene: Scene, pieces: list[Piece], feather: int, seed: int, report: Report, progress: Progress | None
     ) -> list[Piece]:
-        """The same fill with texture: the refiner's near the rim, that of known patches further in."""
+        """The same fill with texture: the refiner's fill, where there is one, with the texture of known patches."""
         own = [(fill.copy(), mask, box) for fill, mask, box in pieces]
-        regions = scene.regions
+        refined: list[Refined | None] | None = None
         if self.restorer is not None:
-            own, regions = self._refined(self.restorer, scene, own, feather, report, progress)
+            own, refined = self._refined(self.restorer, scene, own, feather, report, progress)
         with report.stage("detail"):
-            return sharpen(scene.photo, scene.mask, regions, own, seed, progress)
+            return sharpen(scene.photo, scene.mask, scene.regions, own, seed, progress, refined)
 
     def _refined(
         self,
@@ -425,30 +423,29 @@ class Inpainter:
         feather: int,
         report: Report,
         progress: Progress | None,
-    ) -> tuple[list[Piece], list[Region]]:
-        """Draw what lies near the rim of each region; what is left to draw comes back as smaller regions."""
-        left: list[Region] = []
+    ) -> tuple[list[Piece], list[Refined | None]]:
+        """The refiner's fill of every region that the model looks at, and what it leaves to draw."""
+        drawn: list[Piece] = []
+        refined: list[Refined | None] = []
         with report.stage("refine"):
             advance = _counter("refining", scene.windows, progress)
 
             def see(windows: list[Window]) -> list[np.ndarray]:
                 return refined_fill(restorer, windows, self.size, advance, bf16=self.bf16)
 
-            drawn: list[Piece] = []
             for i, seen in enumerate(scene.look(see, [fill for fill, _, _ in pieces])):
-                (fill, mask, box), distance, region = pieces[i], scene.distances[i], scene.regions[i]
-                deep = region.mask & (distance > REFINED_DEPTH)
-                if seen is None:
-                    deep = region.mask
-                else:
-                    near = (region.mask & ~deep)[..., None]
-                    picture = seen[0]
+                (fill, mask, box), distance = pieces[i], scene.distances[i]
+                by = None
+                if seen is not None:
+                    picture, scale = seen
                     if feather > 0:
                         picture = fill + np.clip(distance / feather, 0, 1)[..., None] * (picture - fill)
-                    fill = np.where(near, picture, fill).astype(np.float32)
+                    fill = np.where(mask[..., None], picture, fill).astype(np.float32)
+                    # The window's side in photo pixels is what the autoencoder sees, over the scale it sees it at.
+                    by = Refined(np.where(mask, distance, 0), max(1.0, self.size / float(scale[mask].mean()) / LIMIT))
                 drawn.append((fill, mask, box))
-                left.append(Region(region.box, deep, region.thickness))
-        return drawn, left
+                refined.append(by)
+        return drawn, refined
 
 
 def _check_whole(name: str, value: Any, at_least: int = 0) -> None:
