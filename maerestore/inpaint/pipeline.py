@@ -409,7 +409,7 @@ class Inpainter:
     ) -> list[Piece]:
         """The same fill with texture: the refiner's fill, where there is one, with the texture of known patches."""
         own = [(fill.copy(), mask, box) for fill, mask, box in pieces]
-        refined: list[Refined | None] | None = None
+        refined: list[Refined] | None = None
         if self.restorer is not None:
             own, refined = self._refined(self.restorer, scene, own, feather, report, progress)
         with report.stage("detail"):
@@ -423,10 +423,10 @@ class Inpainter:
         feather: int,
         report: Report,
         progress: Progress | None,
-    ) -> tuple[list[Piece], list[Refined | None]]:
+    ) -> tuple[list[Piece], list[Refined]]:
         """The refiner's fill of every region that the model looks at, and what it leaves to draw."""
         drawn: list[Piece] = []
-        refined: list[Refined | None] = []
+        refined: list[Refined] = []
         with report.stage("refine"):
             advance = _counter("refining", scene.windows, progress)
 
@@ -435,16 +435,16 @@ class Inpainter:
 
             for i, seen in enumerate(scene.look(see, [fill for fill, _, _ in pieces])):
                 (fill, mask, box), distance = pieces[i], scene.distances[i]
-                by = None
-                if seen is not None:
+                shrunk = 1.0
+                if seen is not None:  # else so thin that the harmonic fill is the best there is
                     picture, scale = seen
                     if feather > 0:
                         picture = fill + np.clip(distance / feather, 0, 1)[..., None] * (picture - fill)
                     fill = np.where(mask[..., None], picture, fill).astype(np.float32)
                     # The window's side in photo pixels is what the autoencoder sees, over the scale it sees it at.
-                    by = Refined(np.where(mask, distance, 0), max(1.0, self.size / float(scale[mask].mean()) / LIMIT))
+                    shrunk = max(shrunk, self.size / float(scale[mask].mean()) / LIMIT)
                 drawn.append((fill, mask, box))
-                refined.append(by)
+                refined.append(Refined(np.where(mask, distance, 0), shrunk))
         return drawn, refined
 
 

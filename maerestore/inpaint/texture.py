@@ -50,7 +50,7 @@ def sharpen(
     pieces: list[Piece],
     seed: int,
     progress: Progress | None,
-    refined: list[Refined | None] | None = None,
+    refined: list[Refined] | None = None,
 ) -> list[Piece]:
     """Give the fill of every region the texture of its surroundings.
 
@@ -61,15 +61,14 @@ def sharpen(
         pieces: their fills so far; changed in place.
         seed: of the search.
         progress: called after each block.
-        refined: for each region what a refiner drew; None where none did: all is drawn from known patches then.
+        refined: for each region what a refiner drew; without it all is drawn from known patches.
 
     Returns:
         `pieces`.
     """
     size = mask.shape[0], mask.shape[1]
-    done_by = [None] * len(regions) if refined is None else refined
-    needed = [by is None or not by.suffices for by in done_by]
-    blocks = [(i, block) for i, region in enumerate(regions) if needed[i] for block in plan_blocks(region)]
+    left = [i for i in range(len(regions)) if refined is None or not refined[i].suffices]
+    blocks = [(i, block) for i in left for block in plan_blocks(regions[i])]
     overlay = Overlay(regions, [fill for fill, _, _ in pieces])
     drawn_from = ~mask  # known pixels; deep in a hole, where none is near, also what earlier blocks drew
     for done, (i, block) in enumerate(blocks):
@@ -81,11 +80,10 @@ def sharpen(
             known = drawn_from[cut(area)].copy()
         so_far = overlay.paint(photo.rgb(area), area)
         drawn = synthesize(so_far, hole, known, seed)
-        by = done_by[i]
-        if by is not None:
+        if refined is not None:
             distance = np.zeros(hole.shape, np.float32)
-            distance[cut(block, area)] = by.distance[cut(block, regions[i].box)]
-            drawn = textured(so_far, drawn, hole, known, distance, SIGMA * by.shrunk)
+            distance[cut(block, area)] = refined[i].distance[cut(block, regions[i].box)]
+            drawn = textured(so_far, drawn, hole, known, distance, SIGMA * refined[i].shrunk)
         # Written where the overlay reads, so that the next block continues this one.
         fill = pieces[i][0][cut(block, regions[i].box)]
         own = hole[cut(block, area)]

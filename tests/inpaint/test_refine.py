@@ -1,0 +1,255 @@
+"""The refiner in a fill, and what it shares with known patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maerestore.image import InputError
+from maerestore.inpaint.blend import BlendCurve
+from maerestore.inpaint.coarse import Window
+from maerestore.inpaint.pipeline import Inpainter
+from maerestore.inpaint.refine import refined_fill
+from maerestore.inpaint.texture import RAMP, RIM, textured
+from maerestore.model.refiner import Refiner, RefinerConfig
+from maerestore.model.restorer import Restorer
+
+from .conftest import box_mask, random_model
+from .conftest import textured as photo_of
+
+CONFIG = RefinerConfig(feature_dim=16, feature_layer=1, widths=(4, 4, 8, 8), dilations=(1, 2))
+
+
+TRUST = BlendCurve((0.0,), (1.0,))  # the model is asked about every hole, however thin
+
+
+def random_refiner(spread: float = 0.05) -> Refiner:
+    """A refiner whose weights moved from those that leave the coarse fill as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        refiner = Refiner(CONFIG)
+        with torch.no_grad():
+            for parameter in refiner.parameters():
+                parameter += spread * torch.randn_like(parameter)
+    return refiner.eval()
+
+
+@pytest.fixture(scope="module")
+def refining() -> Inpainter:
+    """An inpainter with a refiner that changes the fill."""
+    return Inpainter(random_model(), TRUST, refiner=random_refiner(), precision="fp32")
+
+
+MASK = box_mask(70, 90, (20, 30, 48, 60), (60, 0, 64, 40))
+
+
+def test_only_the_hole_changes_and_what_it_hides_is_not_seen(refining: Inpainter) -> None:
+    photo = photo_of(70, 90)
+    filled = refining.inpaint(photo, MASK)
+    np.testing.assert_array_equal(filled[~MASK], photo[~MASK])
+    photo[MASK] = 255 - photo[MASK]
+    np.testing.assert_array_equal(refining.inpaint(photo, MASK), filled)
+
+
+def test_the_refiner_changes_the_sharp_fill_and_not_the_smooth_one(refining: Inpainter, inpainter: Inpainter) -> None:
+    photo = photo_of(70, 90)
+    assert (refining.inpaint(photo, MASK)[MASK] != inpainter.inpaint(photo, MASK)[MASK]).mean() > 0.5
+    plain = Inpainter(random_model(), TRUST, precision="fp32")
+    np.testing.assert_array_equal(refining.inpaint(photo, MASK, sharp=False), plain.inpaint(photo, MASK, sharp=False))
+
+
+def test_an_untrained_refiner_leaves_a_thin_hole_smooth() -> None:
+    untrained = Inpainter(random_model(), TRUST, refiner=Refiner(CONFIG), precision="fp32")
+    photo, mask = photo_of(48, 64), box_mask(48, 64, (10, 20, 14, 50))  # nothing lies further in than RIM
+    smooth = untrained.inpaint(photo, mask, sharp=False).astype(int)
+    assert abs(untrained.inpaint(photo, mask).astype(int) - smooth).max() <= 1
+
+
+def test_a_thin_hole_needs_no_known_patches(refining: Inpainter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError("patches were searched")
+
+    monkeypatch.setattr("maerestore.inpaint.texture.synthesize", fail)
+    photo = photo_of(48, 64)
+    refining.inpaint(photo, box_mask(48, 64, (10, 20, 14, 50)))
+    with pytest.raises(AssertionError, match="searched"):
+        refining.inpaint(photo, box_mask(48, 64, (10, 20, 16, 50)))
+
+
+def test_the_same_seed_gives_the_same_fill(refining: Inpainter) -> None:
+    photo = photo_of(70, 90)
+    np.testing.assert_array_equal(refining.inpaint(photo, MASK, seed=3), refining.inpaint(photo, MASK, seed=3))
+
+
+def test_feather_starts_at_the_continuation_of_the_rim(refining: Inpainter) -> None:
+    photo = photo_of(48, 64)
+    mask = box_mask(48, 64, (10, 20, 14, 50))
+    ramped = refining.inpaint(photo, mask, feather=50).astype(int)
+    harmonic = Inpainter(random_model(), TRUST, refiner=random_refiner(0), precision="fp32")
+    smooth = harmonic.inpaint(photo, mask, feather=50, sharp=False).astype(int)
+    assert abs(ramped - smooth)[mask].max() <= 12
+    assert abs(refining.inpaint(photo, mask).astype(int) - smooth)[mask].max() > 12
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (9, 9), (33, 130)])
+def test_photos_of_any_size(size: tuple[int, int], refining: Inpainter) -> None:
+    photo, mask = photo_of(*size), np.zeros(size, bool)
+    mask[size[0] // 3 : size[0] // 3 + 5, size[1] // 3 : size[1] // 3 + 20] = True
+    mask[0, 0] = False
+    filled = refining.inpaint(photo, mask)
+    np.testing.assert_array_equal(filled[~mask], photo[~mask])
+
+
+def test_bf16_agrees_with_fp32(refining: Inpainter) -> None:
+    photo = photo_of(70, 90)
+    mask = box_mask(70, 90, (20, 30, 24, 70))
+    rough = Inpainter(random_model(), TRUST, refiner=random_refiner(), precision="bf16")
+    difference = abs(rough.inpaint(photo, mask).astype(int) - refining.inpaint(photo, mask))
+    assert 0 < difference[mask].mean() < 2
+
+
+# --- refined_fill
+
+
+def _window(height: int, width: int, box: tuple[int, int, int, int]) -> Window:
+    image = photo_of(height, width).astype(np.float32) / 255
+    return Window((0, 0, height, width), image, box_mask(height, width, box), image)
+
+
+def test_windows_of_several_sizes_come_back_in_order_at_their_size() -> None:
+    restorer = Restorer(random_model(), random_refiner())
+    windows = [_window(40, 56, (8, 8, 20, 30)), _window(32, 32, (0, 0, 9, 9)), _window(40, 56, (5, 6, 33, 40))]
+    done: list[int] = []
+    together = refined_fill(restorer, windows, 32, done.append)
+    assert sum(done) == 3
+    for window, picture in zip(windows, together, strict=True):
+        assert picture.shape == window.image.shape
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+        np.testing.assert_allclose(picture, refined_fill(restorer, [window], 32)[0], atol=2e-4)
+
+
+def test_a_window_beyond_the_limit_is_refined_smaller() -> None:
+    restorer = Restorer(random_model(), Refiner(CONFIG).eval())
+    sizes: list[tuple[int, ...]] = []
+    handle = restorer.refiner.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    window = _window(64, 128, (20, 40, 44, 90))
+    (picture,) = refined_fill(restorer, [window], 32, limit=48)
+    handle.remove()
+    assert sizes[0][0] * sizes[0][1] <= 1.2 * 48**2
+    assert picture.shape == (64, 128, 3)
+    # Untrained, it gives back what it was given: smaller, and enlarged again.
+    assert abs(picture - window.image)[window.mask].mean() < 0.1
+
+
+# --- textured
+
+
+def _fill_and_drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    drawn = (0.5 + rng.normal(0, 0.05, (64, 64, 3))).astype(np.float32)
+    hole = box_mask(64, 64, (16, 16, 48, 48))
+    fill = np.where(hole[..., None], np.float32(0.3), drawn)  # flat, and of another colour
+    rows, columns = (
+        np.minimum(np.arange(64) - 15, 48 - np.arange(64)),
+        np.minimum(np.arange(64) - 15, 48 - np.arange(64)),
+    )
+    distance = np.clip(np.minimum.outer(rows, columns), 0, None).astype(np.float32)
+    return fill, drawn, hole, distance
+
+
+def test_near_the_rim_all_is_the_fill() -> None:
+    fill, drawn, hole, distance = _fill_and_drawn()
+    picture = textured(fill, drawn, hole, ~hole, distance)
+    near = distance <= RIM
+    np.testing.assert_array_equal(picture[near], fill[near])
+
+
+def test_further_in_colours_are_the_fills_and_texture_is_drawn() -> None:
+    fill, drawn, hole, distance = _fill_and_drawn()
+    picture = textured(fill, drawn, hole, ~hole, distance)
+    deep = distance > 14
+    assert abs(picture[deep].mean() - 0.3) < 0.01
+    assert 0.8 * 0.05 < picture[deep].std() < 1.2 * 0.05
+    together = np.corrcoef(picture[deep].ravel(), drawn[deep].ravel())[0, 1]
+    assert together > 0.95
+    between = (distance > RIM) & (distance < RIM + RAMP)
+    assert picture[between].std() < picture[deep].std()
+
+
+def test_texture_is_made_as_strong_as_around_within_limits() -> None:
+    fill, drawn, hole, distance = _fill_and_drawn()
+    weak = np.where(hole[..., None], 0.5 + 0.9 * (drawn - 0.5), drawn).astype(np.float32)
+    weaker = np.where(hole[..., None], 0.5 + 0.1 * (drawn - 0.5), drawn).astype(np.float32)
+    deep = distance > 10
+    strengths = [textured(fill, one, hole, ~hole, distance)[deep].std() for one in (drawn, weak, weaker)]
+    assert strengths[1] == pytest.approx(strengths[0], rel=0.05)
+    assert strengths[2] == pytest.approx(0.12 * strengths[0], rel=0.1)  # 0.1, times 1.2 at most
+
+
+def test_a_refiner_for_another_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="16"):
+        Inpainter(random_model(decoder_embed_dim=32), refiner=Refiner(CONFIG))
+
+
+# --- several fills and a confidence map
+
+
+def test_samples_differ_in_the_hole_only_and_the_first_is_the_ordinary_fill(refining: Inpainter) -> None:
+    photo = photo_of(70, 90)
+    fills = refining.samples(photo, MASK, 3, seed=5)
+    assert len(fills) == 3
+    for fill in fills:
+        np.testing.assert_array_equal(fill[~MASK], photo[~MASK])
+    np.testing.assert_array_equal(fills[0], refining.inpaint(photo, MASK, seed=5))
+    assert (fills[0] != fills[1]).any()
+    assert (fills[1] != fills[2]).any()
+    again = refining.samples(photo, MASK, 3, seed=5)
+    for first, second in zip(fills, again, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_samples_of_an_empty_mask_are_copies(inpainter: Inpainter) -> None:
+    photo = photo_of(20, 20)
+    fills = inpainter.samples(photo, np.zeros((20, 20), bool), 2)
+    assert len(fills) == 2
+    for fill in fills:
+        np.testing.assert_array_equal(fill, photo)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "2", True])
+def test_a_number_of_samples_that_cannot_be(n: Any, inpainter: Inpainter) -> None:
+    with pytest.raises(InputError):
+        inpainter.samples(photo_of(20, 20), box_mask(20, 20, (5, 5, 9, 9)), n)
+
+
+def test_confidence_is_one_where_known_and_falls_with_the_distance(inpainter: Inpainter) -> None:
+    photo, mask = photo_of(96, 96), box_mask(96, 96, (24, 24, 72, 72))
+    sure = inpainter.confidence(photo, mask)
+    assert sure.shape == (96, 96)
+    assert sure.dtype == np.float32
+    assert (sure[~mask] == 1).all()
+    assert (sure[mask] > 0).all()
+    assert (sure[mask] < 1).all()
+    assert sure[44:52, 44:52].mean() < sure[24:26, 24:72].mean()
+    np.testing.assert_array_equal(sure, inpainter.confidence(photo, mask))
+
+
+def test_confidence_does_not_see_what_the_hole_hides(inpainter: Inpainter) -> None:
+    photo, mask = photo_of(48, 64), box_mask(48, 64, (10, 20, 30, 50))
+    sure = inpainter.confidence(photo, mask)
+    photo[mask] = 255 - photo[mask]
+    np.testing.assert_array_equal(inpainter.confidence(photo, mask), sure)
+
+
+@pytest.mark.parametrize("draws", [1, 0, 2.5])
+def test_draws_that_cannot_be(draws: Any, inpainter: Inpainter) -> None:
+    with pytest.raises(InputError):
+        inpainter.confidence(photo_of(20, 20), box_mask(20, 20, (5, 5, 9, 9)), draws=draws)
+
+
+def test_confidence_of_an_empty_mask_is_one(inpainter: Inpainter) -> None:
+    assert (inpainter.confidence(photo_of(20, 30), np.zeros((20, 30), bool)) == np.ones((20, 30))).all()
