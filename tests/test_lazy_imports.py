@@ -19,7 +19,7 @@ HEAVY = {
     *("transformers", "timm", "accelerate", "kornia", "albumentations", "faiss", "ray", "gradio", "pandas", "tqdm"),
     *("webdataset", "tensorboard", "rich", "yaml"),
 }
-VERBS = ("", "inpaint", "show", "pretrain", "export", "pull", "push")
+VERBS = ("", "inpaint", "show", "train-restorer", "pretrain", "export", "pull", "push")
 HELP = "import sys; sys.argv = {argv!r}; from maerestore.cli.main import main; run()"
 CODE = {
     "import maerestore": "import maerestore",
