@@ -92,7 +92,7 @@ def coarse_fill(
                 hidden = torch.from_numpy(np.stack([hiding(windows[i].box, shape) for i in batch]))
                 unknown = torch.maximum(masks, hidden[:, None].float())
             with autocast(model, bf16):
-                filled = _reconstruct(model, images, unknown)
+                filled = reconstruct(model, images, unknown)
             # What was only hidden is known.
             filled = torch.where(masks.to(filled.device) > 0, filled, images.to(filled.device))
             for i, picture in zip(batch, filled.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
@@ -109,7 +109,7 @@ def autocast(model: MaskedAutoencoder, bf16: bool) -> torch.autocast:
     return torch.autocast(model.mean.device.type, torch.bfloat16, enabled=bf16)
 
 
-def _reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tensor:
+def reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tensor:
     """Fill (N, 3, H, W) in [0, 1] where (N, 1, H, W) is 1.
 
     Four passes, with the grid of patches shifted by half a patch down, across, and both: each pixel counts most where
