@@ -1,10 +1,15 @@
-"""Convert a model to another layout: transformers' ViTMAE, or this package's own.
+"""Convert a model to another layout: transformers' ViTMAE, this package's own, or the whole fill as an ONNX file.
 
 MODEL is what `--model` takes elsewhere: a folder or file of this package, Meta (.pth), transformers or timm, "default",
 or org/name[@revision] on the Hub. The options that state a model's settings serve files that do not say them.
 
     maerestore export default vit-mae --format transformers --drop-mask-embed
     maerestore export mae_visualize_vit_base.pth mae-base --format maerestore
+    maerestore export default fill.onnx --format onnx
+
+The ONNX file takes `image` (1, 3, H, W) uint8 RGB and `mask` (1, 1, H, W) uint8, not 0 = hole, of any size, and gives
+`filled` (1, 3, H, W) uint8. It fills one window around all holes, by the autoencoder and the refiner; the texture from
+the photo's known patches, which `maerestore inpaint` adds, is not in it.
 """
 
 from __future__ import annotations
@@ -17,13 +22,20 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("model", help="bundled name, folder, file of weights, or org/name[@revision]")
-    parser.add_argument("folder", type=Path, metavar="OUT_FOLDER", help="folder to write, made if it is not there")
-    parser.add_argument("--format", required=True, choices=["transformers", "maerestore"], help="layout to write")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is not there; onnx: a file")
+    parser.add_argument("--format", required=True, choices=["transformers", "maerestore", "onnx"], help="what to write")
     parser.add_argument(
         "--dtype",
         default="float32",
         choices=["float32", "float16", "bfloat16"],
-        help="of the weights written (default float32)",
+        help="of the weights written (default float32; onnx: float32 only)",
+    )
+    parser.add_argument(
+        "--side",
+        type=int,
+        metavar="N",
+        help="onnx: pixels of the square window that is filled, a multiple of the side that the model sees "
+        "(default 512, or the next such multiple)",
     )
     parser.add_argument(
         "--drop-mask-embed",
@@ -41,17 +53,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mean", type=float, nargs="+", metavar="X", help="of the images, per channel in [0, 1]")
     parser.add_argument("--std", type=float, nargs="+", metavar="X", help="of the images, per channel in [0, 1]")
-    parser.add_argument("--overwrite", action="store_true", help="allow writing over the model in OUT_FOLDER")
+    parser.add_argument("--overwrite", action="store_true", help="allow writing over the model in OUT, or the file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, convert, write."""
+    return _write_onnx(args) if args.format == "onnx" else _write_model(args)
+
+
+def _write_model(args: argparse.Namespace) -> int:
     from maerestore.hub.errors import ModelError
     from maerestore.hub.fetch import resolve_model
     from maerestore.hub.files import CONFIG_NAME, WEIGHTS_NAME
 
-    if not args.overwrite and any((args.folder / name).exists() for name in (CONFIG_NAME, WEIGHTS_NAME)):
-        raise ModelError(f"{args.folder}: holds a model already; pass --overwrite to replace it")
+    if args.side is not None:
+        raise ModelError("--side is for --format onnx")
+    if not args.overwrite and any((args.out / name).exists() for name in (CONFIG_NAME, WEIGHTS_NAME)):
+        raise ModelError(f"{args.out}: holds a model already; pass --overwrite to replace it")
     if args.drop_mask_embed and args.format != "transformers":
         raise ModelError("--drop-mask-embed is for --format transformers: this package's own layout keeps them")
     source = resolve_model(args.model)
@@ -68,12 +86,37 @@ def run(args: argparse.Namespace) -> int:
     model = load_autoencoder(source, **settings)
     dtype: torch.dtype = getattr(torch, args.dtype)
     if args.format == "transformers":
-        export_transformers(model, args.folder, dtype=dtype, drop_mask_embed=args.drop_mask_embed)
+        export_transformers(model, args.out, dtype=dtype, drop_mask_embed=args.drop_mask_embed)
     else:
         notes, refiner, facts = read_notes(source), load_refiner(source), read_refiner_notes(source)
-        save_autoencoder(model, args.folder, notes.get("training"), notes.get("fill"), dtype)
+        save_autoencoder(model, args.out, notes.get("training"), notes.get("fill"), dtype)
         if refiner is not None:
-            save_refiner(refiner, args.folder, facts, dtype)
+            save_refiner(refiner, args.out, facts, dtype)
     kind = "an autoencoder" if model.config.has_decoder else "an encoder"
-    print(f"{args.folder}: {kind} with {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights, {args.format}")
+    print(f"{args.out}: {kind} with {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights, {args.format}")
+    return 0
+
+
+def _write_onnx(args: argparse.Namespace) -> int:
+    from maerestore.hub.errors import ModelError
+    from maerestore.image.output import check_target
+
+    stated = ("num_heads", "decoder_num_heads", "image_size", "norm_pix_loss", "mean", "std")
+    given = [name for name in stated if getattr(args, name) is not None]
+    given += ["dtype"] if args.dtype != "float32" else []
+    given += ["drop_mask_embed"] if args.drop_mask_embed else []
+    if given:
+        option = "--" + given[0].replace("_", "-")
+        raise ModelError(f"{option} is not for --format onnx: export to --format maerestore first, then that to onnx")
+
+    from maerestore.inpaint.onnx_file import export_onnx, require_packages
+
+    require_packages()
+    check_target(args.out, args.overwrite)
+
+    from maerestore.inpaint.pipeline import Inpainter
+
+    inpainter = Inpainter.from_pretrained(args.model, device="cpu", precision="fp32")
+    size = export_onnx(inpainter, args.out, args.side, args.overwrite)
+    print(f"{args.out}: the fill as ONNX, {size / 1e6:.0f} MB, checked under onnxruntime")
     return 0

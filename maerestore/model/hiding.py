@@ -9,7 +9,9 @@ from torch import Tensor
 
 def shuffle_visible_first(mask: Tensor) -> Tensor:
     """(N, L), 1 = hidden -> (N, L) indices: the visible patches first, in raster order."""
-    return mask.argsort(dim=1, stable=True)
+    # Keys that all differ give the order of a stable sort, which ONNX has none of.
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return ((mask > 0) * mask.shape[1] + places).argsort(dim=1)
 
 
 def random_shuffle(noise: Tensor, keep: int) -> tuple[Tensor, Tensor]:

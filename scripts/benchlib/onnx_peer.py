@@ -94,12 +94,12 @@ class OnnxPeer:
     """
 
     def __init__(self, path: Path, options: dict[str, str]) -> None:
+        if not path.is_file():
+            raise BenchError(f"--onnx: no file {path}")
         try:
             import onnxruntime
         except ImportError as err:
             raise BenchError("--onnx needs onnxruntime: pip install onnxruntime") from err
-        if not path.is_file():
-            raise BenchError(f"--onnx: no file {path}")
         self.path = path
         self._options = {"hole": "1", "range": "unit", "erase": "yes", **options}
         try:
