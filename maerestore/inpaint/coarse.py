@@ -26,15 +26,13 @@ class Window:
 
     Attributes:
         box: its place in the photo.
-        image: (h, w, 3) float32 RGB in [0, 1], a guess in the hole.
+        image: (h, w, 3) float32 RGB in [0, 1], the harmonic fill in the hole.
         mask: (h, w) bool, True = unknown.
-        smooth: as `image`, with the harmonic fill in the hole; None where `image` is that.
     """
 
     box: Box
     image: np.ndarray
     mask: np.ndarray
-    smooth: np.ndarray | None = None
 
 
 def model_shape(height: int, width: int, size: int, patch_size: int) -> tuple[int, int]:

@@ -115,20 +115,22 @@ class FillGraph(nn.Module):
         model, seen = self.autoencoder, (self.size, self.size)
         photo = model.normalize(colours)
         smooth = smooth_fill(photo, unknown)
-        base = model.denormalize(smooth)
-        picture, hidden = shrink(base, unknown, seen)
+        picture, hidden = shrink(model.denormalize(smooth), unknown, seen)
+        share = self._at_side(self._share(hidden), "bilinear")
+        if self.restorer is not None:
+            return model.denormalize(self.restorer(photo, unknown, smooth, seen, share).sharp).clamp(0, 1)
         coarse = reconstruct(model, picture, hidden)
         if self.smooth > 0:
             blur = _gaussian(self.size, self.smooth)
             coarse = blur @ coarse @ blur.T
-        share = self._share(hidden)
-        if self.size != self.side:
-            coarse = F.interpolate(coarse, size=(self.side, self.side), mode="bicubic", align_corners=False)
-            share = F.interpolate(share, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        fill = base + share * (coarse - base)
-        if self.restorer is not None:
-            fill = model.denormalize(self.restorer(photo, unknown, smooth, seen, model.normalize(fill)).sharp)
-        return fill.clamp(0, 1)
+        base = model.denormalize(smooth)
+        return (base + share * (self._at_side(coarse, "bicubic") - base)).clamp(0, 1)
+
+    def _at_side(self, picture: Tensor, mode: str) -> Tensor:
+        """(1, C, s, s) -> (1, C, S, S)."""
+        if self.size == self.side:
+            return picture
+        return F.interpolate(picture, size=(self.side, self.side), mode=mode, align_corners=False)
 
     def _share(self, hidden: Tensor) -> Tensor:
         """The autoencoder's share by distance from the known pixels: (1, 1, s, s) -> the same shape."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import cv2
@@ -14,13 +11,14 @@ import torch
 
 from maerestore.image import InputError, Photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas, as_mask, in_kind_of
-from maerestore.inpaint.blend import BlendCurve, blend
+from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
 from maerestore.inpaint.confidence import confidence_map, spread_of_draws
 from maerestore.inpaint.precision import uses_bf16
-from maerestore.inpaint.refine import LIMIT, refined_fill
+from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
 from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
+from maerestore.inpaint.stages import Report, counter, refined_pieces, smooth_pieces
 from maerestore.inpaint.texture import Refined, sharpen
 from maerestore.inpaint.windows import find_regions
 from maerestore.model import MaskedAutoencoder
@@ -28,30 +26,6 @@ from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
 
 Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
-
-
-@dataclass
-class Report:
-    """What a fill did.
-
-    Attributes:
-        holes: regions of the mask that were filled (holes that lie close together count as one).
-        pixels: how many pixels were filled.
-        windows: how many windows the model saw.
-        seconds: wall-clock seconds by stage.
-    """
-
-    holes: int = 0
-    pixels: int = 0
-    windows: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time that passes inside to a stage."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 class Inpainter:
@@ -219,9 +193,10 @@ class Inpainter:
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
             return photo, report
-        pieces = self._smooth(scene, feather, None, report, progress)
         if sharp:
-            pieces = self._sharp(scene, pieces, feather, seed, report, progress)
+            _, pieces = self._sharp(scene, feather, None, seed, report, progress)
+        else:
+            pieces = self._smooth(scene, feather, None, report, progress)
         with report.stage("paste"):
             return cast(Canvas, photo.with_fills(pieces)), report
 
@@ -285,15 +260,18 @@ class Inpainter:
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
             return [photo] * n, report
-        ordinary = self._smooth(scene, feather, None, report, progress)
-        drawn = []
+        drawn: list[list[Piece]] = []
+        plain: list[list[Piece]] = []
         for k in range(n):
-            hiding = HiddenBlocks(seed, k, self.model.config.patch_size)
-            pieces = self._smooth(scene, feather, hiding, report, progress) if k else ordinary
-            own_seed = seed_of_sample(seed, k)
-            drawn.append(self._sharp(scene, pieces, feather, own_seed, report, progress) if sharp else pieces)
+            hiding = HiddenBlocks(seed, k, self.model.config.patch_size) if k else None
+            if sharp:
+                before, after = self._sharp(scene, feather, hiding, seed_of_sample(seed, k), report, progress)
+            else:
+                before = after = self._smooth(scene, feather, hiding, report, progress)
+            plain.append(before)
+            drawn.append(after)
         with report.stage("rank"):
-            order = ranked(scene, [fill for fill, _, _ in ordinary], drawn)
+            order = ranked(scene, [fill for fill, _, _ in plain[0]], drawn)
         with report.stage("paste"):
             return [cast(Canvas, photo.with_fills(drawn[k])) for k in order], report
 
@@ -350,7 +328,7 @@ class Inpainter:
         if scene is None:
             return np.ones(mask.shape, np.float32), report
         with report.stage("confidence"):
-            advance = _counter("comparing", scene.windows, progress)
+            advance = counter("comparing", scene.windows, progress)
 
             def see(windows: list[Window]) -> list[np.ndarray]:
                 return spread_of_draws(self.model, windows, self.size, draws, seed, self.smooth, self.bf16, advance)
@@ -385,67 +363,32 @@ class Inpainter:
         report.windows = scene.windows
         return scene
 
+    def _sharp(
+        self,
+        scene: Scene,
+        feather: int,
+        hiding: Hiding | None,
+        seed: int,
+        report: Report,
+        progress: Progress | None,
+    ) -> tuple[list[Piece], list[Piece]]:
+        """The fill of every region before it got texture from known patches, and after."""
+        refined: list[Refined] | None = None
+        if self.restorer is None:
+            pieces = self._smooth(scene, feather, hiding, report, progress)
+        else:
+            see = partial(refined_fill, self.restorer, size=self.size, curve=self.curve, bf16=self.bf16, hiding=hiding)
+            pieces, refined = refined_pieces(scene, see, self.size, feather, report, progress)
+        drawn = [(fill.copy(), mask, box) for fill, mask, box in pieces]
+        with report.stage("detail"):
+            return pieces, sharpen(scene.photo, scene.mask, scene.regions, drawn, seed, progress, refined)
+
     def _smooth(
         self, scene: Scene, feather: int, hiding: Hiding | None, report: Report, progress: Progress | None
     ) -> list[Piece]:
-        """A fill of every region that has no texture yet; `hiding` says what the autoencoder is not shown."""
-        with report.stage("coarse"):
-            advance = _counter("filling", scene.windows, progress)
-
-            def see(windows: list[Window]) -> list[np.ndarray]:
-                return coarse_fill(self.model, windows, self.size, self.smooth, advance, bf16=self.bf16, hiding=hiding)
-
-            pieces: list[Piece] = []
-            for i, seen in enumerate(scene.look(see)):
-                region, fill = scene.regions[i], scene.smooth[i]
-                if seen is not None:
-                    coarse, scale = seen
-                    fill = blend(fill, coarse, scene.distances[i], scale, self.curve, feather)
-                pieces.append((fill, region.mask, region.box))
-        return pieces
-
-    def _sharp(
-        self, scene: Scene, pieces: list[Piece], feather: int, seed: int, report: Report, progress: Progress | None
-    ) -> list[Piece]:
-        """The same fill with texture: the refiner's fill, where there is one, with the texture of known patches."""
-        own = [(fill.copy(), mask, box) for fill, mask, box in pieces]
-        refined: list[Refined] | None = None
-        if self.restorer is not None:
-            own, refined = self._refined(self.restorer, scene, own, feather, report, progress)
-        with report.stage("detail"):
-            return sharpen(scene.photo, scene.mask, scene.regions, own, seed, progress, refined)
-
-    def _refined(
-        self,
-        restorer: Restorer,
-        scene: Scene,
-        pieces: list[Piece],
-        feather: int,
-        report: Report,
-        progress: Progress | None,
-    ) -> tuple[list[Piece], list[Refined]]:
-        """The refiner's fill of every region that the model looks at, and what it leaves to draw."""
-        drawn: list[Piece] = []
-        refined: list[Refined] = []
-        with report.stage("refine"):
-            advance = _counter("refining", scene.windows, progress)
-
-            def see(windows: list[Window]) -> list[np.ndarray]:
-                return refined_fill(restorer, windows, self.size, advance, bf16=self.bf16)
-
-            for i, seen in enumerate(scene.look(see, [fill for fill, _, _ in pieces])):
-                (fill, mask, box), distance = pieces[i], scene.distances[i]
-                shrunk = 1.0
-                if seen is not None:  # else so thin that the harmonic fill is the best there is
-                    picture, scale = seen
-                    if feather > 0:
-                        picture = fill + np.clip(distance / feather, 0, 1)[..., None] * (picture - fill)
-                    fill = np.where(mask[..., None], picture, fill).astype(np.float32)
-                    # The window's side in photo pixels is what the autoencoder sees, over the scale it sees it at.
-                    shrunk = max(shrunk, self.size / float(scale[mask].mean()) / LIMIT)
-                drawn.append((fill, mask, box))
-                refined.append(Refined(np.where(mask, distance, 0), shrunk))
-        return drawn, refined
+        """The autoencoder's fill of every region, joined to the harmonic one."""
+        see = partial(coarse_fill, self.model, size=self.size, smooth=self.smooth, bf16=self.bf16, hiding=hiding)
+        return smooth_pieces(scene, see, self.curve, feather, report, progress)
 
 
 def _check_whole(name: str, value: Any, at_least: int = 0) -> None:
@@ -457,16 +400,3 @@ def _check_whole(name: str, value: Any, at_least: int = 0) -> None:
 def _check_seed(seed: int) -> None:
     if not -(2**63) <= seed < 2**64:
         raise InputError(f"seed must fit 64 bits, got {seed}")
-
-
-def _counter(stage: str, total: int, progress: Progress | None) -> Callable[[int], None]:
-    """A function that adds to the steps done of a stage."""
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(stage, done, total)
-
-    return advance

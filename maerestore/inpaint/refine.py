@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maerestore.inpaint.coarse import BATCH, Window, model_shape, resize, shrink
+from maerestore.inpaint.blend import BlendCurve
+from maerestore.inpaint.coarse import BATCH, Hiding, Window, model_shape, resize, shrink
 from maerestore.model.restorer import Restorer
 
 LIMIT = 640  # windows are refined at their own size up to this many pixels squared; larger ones are made smaller
@@ -21,20 +22,26 @@ def refined_fill(
     restorer: Restorer,
     windows: list[Window],
     size: int,
+    curve: BlendCurve,
     progress: Callable[[int], None] | None = None,
     *,
     limit: int = LIMIT,
     bf16: bool = False,
+    hiding: Hiding | None = None,
 ) -> list[np.ndarray]:
-    """Refine the fill of windows.
+    """Fill windows with the autoencoder and the refiner, in one pass of each.
 
     Args:
         restorer: in eval mode, on its device.
-        windows: what to refine; their `image` holds the fill so far, their `smooth` the harmonic one.
-        size: the autoencoder, whose decoder tells what is there, sees windows at about this many pixels squared.
+        windows: what to fill; their `image` holds the harmonic fill.
+        size: the autoencoder sees windows at about this many pixels squared.
+        curve: its share, by distance from the known pixels, in the fill that the refiner starts from. Four passes with
+            shifted patches, as `maerestore.inpaint.coarse.reconstruct` makes them, gain nothing here: the refiner
+            draws over the borders of patches.
         progress: called with the number of windows done after each batch.
         limit: the refiner sees windows at their own size up to about this many pixels squared.
         bf16: compute in bfloat16.
+        hiding: known pixels that the autoencoder is not shown; other ones give another fill.
 
     Returns:
         for each window (h, w, 3) float32, outside the hole as the refiner draws it.
@@ -52,7 +59,8 @@ def refined_fill(
         at_once = max(1, BATCH * 256**2 // max(256**2, work[0] * work[1]))  # bounds the memory
         for start in range(0, len(members), at_once):
             batch = members[start : start + at_once]
-            for i, picture in zip(batch, _refine(restorer, [windows[i] for i in batch], work, seen, bf16), strict=True):
+            pictures = _refine(restorer, [windows[i] for i in batch], work, seen, curve, bf16, hiding)
+            for i, picture in zip(batch, pictures, strict=True):
                 height, width = windows[i].mask.shape
                 array = picture.permute(1, 2, 0).contiguous().cpu().numpy()
                 results[i] = resize(array, (height, width), cv2.INTER_CUBIC)
@@ -62,20 +70,29 @@ def refined_fill(
 
 
 def _refine(
-    restorer: Restorer, windows: list[Window], work: tuple[int, int], seen: tuple[int, int], bf16: bool
+    restorer: Restorer,
+    windows: list[Window],
+    work: tuple[int, int],
+    seen: tuple[int, int],
+    curve: BlendCurve,
+    bf16: bool,
+    hiding: Hiding | None,
 ) -> Tensor:
     """The sharp pictures of a batch: (N, 3, *work) in [0, 1]."""
     model = restorer.autoencoder
     device = model.mean.device
-
-    def stack(arrays: list[np.ndarray]) -> Tensor:
-        pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).to(device)
-        return model.normalize(pictures).contiguous(memory_format=torch.channels_last)
-
-    filled = [shrink(window, work) for window in windows]
-    smooth = [shrink(Window(w.box, w.image if w.smooth is None else w.smooth, w.mask), work)[0] for w in windows]
-    coarse = stack([image for image, _ in filled])
-    masks = torch.from_numpy(np.stack([mask for _, mask in filled]))[:, None].float().to(device)
+    pairs = [shrink(window, work) for window in windows]
+    smooth = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2).to(device)
+    smooth = model.normalize(smooth).contiguous(memory_format=torch.channels_last)
+    masks = np.stack([mask for _, mask in pairs])
+    scale = (seen[0] * seen[1] / (work[0] * work[1])) ** 0.5
+    share = np.stack([curve(scale * cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)) for m in masks])
+    unseen = None if hiding is None else _planes(np.stack([hiding(w.box, seen) for w in windows]), device)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        restored = restorer(coarse, masks, stack(smooth), seen, coarse)
+        restored = restorer(smooth, _planes(masks, device), smooth, seen, _planes(share, device), unseen)
     return model.denormalize(restored.sharp.float()).clamp(0, 1)
+
+
+def _planes(arrays: np.ndarray, device: torch.device) -> Tensor:
+    """(N, h, w) -> (N, 1, h, w) float32."""
+    return torch.from_numpy(arrays.astype(np.float32))[:, None].to(device)

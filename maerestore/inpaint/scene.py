@@ -113,30 +113,20 @@ class Scene:
         """How many windows the model looks through."""
         return sum(len(self.boxes(start, stop)) for start, stop in self.groups)
 
-    def look(
-        self, see: Callable[[list[Window]], list[np.ndarray]], fills: list[np.ndarray] | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
+    def look(self, see: Callable[[list[Window]], list[np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
         """What a function of windows gives for each region, overlapping windows merged.
 
         Args:
-            see: windows to as many pictures (h, w, 3) or (h, w, 1).
-            fills: what the windows show in each region, (h, w, 3) float32; the harmonic fills where not given.
+            see: windows, which show the harmonic fills, to as many pictures (h, w, 3) or (h, w, 1).
 
         Yields:
             for each region, in their order: the picture (h, w, 3) float32 over its box and the scale (h, w), model
             pixels per photo pixel; None where it has no windows.
         """
-        smooth = Overlay(self.regions, self.smooth)
-        overlay = smooth if fills is None else Overlay(self.regions, fills)
-
-        def window(box: Box) -> Window:
-            photo = self.photo.rgb(box)
-            guess = None if fills is None else smooth.paint(photo.copy(), box)
-            return Window(box, overlay.paint(photo, box), self.mask[cut(box)], guess)
-
+        overlay = Overlay(self.regions, self.smooth)
         for start, stop in self.groups:
             boxes = self.boxes(start, stop)
-            windows = [window(box) for box in boxes]
+            windows = [Window(box, overlay.paint(self.photo.rgb(box), box), self.mask[cut(box)]) for box in boxes]
             pictures = dict(zip(boxes, see(windows), strict=True))
             for i in range(start, stop):
                 if self.plans[i]:

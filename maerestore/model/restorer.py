@@ -56,7 +56,13 @@ class Restorer(nn.Module):
         self.autoencoder, self.refiner = autoencoder, refiner
 
     def forward(
-        self, photo: Tensor, mask: Tensor, smooth: Tensor, size: tuple[int, int], coarse: Tensor | None = None
+        self,
+        photo: Tensor,
+        mask: Tensor,
+        smooth: Tensor,
+        size: tuple[int, int],
+        share: Tensor | None = None,
+        unseen: Tensor | None = None,
     ) -> Restored:
         """Fill holes.
 
@@ -65,8 +71,9 @@ class Restorer(nn.Module):
             mask: (N, 1, H, W), 1 = unknown.
             smooth: (N, 3, H, W), normalised: the photo with a smooth fill in the hole.
             size: (height, width) that the autoencoder sees the picture at, multiples of its patch size.
-            coarse: (N, 3, H, W), normalised: a fill to refine in place of the autoencoder's, read in the hole only;
-                an earlier pass at a smaller size, for example.
+            share: (N, 1, H, W) in [0, 1]: how much of the fill to refine is the autoencoder's, the rest being the
+                smooth one; all of it where not given.
+            unseen: (N, 1, *size), 1 = a known pixel that the autoencoder is not shown.
         """
         full = photo.shape[2:]
         smooth = torch.where(mask > 0, smooth, photo)
@@ -74,15 +81,17 @@ class Restorer(nn.Module):
         with contextlib.nullcontext() if trained else torch.no_grad():
             model, p = self.autoencoder, self.autoencoder.config.patch_size
             seen, unknown = shrink(smooth, mask, size)
+            hidden_pixels = unknown if unseen is None else torch.maximum(unknown, unseen)
             grid = (size[0] // p, size[1] // p)
-            latent, hidden, ids_restore, key_mask = model.encode(seen, pixel_mask=unknown)
+            latent, hidden, ids_restore, key_mask = model.encode(seen, pixel_mask=hidden_pixels)
             keys = hidden if self.refiner.config.attention_copy else None
             states = model.decode_states(latent, ids_restore, grid, key_mask, self.refiner.config.feature_layer, keys)
-            if coarse is None:
-                picture = model.unpatchify(model.predicted_pixels(seen, states.pred), size)
-                coarse = torch.where(unknown > 0, picture, seen)
-                if size != tuple(full):
-                    coarse = F.interpolate(coarse, size=(full[0], full[1]), mode="bicubic", align_corners=False)
+            picture = model.unpatchify(model.predicted_pixels(seen, states.pred), size)
+            coarse = torch.where(unknown > 0, picture, seen)
+            if size != tuple(full):
+                coarse = F.interpolate(coarse, size=(full[0], full[1]), mode="bicubic", align_corners=False)
+            if share is not None:
+                coarse = smooth + share * (coarse - smooth)
             coarse = torch.where(mask > 0, coarse, photo)
         refined = self.refiner(photo, mask, coarse, smooth, states.tokens, states.attention)
         return Restored(coarse, refined.mean, refined.sharp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ CONFIG = RefinerConfig(feature_dim=16, feature_layer=1, widths=(4, 4, 8, 8), dil
 
 
 TRUST = BlendCurve((0.0,), (1.0,))  # the model is asked about every hole, however thin
+HARMONIC = BlendCurve((0.0,), (0.0,))
 
 
 def random_refiner(spread: float = 0.05) -> Refiner:
@@ -59,13 +61,6 @@ def test_the_refiner_changes_the_sharp_fill_and_not_the_smooth_one(refining: Inp
     assert (refining.inpaint(photo, MASK)[MASK] != inpainter.inpaint(photo, MASK)[MASK]).mean() > 0.5
     plain = Inpainter(random_model(), TRUST, precision="fp32")
     np.testing.assert_array_equal(refining.inpaint(photo, MASK, sharp=False), plain.inpaint(photo, MASK, sharp=False))
-
-
-def test_an_untrained_refiner_leaves_a_thin_hole_smooth() -> None:
-    untrained = Inpainter(random_model(), TRUST, refiner=Refiner(CONFIG), precision="fp32")
-    photo, mask = photo_of(48, 64), box_mask(48, 64, (10, 20, 14, 50))  # nothing lies further in than RIM
-    smooth = untrained.inpaint(photo, mask, sharp=False).astype(int)
-    assert abs(untrained.inpaint(photo, mask).astype(int) - smooth).max() <= 1
 
 
 def test_a_thin_hole_needs_no_known_patches(refining: Inpainter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,20 +111,20 @@ def test_bf16_agrees_with_fp32(refining: Inpainter) -> None:
 
 def _window(height: int, width: int, box: tuple[int, int, int, int]) -> Window:
     image = photo_of(height, width).astype(np.float32) / 255
-    return Window((0, 0, height, width), image, box_mask(height, width, box), image)
+    return Window((0, 0, height, width), image, box_mask(height, width, box))
 
 
 def test_windows_of_several_sizes_come_back_in_order_at_their_size() -> None:
     restorer = Restorer(random_model(), random_refiner())
     windows = [_window(40, 56, (8, 8, 20, 30)), _window(32, 32, (0, 0, 9, 9)), _window(40, 56, (5, 6, 33, 40))]
     done: list[int] = []
-    together = refined_fill(restorer, windows, 32, done.append)
+    together = refined_fill(restorer, windows, 32, TRUST, done.append)
     assert sum(done) == 3
     for window, picture in zip(windows, together, strict=True):
         assert picture.shape == window.image.shape
         assert picture.min() >= 0
         assert picture.max() <= 1
-        np.testing.assert_allclose(picture, refined_fill(restorer, [window], 32)[0], atol=2e-4)
+        np.testing.assert_allclose(picture, refined_fill(restorer, [window], 32, TRUST)[0], atol=2e-4)
 
 
 def test_a_window_beyond_the_limit_is_refined_smaller() -> None:
@@ -137,12 +132,42 @@ def test_a_window_beyond_the_limit_is_refined_smaller() -> None:
     sizes: list[tuple[int, ...]] = []
     handle = restorer.refiner.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
     window = _window(64, 128, (20, 40, 44, 90))
-    (picture,) = refined_fill(restorer, [window], 32, limit=48)
+    (picture,) = refined_fill(restorer, [window], 32, HARMONIC, limit=48)
     handle.remove()
     assert sizes[0][0] * sizes[0][1] <= 1.2 * 48**2
     assert picture.shape == (64, 128, 3)
     # Untrained, it gives back what it was given: smaller, and enlarged again.
     assert abs(picture - window.image)[window.mask].mean() < 0.1
+
+
+def test_the_refiner_starts_from_the_curves_share_of_the_autoencoder() -> None:
+    restorer = Restorer(random_model(), Refiner(CONFIG).eval())  # untrained: what it starts from comes back
+    window = _window(32, 32, (8, 8, 24, 24))
+
+    def filled(*shares: float) -> np.ndarray:
+        curve = BlendCurve(tuple(range(len(shares))), shares)
+        return refined_fill(restorer, [window], 32, curve)[0][window.mask]
+
+    harmonic, autoencoder = filled(0.0), filled(1.0)
+    np.testing.assert_allclose(harmonic, window.image[window.mask], atol=1e-5)
+    np.testing.assert_allclose(filled(0.25), 0.75 * harmonic + 0.25 * autoencoder, atol=1e-4)
+    depth = cv2.distanceTransform(window.mask.astype(np.uint8), cv2.DIST_L2, 5)[window.mask]
+    ramp = filled(0.0, 0.0, 1.0)  # none up to a pixel from the rim, all from two on
+    np.testing.assert_allclose(ramp[depth <= 1], harmonic[depth <= 1], atol=1e-5)
+    np.testing.assert_allclose(ramp[depth >= 2], autoencoder[depth >= 2], atol=1e-4)
+
+
+def test_what_is_hidden_from_the_autoencoder_changes_the_fill_and_stays_known() -> None:
+    restorer = Restorer(random_model(), Refiner(CONFIG).eval())
+    window = _window(32, 32, (8, 8, 24, 24))
+
+    def half(box: Any, shape: tuple[int, int]) -> np.ndarray:
+        assert box == window.box
+        return np.arange(shape[1])[None, :].repeat(shape[0], 0) < shape[1] // 2
+
+    (plain,), (other,) = (refined_fill(restorer, [window], 32, TRUST, hiding=hiding) for hiding in (None, half))
+    assert abs(plain - other)[window.mask].max() > 1e-3
+    np.testing.assert_allclose(other[~window.mask], window.image[~window.mask], atol=1e-5)
 
 
 # --- textured

@@ -1,0 +1,117 @@
+"""What the stages of a fill do with the windows and regions of a scene, and the report of what was done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from maerestore.inpaint.blend import BlendCurve, blend
+from maerestore.inpaint.coarse import Window
+from maerestore.inpaint.refine import LIMIT
+from maerestore.inpaint.scene import Piece, Progress, Scene
+from maerestore.inpaint.texture import Refined
+
+
+class See(Protocol):
+    """A network's view of windows: a picture (h, w, 3) float32 for each."""
+
+    def __call__(self, windows: list[Window], *, progress: Callable[[int], None]) -> list[np.ndarray]: ...
+
+
+@dataclass
+class Report:
+    """What a fill did.
+
+    Attributes:
+        holes: regions of the mask that were filled (holes that lie close together count as one).
+        pixels: how many pixels were filled.
+        windows: how many windows the model saw.
+        seconds: wall-clock seconds by stage.
+    """
+
+    holes: int = 0
+    pixels: int = 0
+    windows: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time that passes inside to a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def smooth_pieces(
+    scene: Scene, see: See, curve: BlendCurve, feather: int, report: Report, progress: Progress | None
+) -> list[Piece]:
+    """The autoencoder's fill of every region, joined to the harmonic one by the distance from what is known.
+
+    Args:
+        scene: the holes.
+        see: the autoencoder's view of windows.
+        curve: its share by distance.
+        feather: pixels over which it sets in.
+        report: gets the seconds of "coarse".
+        progress: see `Progress`.
+    """
+    with report.stage("coarse"):
+        advance = counter("filling", scene.windows, progress)
+        pieces: list[Piece] = []
+        for i, seen in enumerate(scene.look(lambda windows: see(windows, progress=advance))):
+            region, fill = scene.regions[i], scene.smooth[i]
+            if seen is not None:
+                coarse, scale = seen
+                fill = blend(fill, coarse, scene.distances[i], scale, curve, feather)
+            pieces.append((fill, region.mask, region.box))
+    return pieces
+
+
+def refined_pieces(
+    scene: Scene, see: See, size: int, feather: int, report: Report, progress: Progress | None
+) -> tuple[list[Piece], list[Refined]]:
+    """The refiner's fill of every region that the model looks at, and what it leaves to draw.
+
+    Args:
+        scene: the holes.
+        see: the refiner's view of windows.
+        size: side in pixels that the autoencoder sees windows at.
+        feather: pixels over which the fill sets in.
+        report: gets the seconds of "refine".
+        progress: see `Progress`.
+    """
+    pieces: list[Piece] = []
+    refined: list[Refined] = []
+    with report.stage("refine"):
+        advance = counter("refining", scene.windows, progress)
+        for i, seen in enumerate(scene.look(lambda windows: see(windows, progress=advance))):
+            fill, mask, box = scene.smooth[i], scene.regions[i].mask, scene.regions[i].box
+            distance, shrunk = scene.distances[i], 1.0
+            if seen is not None:  # else so thin that the harmonic fill is the best there is
+                picture, scale = seen
+                if feather > 0:
+                    picture = fill + np.clip(distance / feather, 0, 1)[..., None] * (picture - fill)
+                # The window's side in photo pixels is what the autoencoder sees, over the scale it sees it at.
+                shrunk = max(shrunk, size / float(scale[mask].mean()) / LIMIT)
+                fill = picture
+            pieces.append((np.where(mask[..., None], fill, scene.smooth[i]).astype(np.float32), mask, box))
+            refined.append(Refined(np.where(mask, distance, 0), shrunk))
+    return pieces, refined
+
+
+def counter(stage: str, total: int, progress: Progress | None) -> Callable[[int], None]:
+    """A function that adds to the steps done of a stage."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(stage, done, total)
+
+    return advance
