@@ -1,4 +1,4 @@
-"""Image restoration on one pretrained masked autoencoder.
+"""Image restoration and augmentation on one pretrained masked autoencoder.
 
     >>> from maerestore import Inpainter                                # doctest: +SKIP
     >>> filled = Inpainter.from_pretrained().inpaint(photo, mask)       # doctest: +SKIP
@@ -14,16 +14,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _LAZY = {
+    "BatchMAEAugment": "maerestore.augment.batch",
     "InputError": "maerestore.image",
     "Inpainter": "maerestore.inpaint.pipeline",
+    "MAEAugment": "maerestore.augment.host",
     "MAEConfig": "maerestore.model",
     "MaerestoreError": "maerestore.errors",
     "MaskedAutoencoder": "maerestore.model",
     "ModelError": "maerestore.hub.errors",
 }
-__all__ = ["Inpainter", "InputError", "MAEConfig", "MaerestoreError", "MaskedAutoencoder", "ModelError", "__version__"]
+__all__ = [
+    "BatchMAEAugment",
+    "Inpainter",
+    "InputError",
+    "MAEAugment",
+    "MAEConfig",
+    "MaerestoreError",
+    "MaskedAutoencoder",
+    "ModelError",
+    "__version__",
+]
 
 if TYPE_CHECKING:
+    from maerestore.augment.batch import BatchMAEAugment
+    from maerestore.augment.host import MAEAugment
     from maerestore.errors import MaerestoreError
     from maerestore.hub.errors import ModelError
     from maerestore.image import InputError

@@ -119,29 +119,46 @@ def show_grid(
 
 
 def draw_grid(rows: Sequence[ShowRow], note: str = "") -> Image.Image:
-    """Put rows of equal size under each other, with their labels, and a note below.
+    """Put rows of equal size under each other, with their labels, and a note below."""
+    return draw_sheet(COLUMNS, [(row.label, [getattr(row, name) for name in COLUMNS]) for row in rows], note)
+
+
+def draw_sheet(
+    columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[np.ndarray]]], note: str = ""
+) -> Image.Image:
+    """Panels in labelled rows and columns.
 
     Small panels are enlarged by a whole factor, each pixel to a square.
+
+    Args:
+        columns: what stands above each.
+        rows: the lines of a row's label, and its panels, one for each column: (H, W, 1 or 3) float in [0, 1].
+        note: a line below.
+
+    Example:
+        >>> panel = np.zeros((100, 120, 3), np.float32)
+        >>> draw_sheet(("before", "after"), [(("one",), [panel, panel])]).mode
+        'RGB'
     """
-    height, width = rows[0].hidden.shape
+    height, width = rows[0][1][0].shape[:2]
     factor = max(1, round(_LEGIBLE / min(height, width)))
     panel = width * factor, height * factor
     font = ImageFont.load_default(_TEXT)
     line = _TEXT + 4
-    gutter = round(max(font.getlength(text) for row in rows for text in row.label)) + _GAP
-    left = [_GAP + gutter + i * (panel[0] + _GAP) for i in range(len(COLUMNS))]
+    gutter = round(max(font.getlength(text) for label, _ in rows for text in label)) + _GAP
+    left = [_GAP + gutter + i * (panel[0] + _GAP) for i in range(len(columns))]
     top = [_GAP + line + _GAP // 2 + i * (panel[1] + _GAP) for i in range(len(rows))]
     size = left[-1] + panel[0] + _GAP, top[-1] + panel[1] + _GAP + (line + _GAP // 2 if note else 0)
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for x, name in zip(left, COLUMNS, strict=True):
+    for x, name in zip(left, columns, strict=True):
         draw.text((x + panel[0] / 2, _GAP + line / 2), name, _INK, font, anchor="mm")
-    for y, row in zip(top, rows, strict=True):
-        first = y + panel[1] / 2 - line * (len(row.label) - 1) / 2
-        for i, text in enumerate(row.label):
+    for y, (label, panels) in zip(top, rows, strict=True):
+        first = y + panel[1] / 2 - line * (len(label) - 1) / 2
+        for i, text in enumerate(label):
             draw.text((_GAP + gutter - _GAP, first + i * line), text, _INK, font, anchor="rm")
-        for x, name in zip(left, COLUMNS, strict=True):
-            sheet.paste(_picture(getattr(row, name)).resize(panel, Image.Resampling.NEAREST), (x, y))
+        for x, array in zip(left, panels, strict=True):
+            sheet.paste(_picture(array).resize(panel, Image.Resampling.NEAREST), (x, y))
     if note:
         small = ImageFont.load_default(_TEXT - 3)
         draw.text((left[0], size[1] - _GAP - line / 2), note, _INK, small, anchor="lm")

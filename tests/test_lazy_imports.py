@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
 
 import maerestore
+import maerestore.augment
 
 ROOT = Path(maerestore.__file__).parents[1]
 HEAVY = {
@@ -19,13 +21,15 @@ HEAVY = {
     *("transformers", "timm", "accelerate", "kornia", "albumentations", "faiss", "ray", "gradio", "pandas", "tqdm"),
     *("webdataset", "tensorboard", "rich", "yaml"),
 }
-VERBS = ("", "inpaint", "show", "train-restorer", "pretrain", "export", "pull", "push")
+VERBS = ("", "inpaint", "show", "augment", "train-restorer", "pretrain", "export", "pull", "push")
 HELP = "import sys; sys.argv = {argv!r}; from maerestore.cli.main import main; run()"
 CODE = {
     "import maerestore": "import maerestore",
     **{f"maerestore {verb} --help": HELP.format(argv=["maerestore", *verb.split(), "--help"]) for verb in VERBS},
     "dir(maerestore)": "import maerestore; dir(maerestore)",
     "maerestore.errors": "from maerestore import MaerestoreError, ModelError",
+    "maerestore.augment": "import maerestore.augment; dir(maerestore.augment); import maerestore.augment.settings",
+    "maerestore.MAEAugment": "from maerestore import MAEAugment",
 }
 RUN = """
 def run():
@@ -93,9 +97,10 @@ def test_an_empty_mask_is_refused_before_torch_is_loaded(tmp_path: Path) -> None
     assert "torch" not in loaded
 
 
-def test_every_public_name_can_be_had() -> None:
-    for name in maerestore.__all__:
-        assert getattr(maerestore, name) is not None
-    assert set(dir(maerestore)) >= set(maerestore.__all__)
+@pytest.mark.parametrize("package", [maerestore, maerestore.augment])
+def test_every_public_name_can_be_had(package: ModuleType) -> None:
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    assert set(dir(package)) >= set(package.__all__)
     with pytest.raises(AttributeError, match="nonesuch"):
-        _ = maerestore.nonesuch
+        _ = package.nonesuch

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import maerestore
-from maerestore.cli import export, inpaint, pretrain, pull, push, show, train_restorer
+from maerestore.cli import augment, export, inpaint, pretrain, pull, push, show, train_restorer
 from maerestore.errors import MaerestoreError
 
 VERBS = {
@@ -19,6 +19,7 @@ VERBS = {
     "push": push,
     "export": export,
     "show": show,
+    "augment": augment,
 }
 
 

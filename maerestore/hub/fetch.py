@@ -13,6 +13,8 @@ from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 
 DEFAULT_NAME = "default"
+AUGMENT_NAME = "augment"
+_BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment"}  # by name, the folder inside that of the default
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME)  # what lies beside the weights
 # The first of these that a repository holds is fetched: more would be the same weights once more.
@@ -41,14 +43,16 @@ def resolve_model(
     """The folder or file that holds a model, downloaded first where need be.
 
     Args:
-        name: None or "default" for the bundled model; an existing folder or file; or "org/name[@revision]" on the Hub.
+        name: None or "default" for the bundled model, "augment" for the bundled small one of `maerestore.augment`; an
+            existing folder or file; or "org/name[@revision]" on the Hub.
         revision, token, cache_dir, local_files_only, force_download: as for `fetch_repository`.
 
     Raises:
         ModelError: nothing of that name, or it cannot be fetched.
     """
-    if name is None or name == DEFAULT_NAME:
-        folder = bundled_folder()
+    name = DEFAULT_NAME if name is None else name
+    if name in _BUNDLED:
+        folder = bundled_folder() / _BUNDLED[name]
         if not (folder / CONFIG_NAME).is_file():
             raise ModelError(
                 f"the bundled model is missing from {folder}: reinstall maerestore, or name one with --model"
@@ -60,7 +64,8 @@ def resolve_model(
         repository, pinned = split_name(name)
     except ModelError as err:
         raise ModelError(
-            f"no model {name!r}: give '{DEFAULT_NAME}', a folder, a file, or org/name[@revision] of the Hub"
+            f"no model {name!r}: give '{DEFAULT_NAME}', '{AUGMENT_NAME}', a folder, a file, "
+            "or org/name[@revision] of the Hub"
         ) from err
     if pinned and revision and pinned != revision:
         raise ModelError(f"{name}: asks for two revisions, {pinned} and {revision}: give one")

@@ -60,6 +60,29 @@ def test_the_default_is_the_bundled_folder(tmp_path, monkeypatch, name):
     assert resolve_model(name) == tmp_path
 
 
+@pytest.mark.parametrize("root", ["weights", "maerestore/weights"])  # of a checkout, of an installed wheel
+def test_the_small_model_for_views_lies_inside_the_bundled_folder(tmp_path, monkeypatch, root):
+    folder = tmp_path / root
+    (folder / "augment").mkdir(parents=True)
+    monkeypatch.setattr(fetch, "bundled_folder", lambda: folder)
+    with pytest.raises(ModelError, match="reinstall"):
+        resolve_model("augment")
+    (folder / "augment/config.json").write_text("{}")
+    assert resolve_model("augment") == folder / "augment"
+    with pytest.raises(ModelError, match="reinstall"):  # the one is not the other
+        resolve_model()
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_bundled_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "augment").mkdir()
+    monkeypatch.setattr(fetch, "bundled_folder", lambda: tmp_path / "weights")
+    (tmp_path / "weights/augment").mkdir(parents=True)
+    (tmp_path / "weights/augment/config.json").write_text("{}")
+    assert resolve_model("augment") == tmp_path / "weights/augment"
+    assert resolve_model("./augment") == Path("augment")
+
+
 def test_a_missing_default_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "bundled_folder", lambda: tmp_path)
     with pytest.raises(ModelError, match="reinstall"):

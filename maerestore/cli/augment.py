@@ -1,0 +1,229 @@
+"""Write masked-reconstruction views of a folder's images once, to train on where making them is too slow.
+
+    maerestore augment photos -n 4 -o views               photos/cats/a.jpg: views/cats/a_1.jpg to a_4.jpg
+    maerestore augment photos -n 8 -o views               the same four, and four more
+    maerestore augment photo.jpg --grid -o grid.jpg       what the strategies do at several mask ratios, in one picture
+
+Part of an image is hidden and rebuilt by a small masked autoencoder; the rest stays as it is. A view keeps the image's
+size, mode and metadata, and depends on --seed, the image's path in the folder and the view's number only. Views that
+are there are kept: the same command goes on where it was cut off. Images that cannot be read are skipped and named; the
+exit code is 1 then, and 2 where nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from maerestore.augment.settings import STRATEGIES
+from maerestore.cli.show import _ratio, _seed
+
+_FORMATS = ("source", "png")  # as in maerestore.augment.sources, which loads NumPy
+_FOLDER_ONLY = {
+    "number": "-n",
+    "format": "--format",
+    "quality": "--quality",
+    "batch_size": "--batch-size",
+    "json": "--json",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("source", type=Path, metavar="FOLDER", help="images, searched recursively; or a photo")
+    parser.add_argument("-o", "--out", type=Path, help="folder for the views; with --grid the picture to write "
+                        "(default: PHOTO_views.png beside the photo)")  # fmt: skip
+    parser.add_argument("-n", dest="number", type=_count, metavar="N", help="views of each image (default 4)")
+    parser.add_argument("--grid", action="store_true", help="draw views of one photo: strategies down, ratios across")
+    parser.add_argument(
+        "--mask-ratio",
+        type=_ratio,
+        nargs="+",
+        metavar="R",
+        help="share of the patches to hide, from 0 to 1: one number, or the ends of a range (default 0.4 0.75); with "
+        "--grid one column each (default 0.25 0.5 0.75)",
+    )
+    parser.add_argument(
+        "--strategy",
+        nargs="+",
+        choices=STRATEGIES,
+        metavar="NAME",
+        help="which patches: random (the default), block, grid, those that the class token attends to most "
+        "(attention), or all but those (attention-keep); with --grid one row each (default all)",
+    )
+    parser.add_argument("--blend", type=_ratio, default=1.0, metavar="B",
+                        help="share of the reconstruction in hidden patches (default 1)")  # fmt: skip
+    parser.add_argument(
+        "--size", type=_count, metavar="PX", help="side at which the model sees images (default its own)"
+    )
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="(default 0)")
+    parser.add_argument("--format", choices=_FORMATS,
+                        help="of the views: the image's (source, the default; JPEG has losses), or png")  # fmt: skip
+    parser.add_argument("--quality", type=_count, metavar="Q",
+                        help="1 to 100, of JPEG (default: the image's) and WebP (default: no loss)")  # fmt: skip
+    parser.add_argument("--batch-size", type=_count, metavar="N", help="views computed at once (default 32)")
+    parser.add_argument("--model", default="augment",
+                        help="bundled name, folder, file, or org/name[@revision] (default: augment)")  # fmt: skip
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"],
+                        help="number format of the network (default auto: bf16 where the hardware has it)")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="with --grid: allow writing over an existing file")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the views of a folder, or the picture of a photo's."""
+    return _run_grid(args) if args.grid else _run_folder(args)
+
+
+def _run_folder(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    # Imported here, and torch only after the folders were found good: bad input is answered at once.
+    from maerestore.augment.cache import write_views
+    from maerestore.augment.settings import ViewSettings
+    from maerestore.augment.sources import plan_views
+    from maerestore.image import InputError
+    from maerestore.image.errors import quoted
+
+    if args.source.is_file():
+        raise InputError(f"{quoted(args.source)} is a file: give a folder, or add --grid for a picture of its views.")
+    if args.out is None:
+        raise InputError("-o is missing: name the folder that the views go to.")
+    if args.overwrite:
+        raise InputError(
+            "--overwrite goes with --grid: views that are there are kept; choose another folder for others."
+        )
+    for option in ("mask_ratio", "strategy"):
+        most = 2 if option == "mask_ratio" else 1
+        if len(getattr(args, option) or ()) > most:
+            raise InputError(f"--{option.replace('_', '-')} takes at most {most} without --grid.")
+    ratio = args.mask_ratio or (0.4, 0.75)
+    settings = ViewSettings(
+        mask_ratio=ratio[0] if len(ratio) == 1 else tuple(ratio),
+        strategy=(args.strategy or ["random"])[0],
+        blend=args.blend,
+        model=args.model,
+        size=args.size,
+    )
+    number, file_format = args.number or 4, args.format or "source"
+    plan_views(args.source, args.out, number, file_format)
+
+    from maerestore.hub.load import pick_device
+
+    def skip(name: str, reason: str) -> None:
+        print(f"maerestore augment: skipped: {reason}", file=sys.stderr)
+
+    device = str(pick_device(args.device))
+    with _Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+        report = write_views(
+            args.source,
+            args.out,
+            number,
+            settings,
+            args.seed,
+            file_format,
+            args.batch_size or 32,
+            device,
+            args.precision,
+            args.quality,
+            bar,
+            skip,
+        )
+    seconds = time.perf_counter() - start
+    if args.json:
+        done: dict[str, Any] = {
+            "folder": str(args.source),
+            "output": str(args.out),
+            "images": report.images,
+            "views_each": number,
+            "written": report.written,
+            "present": report.present,
+            "skipped": [{"image": name, "reason": reason} for name, reason in report.skipped],
+            "settings": settings.to_dict(),
+            "seed": args.seed,
+            "format": file_format,
+            "quality": args.quality,
+            "device": device,
+            "seconds": round(seconds, 3),
+        }
+        print(json.dumps(done))
+    elif not args.quiet:
+        there = f", {report.present} were there" if report.present else ""
+        left = f", {len(report.skipped)} of {report.images} images skipped" if report.skipped else ""
+        print(f"{args.out}: {report.written} views written{there}{left} in {seconds:.1f} s")
+    return 1 if report.skipped else 0
+
+
+def _run_grid(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    from maerestore.augment.settings import ViewSettings
+    from maerestore.image import InputError, Photo, read_photo, resolve_output, write_photo
+
+    for name, option in _FOLDER_ONLY.items():
+        if getattr(args, name):
+            raise InputError(f"{option} is for a folder's views: leave it out with --grid.")
+    out = resolve_output(args.source, _target(args.source, args.out), args.overwrite)
+    photo = read_photo(args.source)
+    settings = ViewSettings(blend=args.blend, model=args.model, size=args.size)
+
+    import numpy as np
+
+    from maerestore.augment.grid import RATIOS, view_grid
+    from maerestore.hub.load import pick_device
+
+    grid = view_grid(
+        photo.rgb(),
+        settings,
+        tuple(dict.fromkeys(args.strategy or STRATEGIES)),
+        tuple(dict.fromkeys(args.mask_ratio or RATIOS)),
+        args.seed,
+        pick_device(args.device),
+        args.precision,
+    )
+    write_photo(Photo(np.array(grid)), out, args.overwrite)
+    if not args.quiet:
+        print(f"{out}: {grid.width} x {grid.height} pixels in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _target(photo: Path, out: Path | None) -> Path | None:
+    """The picture to write; None where `resolve_output` has to say what is wrong with the photo."""
+    if not photo.name:
+        return out
+    if out is None:
+        return photo.with_name(f"{photo.stem}_views.png")
+    return out / f"{photo.stem}_views.png" if out.is_dir() else out
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return value
+
+
+class _Bar:
+    """A progress bar over images that appears once the work has taken a second."""
+
+    def __init__(self, hidden: bool) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(desc="images", delay=1, leave=False, disable=hidden, file=sys.stderr)
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bar.close()

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from maerestore.augment import models, preload
+from maerestore.hub.errors import ModelError
+
+from .conftest import save_random
+
+
+def test_a_model_is_loaded_once_and_frozen(model):
+    first = models.load(model)
+    assert models.load(model, torch.device("cpu")) is first
+    assert not first.training
+    assert not any(parameter.requires_grad for parameter in first.parameters())
+    assert models.is_loaded(model)
+
+
+def test_the_config_is_had_without_the_weights(tmp_path, monkeypatch):
+    name = save_random(tmp_path / "config", depth=1)
+    monkeypatch.setattr(models, "load_autoencoder", None)
+    assert models.config_of(name).depth == 1
+    assert not models.is_loaded(name)
+
+
+def test_a_file_without_a_config_tells_its_sizes_by_its_weights(tmp_path):
+    # The decoder's width is one whose heads are known.
+    save_random(tmp_path / "model", depth=1, decoder_embed_dim=512, decoder_depth=1, decoder_num_heads=16)
+    weights = models.load(str(tmp_path / "model")).state_dict()
+    torch.save({"model": weights}, tmp_path / "other.pth")
+    assert models.config_of(str(tmp_path / "other.pth")).embed_dim == 192
+
+
+def test_preloading_loads(tmp_path):
+    name = save_random(tmp_path / "preload", depth=1)
+    assert not models.is_loaded(name)
+    preload(name)
+    assert models.is_loaded(name)
+
+
+def test_an_encoder_alone_is_refused(tmp_path):
+    name = save_random(tmp_path / "encoder", depth=1, decoder_depth=0)
+    with pytest.raises(ModelError, match="cannot reconstruct"):
+        models.load(name)
+
+
+@pytest.mark.parametrize("content", ['{"model_type": "maerestore", "autoencoder": {"depth": -1}}', "{", "[]"])
+def test_a_damaged_config_is_told_in_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError) as caught:
+        models.config_of(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+FORK = """
+import multiprocessing, os, sys
+import numpy as np, torch
+from maerestore.augment import MaskedViews, ViewSettings, preload
+
+torch.set_num_threads(2)
+views = MaskedViews(ViewSettings(model=sys.argv[1], mask_ratio=0.5), precision="fp32")
+images = torch.rand(16, 3, 128, 128)
+draw = views.draw(16, np.random.default_rng(0))
+torch.randn(1500, 1500) @ torch.randn(1500, 1500)  # the threads of OpenMP and of the products are there
+here = views.render(images, draw)
+
+def child(queue):
+    from maerestore.augment import models
+    total = views.render(images, draw).double().sum().item()
+    queue.put((models.is_loaded(sys.argv[1]), total, torch.get_num_threads()))
+
+context = multiprocessing.get_context("fork")
+queue = context.SimpleQueue()
+worker = context.Process(target=child, args=(queue,), daemon=True)
+worker.start()
+worker.join(60)
+if worker.is_alive():
+    worker.kill()
+    sys.exit("hangs")
+loaded, total, threads = queue.get()
+print(loaded, abs(total - here.double().sum().item()) < 1, threads, torch.get_num_threads())
+print(sorted({"albumentations", "kornia", "torchvision"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_after_openmp_has_started_does_not_hang(model):
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", FORK, model], capture_output=True, text=True, timeout=120,
+                          env=environment, check=False)  # fmt: skip
+    # In one thread, with the parent's weights; and the core needs no host.
+    assert done.stdout.splitlines() == ["True True 1 2", "[]"], done.stdout + done.stderr
