@@ -24,7 +24,7 @@ STEERING = 2.0  # weight of the coarse fill's colour, beside 1 for the mean squa
 GUIDE_SIGMA = 2.0  # pixels; how smooth the colour is that sources and coarse fill are compared by
 COARSEST_SIDE = 40
 MAX_LEVELS = 4
-ROUNDS = 3  # search and vote, at each level
+ROUNDS = ((40_000, 3), (100_000, 2), (1 << 62, 1))  # of search and vote at a level, by the most places it may have
 BRUTE_FORCE = 4_000_000  # pairs of places and sources up to which the first match is exact
 MIN_SOURCES = 64
 FIRST_TRUST = 0.3  # of the first match in what the patches look like: in the hole they still are smooth
@@ -86,11 +86,12 @@ def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int
             chosen = _enlarge(matches, shape, level, generator)
         shape = level.shape
         _copy(level, chosen)
-        for turn in range(ROUNDS):
+        rounds = next(count for most, count in ROUNDS if len(level.places) <= most)
+        for turn in range(rounds):
             _describe_hole(level, features, kernels)
             costs, matches = _search(level, features, chosen, generator)
             chosen = matches[level.places]
-            last = depth == 0 and turn == ROUNDS - 1
+            last = depth == 0 and turn == rounds - 1
             colours = _paint(level, matches, costs, best_wins=last)
             level.image.view(-1, 3)[level.hole.flatten()] = colours
     result = image.copy()
@@ -305,6 +306,8 @@ def _paint(level: _Level, matches: Tensor, costs: Tensor, best_wins: bool) -> Te
     scale = float(costs[level.places].median().clamp(min=1e-6))
     for dy in range(-RADIUS, RADIUS + 1):
         for dx in range(-RADIUS, RADIUS + 1):
+            if not best_wins and (dy + dx) % 2:
+                continue  # every other patch is enough of a vote
             inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
             centre = torch.where(inside, pixels + dy * width + dx, 0)
             match = matches.index_select(0, centre)
