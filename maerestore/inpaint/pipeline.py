@@ -373,7 +373,7 @@ class Inpainter:
         progress: Progress | None,
     ) -> tuple[list[Piece], list[Piece]]:
         """The fill of every region before it got texture from known patches, and after."""
-        refined: list[Refined] | None = None
+        refined: list[Refined | None] | None = None
         if self.restorer is None:
             pieces = self._smooth(scene, feather, hiding, report, progress)
         else:

@@ -74,7 +74,7 @@ def smooth_pieces(
 
 def refined_pieces(
     scene: Scene, see: See, size: int, feather: int, report: Report, progress: Progress | None
-) -> tuple[list[Piece], list[Refined]]:
+) -> tuple[list[Piece], list[Refined | None]]:
     """The refiner's fill of every region that the model looks at, and what it leaves to draw.
 
     Args:
@@ -86,21 +86,22 @@ def refined_pieces(
         progress: see `Progress`.
     """
     pieces: list[Piece] = []
-    refined: list[Refined] = []
+    refined: list[Refined | None] = []
     with report.stage("refine"):
         advance = counter("refining", scene.windows, progress)
         for i, seen in enumerate(scene.look(lambda windows: see(windows, progress=advance))):
             fill, mask, box = scene.smooth[i], scene.regions[i].mask, scene.regions[i].box
-            distance, shrunk = scene.distances[i], 1.0
+            looked_at: Refined | None = None
             if seen is not None:  # else so thin that the harmonic fill is the best there is
-                picture, scale = seen
+                (picture, scale), distance = seen, scene.distances[i]
                 if feather > 0:
                     picture = fill + np.clip(distance / feather, 0, 1)[..., None] * (picture - fill)
                 # The window's side in photo pixels is what the autoencoder sees, over the scale it sees it at.
-                shrunk = max(shrunk, size / float(scale[mask].mean()) / LIMIT)
-                fill = picture
-            pieces.append((np.where(mask[..., None], fill, scene.smooth[i]).astype(np.float32), mask, box))
-            refined.append(Refined(np.where(mask, distance, 0), shrunk))
+                shrunk = max(1.0, size / float(scale[mask].mean()) / LIMIT)
+                fill = np.where(mask[..., None], picture, fill).astype(np.float32)
+                looked_at = Refined(np.where(mask, distance, 0), shrunk)
+            pieces.append((fill, mask, box))
+            refined.append(looked_at)
     return pieces, refined
 
 
