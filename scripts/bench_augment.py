@@ -8,7 +8,8 @@ A data set is a folder with tars of NAME.webp and NAME.cls (the class index as t
 their name are for testing. Every network is a ResNet-18 from scratch, trained with one recipe. Methods that share a
 seed start from the same weights and see the same pictures, crops and flips in the same order, so that they are compared
 in pairs: each against the best of the erasing baselines. A subset is balanced by class, and trained for as many steps
-as the full part.
+as the full part. The model of MAEAugment was pretrained without labels on other photographs, which the other methods do
+without.
 
 The --json file keeps every finished cell. The same command goes on where it was cut off; cells of MAEAugment that were
 trained with other weights than those it finds are trained again. Settings are to be chosen with --hold-out, which tests

@@ -22,9 +22,10 @@ class MAEAugment(A.ImageOnlyTransform):
 
     Convention:
         Images are (H, W) or (H, W, C) uint8, or float32 in [0, 1]. Masks, boxes, keypoints and labels pass untouched.
-        All images of a sample (`images`, additional targets, slices of a volume) are hidden alike. Random numbers come
-        from the transform's own generators, a single one in `params`: `ReplayCompose` replays it. It serialises with
-        the name of its model, never the weights; import this module before `A.from_dict`.
+        All images of a sample (`images`, additional targets, slices of a volume) are hidden alike; where attention
+        guides, those of one target are. Random numbers come from the transform's own generators, a single one in
+        `params`: `ReplayCompose` replays it. It serialises with the name of its model, never the weights; import this
+        module before `A.from_dict`.
 
         albumentations 2.0 gives every worker of a DataLoader the same generators. Here they are made anew in each
         worker, from its seed (another for each worker and epoch) and that of the pipeline: results follow from
@@ -82,8 +83,8 @@ class MAEAugment(A.ImageOnlyTransform):
     def set_random_seed(self, seed: int | None) -> None:
         """Seed the generators.
 
-        `Compose` gives the same seed to each of its transforms; the settings go into it, so that no two of them draw
-        alike.
+        `Compose` gives the same seed to each of its transforms; the settings go into it, so that two of different
+        settings draw apart. Two of the same settings draw alike.
         """
         super().set_random_seed(seed)
         if seed is not None:

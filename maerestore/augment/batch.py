@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 import numpy as np
@@ -92,13 +93,15 @@ class BatchMAEAugment(nn.Module):
         batch = default_collate(samples)
         if isinstance(batch, Tensor):
             return self(batch)
-        if isinstance(batch, dict):
+        if isinstance(batch, MutableMapping):
             for key in ("image", "images", "pixel_values"):
                 if isinstance(batch.get(key), Tensor):
-                    return {**batch, key: self(batch[key])}
+                    batch[key] = self(batch[key])
+                    return batch
             raise MaerestoreError(f"samples hold no image: looked for image, images, pixel_values in {list(batch)}")
         if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
-            return [self(batch[0]), *batch[1:]]
+            views = [self(batch[0]), *batch[1:]]
+            return type(batch)(*views) if hasattr(batch, "_fields") else views  # a named tuple stays one
         raise MaerestoreError(f"samples hold no image: got {type(samples[0]).__name__}")
 
     def extra_repr(self) -> str:
@@ -110,9 +113,9 @@ class BatchMAEAugment(nn.Module):
         if self.p == 0 or self._views.settings.changes_nothing:
             return images
         check_images(images, look=False)
-        rng = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+        rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), device="cpu")))
         n = len(images)
-        chosen = int(self.p * n + rng.random())
+        chosen = min(n, int(self.p * n + rng.random()))
         if not chosen:
             return images
         draw = self._views.draw(chosen, rng, (images.shape[-2], images.shape[-1]))

@@ -3,7 +3,8 @@
     FOLDER/cats/a.jpg    ->    OUT/cats/a_1.jpg, OUT/cats/a_2.jpg, ...
 
 A view depends on the seed, the image's path inside the folder and its number alone. It keeps the image's size, mode,
-depth and metadata, and every pixel that was not hidden. `maerestore-augment.json` in OUT says how the views were made.
+depth and metadata, and every pixel that was not hidden, but for the losses of JPEG. `maerestore-augment.json` in OUT
+says how the views were made.
 
 Reference: "Masked Autoencoders are Robust Data Augmentors", https://arxiv.org/abs/2206.04846.
 """

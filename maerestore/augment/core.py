@@ -32,7 +32,8 @@ class Draw:
     Attributes:
         ratio: (n,) float32, share of the patches that are hidden.
         noise: (n, L) float32 scores of the L patches, in raster order: the highest are hidden. Where attention guides,
-            they shift its ranks.
+            they shift its ranks. Rows of equal scores are hidden alike: attention is then the mean of theirs, in a pass
+            of at most `BATCH` images.
     """
 
     ratio: np.ndarray
@@ -135,8 +136,8 @@ class MaskedViews:
 
         Raises:
             ValueError: what is no batch of images, or a draw that does not fit it, or no such model. Float images have
-                to be finite and in [0, 1]; on an accelerator, where a look at the values waits for all that is under
-                way, only those of the first batch are looked at.
+                to be finite and in [0, 1], but for what bicubic scaling overshoots; on an accelerator, where a look at
+                the values waits for all that is under way, only those of the first batch are looked at.
         """
         one_thread_if_forked()  # before anything is computed, were it the check
         check_images(images, look=images.device.type == "cpu" or not self._looked)
@@ -177,7 +178,7 @@ class MaskedViews:
             shape = (grid[0] * config.patch_size, grid[1] * config.patch_size)
             pixels = model.normalize(to_model(images.detach().to(device), shape, config.in_chans))
             groups = len(pixels) // len(images)
-            mask = self._mask(model, pixels, scores, visible)
+            mask = self._mask(model, pixels, scores, visible, noise)
             fill = _compiled() if self.compile else _fill
             noises = _stand_in(model, pixels, noise, groups)
             pictures = fill(model, pixels, mask.repeat_interleave(groups, 0), visible, noises)
@@ -185,11 +186,14 @@ class MaskedViews:
             hidden = hidden_pixels(mask.to(images.device), grid, (images.shape[2], images.shape[3]))
         return paste(images, pictures, hidden, self.settings.blend)
 
-    def _mask(self, model: MaskedAutoencoder, pixels: Tensor, scores: Tensor, visible: int) -> Tensor:
+    def _mask(
+        self, model: MaskedAutoencoder, pixels: Tensor, scores: Tensor, visible: int, noise: np.ndarray
+    ) -> Tensor:
         """(N, L) float, 1 = hidden."""
         if self.settings.strategy.startswith("attention"):
             # What is looked at in any group of channels: their mean, for one mask for all.
             looks = model.responses(pixels).float().reshape(len(scores), -1, scores.shape[1]).mean(1)
+            looks = _shared(looks, noise)
             scores = attention_scores(looks, scores, "high" if self.settings.strategy == "attention" else "low")
         return hide_highest(scores, visible)
 
@@ -233,6 +237,18 @@ def bf16_views(precision: str, device: torch.device) -> bool:
     if precision == "auto" and device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return uses_bf16(precision, device)
+
+
+def _shared(looks: Tensor, noise: np.ndarray) -> Tensor:
+    """Responses (N, L), the mean where rows have one draw: frames of a video are hidden alike."""
+    same = np.unique(noise, axis=0, return_inverse=True)[1].reshape(-1)
+    if len(same) == 1 or same.max() + 1 == len(same):
+        return looks
+    shared = looks.clone()
+    for group in range(same.max() + 1):
+        rows = torch.from_numpy(np.flatnonzero(same == group)).to(looks.device)
+        shared[rows] = looks[rows].mean(0)
+    return shared
 
 
 def _fill(model: MaskedAutoencoder, pixels: Tensor, mask: Tensor, visible: int, noises: Tensor | None) -> Tensor:

@@ -99,7 +99,7 @@ class _DrawGenerator(RandomGeneratorBase):
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         n = batch_shape[0]
-        rng = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+        rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), device="cpu")))
         draw = self._views.draw(min(n, 1) if same_on_batch else n, rng, (batch_shape[-2], batch_shape[-1]))
         ratio, noise = torch.from_numpy(draw.ratio), torch.from_numpy(draw.noise)
         return {"ratio": ratio.expand(n).clone(), "noise": noise.expand(n, -1).clone()}

@@ -29,7 +29,8 @@ class MAEAugment(v2.Transform):
         global generator.
 
         Every image of a batch, and every video, is chosen with probability `p` and gets a mask of its own; the frames
-        of a video share theirs. Entries of a sample (stereo pairs, say) are hidden alike where their sizes agree.
+        of a video share theirs. Entries of a sample (stereo pairs, say) are hidden alike where their sizes agree, and
+        no attention guides.
 
         It is a module without parameters: `state_dict()` is empty, and `.to()` moves nothing.
 
@@ -78,8 +79,9 @@ class MAEAugment(v2.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """All that is random: which rows are chosen, and a seed for their masks."""
         rows = max((_count(entry) for entry in flat_inputs), default=0)
-        chosen = (torch.rand(rows) < self.p).numpy()
-        return {"chosen": chosen, "seed": int(torch.randint(2**63 - 1, ()))}
+        # On the CPU whatever torch's default device is.
+        chosen = (torch.rand(rows, device="cpu") < self.p).numpy()
+        return {"chosen": chosen, "seed": int(torch.randint(2**63 - 1, (), device="cpu"))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """The view of one entry of a sample."""

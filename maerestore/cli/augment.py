@@ -4,10 +4,10 @@
     maerestore augment photos -n 8 -o views               the same four, and four more
     maerestore augment photo.jpg --grid -o grid.jpg       what the strategies do at several mask ratios, in one picture
 
-Part of an image is hidden and rebuilt by a small masked autoencoder; the rest stays as it is. A view keeps the image's
-size, mode and metadata, and depends on --seed, the image's path in the folder and the view's number only. Views that
-are there are kept: the same command goes on where it was cut off. Images that cannot be read are skipped and named; the
-exit code is 1 then, and 2 where nothing could be done.
+Part of an image is hidden and rebuilt by a small masked autoencoder; the rest stays as it is, but for the losses of
+JPEG (--format png has none). A view keeps the image's size, mode and metadata, and depends on --seed, the image's path
+in the folder and the view's number only. Views that are there are kept: the same command goes on where it was cut off.
+Images that cannot be read are skipped and named; the exit code is 1 then, and 2 where nothing could be done.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def summarise(cells: Sequence[Record]) -> list[Record]:
             if any(c["method"] == method for c in here)
         }
         means = {method: float(np.mean(list(by_seed.values()))) for method, by_seed in values.items()}
-        best = max((m for m in ERASING if m in means), key=means.__getitem__, default=None)
+        best = _best_baseline(values)
         for method, by_seed in values.items():
             mine = [c for c in here if c["method"] == method]
             row: Record = {
@@ -75,6 +75,13 @@ def summarise(cells: Sequence[Record]) -> list[Record]:
                 row["test"] = paired([by_seed[s] for s in both], [values[best][s] for s in both])
             rows.append(row)
     return rows
+
+
+def _best_baseline(values: dict[str, dict[Any, float]]) -> str | None:
+    """The erasing baseline of the highest mean; where a run was cut off, of those with the most cells."""
+    whole = max((len(values[m]) for m in ERASING if m in values), default=0)
+    means = {m: float(np.mean(list(values[m].values()))) for m in ERASING if len(values.get(m, {})) == whole > 0}
+    return max(means, key=means.__getitem__, default=None)
 
 
 def pool(cells: Sequence[Record]) -> list[Record]:
@@ -92,9 +99,7 @@ def pool(cells: Sequence[Record]) -> list[Record]:
         for c in cells:
             if c["fraction"] == fraction:
                 values.setdefault(c["method"], {})[c["data"], c["seed"]] = 100 * c["accuracy"]
-        whole = max(map(len, values.values()))
-        means = {m: float(np.mean(list(values[m].values()))) for m in ERASING if len(values.get(m, {})) == whole}
-        best = max(means, key=means.__getitem__, default=None)
+        best = _best_baseline(values)
         if best is None:
             continue
         for method in METHODS:

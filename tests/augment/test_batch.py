@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict, UserDict, namedtuple
 
 import numpy as np
 import pytest
@@ -63,6 +64,16 @@ def test_a_seed_fixes_the_views(model):
     assert not torch.equal(views[0], views[2])
 
 
+def test_the_default_device_of_torch_does_not_matter(model):
+    augment, images = BatchMAEAugment(model=model, p=0.5), images_of()
+    augment(images)
+    torch.manual_seed(1)
+    views = augment(images)
+    torch.manual_seed(1)
+    with torch.device("meta"):  # stands for an accelerator
+        assert torch.equal(augment(images), views)
+
+
 def test_it_rests_in_evaluation_and_with_p_0(model, no_model):
     images = images_of()
     assert BatchMAEAugment(model=model, p=1).eval()(images) is images
@@ -91,6 +102,22 @@ def test_it_collates(model):
         assert batch["label"].tolist() == [1, 1]
         assert bool(chosen(batch[key], torch.stack([image] * 2)).all())
     assert augment.collate([image] * 2).shape == (2, 3, 96, 96)
+
+
+def test_collating_keeps_types_as_the_default_does(model):
+    augment = BatchMAEAugment(model=model, p=1)
+    image = as_tensor(photos(1))[0]
+    pair = namedtuple("Pair", "image label")
+    batch = augment.collate([pair(image, 1)] * 2)
+    assert type(batch) is pair
+    assert batch.label.tolist() == [1, 1]
+    assert bool(chosen(batch.image, torch.stack([image] * 2)).all())
+    for kind in (OrderedDict, UserDict):
+        sample = kind(image=image, label=1)
+        batch = augment.collate([sample] * 2)
+        assert type(batch) is kind
+        assert bool(chosen(batch["image"], torch.stack([image] * 2)).all())
+        assert sample["image"] is image
 
 
 @pytest.mark.parametrize(("samples", "words"), [([{"x": 1}], r"looked for image.*\['x'\]"), (["a"], "got str")])

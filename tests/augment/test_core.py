@@ -158,6 +158,20 @@ def test_attention_hides_or_keeps_what_is_looked_at(model, monkeypatch):
     assert means["attention-keep"] < 0.3
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_rows_of_one_draw_are_hidden_alike(model, strategy):
+    views = views_of(model, mask_ratio=0.5, strategy=strategy)
+    images = as_tensor(photos(4, dtype=np.float32))
+    images[0], images[1] = images[0].flip(-1), 1 - images[1]
+    two = views.draw(2, rng())
+    hidden = (views.render(images, two[np.array([0, 1, 0, 1])]) != images).any(1)
+    assert torch.equal(hidden[0], hidden[2])
+    assert torch.equal(hidden[1], hidden[3])
+    assert not torch.equal(hidden[0], hidden[1])
+    alike = (views.render(images, two[:1]) != images).any(1)
+    assert all(torch.equal(alike[0], row) for row in alike[1:])
+
+
 def test_channels_of_an_image_are_hidden_alike(model):
     for strategy in ("random", "attention-keep"):
         views = views_of(model, strategy=strategy)

@@ -115,6 +115,15 @@ def test_an_empty_batch_stays_empty(model, p, same):
     assert MAEAugment(model=model, p=p, same_on_batch=same)(images).shape == images.shape
 
 
+def test_the_default_device_of_torch_does_not_matter(augment):
+    images = images_of(2)
+    torch.manual_seed(1)
+    views = augment(images)
+    torch.manual_seed(1)
+    with torch.device("meta"):  # stands for an accelerator
+        assert torch.equal(augment(images), views)
+
+
 def test_module_and_sequential(model):
     augment = torch.nn.Sequential(MAEAugment(model=model, p=1), K.RandomHorizontalFlip(p=1))
     assert augment(images_of()).shape == (2, 3, 96, 96)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maerestore.augment.pixels import channel_groups, check_images, from_model, hidden_pixels, paste, to_model
+from maerestore.augment.pixels import channel_groups, check_images, from_model, hidden_pixels, paste, scaled, to_model
 
 from .hosts import as_tensor, photos
 
@@ -83,5 +83,19 @@ def test_what_is_no_batch_of_images_is_told(images, words):
 def test_an_empty_batch_and_a_plain_one_pass():
     check_images(torch.zeros(0, 3, 8, 8))
     check_images(torch.zeros(1, 3, 8, 8))
-    check_images(torch.full((1, 1, 2, 2), 1.005))  # what bicubic scaling leaves
     check_images(torch.full((1, 1, 2, 2), 7.0), look=False)
+
+
+def test_what_bicubic_scaling_leaves_passes():
+    edges = (torch.arange(64) // 8 % 2).float().expand(1, 3, 64, 64)
+    scaled = torch.nn.functional.interpolate(edges * edges.mT, (96, 96), mode="bicubic")
+    assert scaled.max() > 1.1
+    check_images(scaled)
+    with pytest.raises(ValueError, match=r"from -0.3 to -0.3"):
+        check_images(torch.full((1, 1, 2, 2), -0.3))
+
+
+def test_bytes_are_scaled_to_a_single_pixel():
+    levels = as_tensor(photos(1, 50, 40))
+    assert scaled(levels, (1, 1)).dtype == torch.uint8
+    assert (scaled(levels, (1, 1)).double() - levels.double().mean((2, 3), keepdim=True)).abs().max() < 12

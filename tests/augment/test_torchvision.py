@@ -117,9 +117,12 @@ def test_every_image_of_a_batch_has_a_mask_of_its_own(augment):
     assert not any(torch.equal(changed[0], changed[i]) for i in range(1, 4))
 
 
-def test_frames_of_a_video_share_a_mask_and_videos_do_not(augment):
-    frame = as_tensor(photos(1, dtype=np.float32))[0]
-    videos = tv_tensors.Video(frame.expand(2, 3, -1, -1, -1).clone())
+@pytest.mark.parametrize("strategy", ["random", "attention", "attention-keep"])
+def test_frames_of_a_video_share_a_mask_and_videos_do_not(model, strategy):
+    frames = as_tensor(photos(3, dtype=np.float32))
+    frames[1] = 1 - frames[1].flip(-1)
+    videos = tv_tensors.Video(frames.expand(2, -1, -1, -1, -1).clone())
+    augment = MAEAugment(model=model, mask_ratio=0.5, precision="fp32", p=1, strategy=strategy)
     changed = (augment(videos) != videos).any(2)
     assert torch.equal(changed[0, 0], changed[0, 1])
     assert torch.equal(changed[0, 0], changed[0, 2])
@@ -163,6 +166,15 @@ def test_an_image_that_is_left_alone_is_the_same_object(model, no_model):
     augment = MAEAugment(model=model, p=0)
     for image in (image_of(), image_of(3), as_tensor(photos(1))[0], PIL.Image.new("RGB", (9, 9))):
         assert augment(image) is image
+
+
+def test_the_default_device_of_torch_does_not_matter(augment):
+    images = image_of(2)
+    torch.manual_seed(1)
+    views = augment(images)
+    torch.manual_seed(1)
+    with torch.device("meta"):  # stands for an accelerator
+        assert torch.equal(augment(images), views)
 
 
 def test_it_is_a_module_without_weights(augment):

@@ -317,6 +317,15 @@ def test_only_seeds_that_both_have_are_paired() -> None:
     assert (ours["seeds"], ours["test"]["pairs"], ours["test"]["difference"]) == (4, 3, pytest.approx(3))
 
 
+def test_a_baseline_of_fewer_seeds_is_not_the_best() -> None:
+    lucky = [cell("CoarseDropout (Telea)", 0, 0.9), cell("MAEAugment random", 3, 0.99)]
+    assert {row["against"] for row in summarise([*CELLS, *lucky])} == {"CoarseDropout"}
+    other = [{**c, "data": "e"} for c in CELLS]
+    assert {(row["against"], row["pairs"]) for row in pool([*CELLS, *other, *lucky]) if "random" in row["method"]} == {
+        ("CoarseDropout", 6)
+    }
+
+
 def test_data_sets_are_pooled_by_pairs() -> None:
     assert pool(CELLS) == []
     more = [cell("MAEAugment random", 0, 0.3, "e"), cell("CoarseDropout", 0, 0.2, "e")]
