@@ -169,3 +169,28 @@ def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
     if photo.palette is not None and "transparency" in out.info:
         out.info["transparency"] = photo.palette[:, 3].tobytes()
     return out
+
+
+def check_settings(sharp: Any, feather: Any, seed: int) -> None:
+    """Refuse settings of a fill that are of another type or out of range.
+
+    Raises:
+        InputError: it names the setting and its value.
+    """
+    if not isinstance(sharp, (bool, np.bool_)):
+        raise InputError(f"sharp must be True or False, got {sharp!r}")
+    check_whole("feather", feather)
+    check_seed(seed)
+
+
+def check_whole(name: str, value: Any, at_least: int = 0) -> None:
+    """Refuse what is no whole number from `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+        unit = " of pixels" if name in ("dilate", "feather") else ""
+        raise InputError(f"{name} must be a whole number{unit}, {at_least} or more, got {value!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse seeds that do not fit 64 bits."""
+    if not -(2**63) <= seed < 2**64:
+        raise InputError(f"seed must fit 64 bits, got {seed}")

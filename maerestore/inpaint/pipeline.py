@@ -5,22 +5,28 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import cv2
 import numpy as np
 import torch
 
 from maerestore.image import InputError, Photo
-from maerestore.inpaint.arrays import FloatImage, as_canvas, as_mask, in_kind_of
+from maerestore.inpaint.arrays import (
+    FloatImage,
+    as_canvas,
+    as_mask,
+    check_seed,
+    check_settings,
+    check_whole,
+    in_kind_of,
+)
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
 from maerestore.inpaint.confidence import confidence_map, spread_of_draws
 from maerestore.inpaint.precision import uses_bf16
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
-from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
-from maerestore.inpaint.stages import Report, counter, refined_pieces, smooth_pieces
+from maerestore.inpaint.scene import Piece, Progress, Scene
+from maerestore.inpaint.stages import Report, counter, find_scene, refined_pieces, smooth_pieces
 from maerestore.inpaint.texture import Refined, sharpen
-from maerestore.inpaint.windows import find_regions
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
@@ -185,10 +191,7 @@ class Inpainter:
         Returns:
             the photo with only the masked samples changed, and what was done.
         """
-        if not isinstance(sharp, (bool, np.bool_)):
-            raise InputError(f"sharp must be True or False, got {sharp!r}")
-        _check_whole("feather", feather)
-        _check_seed(seed)
+        check_settings(sharp, feather, seed)
         report = Report()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
@@ -251,11 +254,8 @@ class Inpainter:
         progress: Progress | None = None,
     ) -> tuple[list[Canvas], Report]:
         """As `samples`, for a photo as read from its file; with what was done."""
-        _check_whole("n", n, at_least=1)
-        if not isinstance(sharp, (bool, np.bool_)):
-            raise InputError(f"sharp must be True or False, got {sharp!r}")
-        _check_whole("feather", feather)
-        _check_seed(seed)
+        check_whole("n", n, at_least=1)
+        check_settings(sharp, feather, seed)
         report = Report()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
@@ -321,8 +321,8 @@ class Inpainter:
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, Report]:
         """As `confidence`, for a photo as read from its file; with what was done."""
-        _check_whole("draws", draws, at_least=2)
-        _check_seed(seed)
+        check_whole("draws", draws, at_least=2)
+        check_seed(seed)
         report = Report()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
@@ -338,30 +338,9 @@ class Inpainter:
     def _scene(
         self, photo: Photo | FloatImage, mask: np.ndarray, dilate: int, report: Report, progress: Progress | None
     ) -> Scene | None:
-        """Find the holes and fill them smoothly; None where there is nothing to fill."""
-        _check_whole("dilate", dilate)
-        width, height = photo.size
-        if mask.shape != (height, width):
-            raise InputError(
-                f"the mask is {mask.shape[1]}x{mask.shape[0]}, the photo {width}x{height}: they must agree"
-            )
-        if dilate:
-            known = (~mask).astype(np.uint8)
-            mask = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= dilate if mask.any() else mask
-        if not mask.any():
-            return None
-        if mask.all():
-            raise InputError("the mask covers the whole photo: leave some of it known, or pass --mask-white keep")
-        report.pixels = int(mask.sum())
-        with report.stage("regions"):
-            regions = find_regions(mask)
-        report.holes = len(regions)
-        with report.stage("harmonic"):
-            smooth = harmonic_fills(photo, mask, regions, progress)
+        """The holes with their windows; None where there is nothing to fill."""
         patch = self.model.config.patch_size
-        scene = Scene.plan(photo, mask, regions, smooth, model_size=self.size, patch_size=patch, curve=self.curve)
-        report.windows = scene.windows
-        return scene
+        return find_scene(photo, mask, dilate, self.size, patch, self.curve, report, progress)
 
     def _sharp(
         self,
@@ -389,14 +368,3 @@ class Inpainter:
         """The autoencoder's fill of every region, joined to the harmonic one."""
         see = partial(coarse_fill, self.model, size=self.size, smooth=self.smooth, bf16=self.bf16, hiding=hiding)
         return smooth_pieces(scene, see, self.curve, feather, report, progress)
-
-
-def _check_whole(name: str, value: Any, at_least: int = 0) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
-        unit = " of pixels" if name in ("dilate", "feather") else ""
-        raise InputError(f"{name} must be a whole number{unit}, {at_least} or more, got {value!r}")
-
-
-def _check_seed(seed: int) -> None:
-    if not -(2**63) <= seed < 2**64:
-        raise InputError(f"seed must fit 64 bits, got {seed}")

@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import cv2
 import numpy as np
 
+from maerestore.image import InputError, Photo
+from maerestore.inpaint.arrays import FloatImage, check_whole
 from maerestore.inpaint.blend import BlendCurve, blend
 from maerestore.inpaint.coarse import Window
 from maerestore.inpaint.refine import LIMIT
-from maerestore.inpaint.scene import Piece, Progress, Scene
+from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
 from maerestore.inpaint.texture import Refined
+from maerestore.inpaint.windows import find_regions
 
 
 class See(Protocol):
@@ -45,6 +49,54 @@ class Report:
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def find_scene(
+    photo: Photo | FloatImage,
+    mask: np.ndarray,
+    dilate: int,
+    model_size: int,
+    patch_size: int,
+    curve: BlendCurve,
+    report: Report,
+    progress: Progress | None,
+) -> Scene | None:
+    """Find the holes, fill them smoothly, and choose the windows that the model sees them through.
+
+    Args:
+        photo: the photo.
+        mask: (H, W) bool, True = fill.
+        dilate: grow the mask by this many pixels.
+        model_size, patch_size, curve: as for `Scene.plan`.
+        report: gets what was found, and the seconds of "regions" and "harmonic".
+        progress: see `Progress`.
+
+    Returns:
+        the scene; None where there is nothing to fill.
+
+    Raises:
+        InputError: sizes that differ, or a mask without any known pixel.
+    """
+    check_whole("dilate", dilate)
+    width, height = photo.size
+    if mask.shape != (height, width):
+        raise InputError(f"the mask is {mask.shape[1]}x{mask.shape[0]}, the photo {width}x{height}: they must agree")
+    if dilate:
+        known = (~mask).astype(np.uint8)
+        mask = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= dilate if mask.any() else mask
+    if not mask.any():
+        return None
+    if mask.all():
+        raise InputError("the mask covers the whole photo: leave some of it known, or pass --mask-white keep")
+    report.pixels = int(mask.sum())
+    with report.stage("regions"):
+        regions = find_regions(mask)
+    report.holes = len(regions)
+    with report.stage("harmonic"):
+        smooth = harmonic_fills(photo, mask, regions, progress)
+    scene = Scene.plan(photo, mask, regions, smooth, model_size=model_size, patch_size=patch_size, curve=curve)
+    report.windows = scene.windows
+    return scene
 
 
 def smooth_pieces(
