@@ -2,8 +2,8 @@
 
 Known patches have the right texture and often the wrong colours; a refiner has the right colours and, away from the
 rim, too little texture. So its fill keeps what is coarse, and near the rim everything; what is fine comes from known
-patches. At last the finest is made as strong as around the hole. The constants had the least LPIPS on photographs kept
-aside from training, at a better PSNR than either cut, and texture as strong as that allows.
+patches. At last the finest is made as strong as the surroundings tell. The constants had the least LPIPS on photographs
+kept aside from training, at a better PSNR than either cut, and texture as strong as that allows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ import numpy as np
 from maerestore.image import Photo
 from maerestore.inpaint.arrays import FloatImage
 from maerestore.inpaint.detail import synthesize
+from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.scene import Overlay, Piece, Progress
 from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundings
 
 SIGMA = 4.5  # pixels: coarser than this is the refiner's, finer is drawn
-RIM, RAMP = 6.0, 12.0  # pixels from the known ones up to which all is the refiner's, and over which drawing sets in
-GAIN = 0.85, 1.3  # least and most that the finest texture is scaled by to match what surrounds the hole
-RING = 1.0, 32.0  # pixels from the hole, near and far, of what surrounds it
+RIM, RAMP = 4.0, 8.0  # pixels from the known ones up to which all is the refiner's, and over which drawing sets in
+GAIN = 0.4, 1.4  # least and most that the finest texture is scaled by to match what surrounds the hole
 FINE = 1.0  # sigma in pixels; texture is what this low-pass takes away
 SCALED = 1.5  # sigma in pixels; finer than this is scaled
+CELL = 4  # pixels; the strength of texture is looked at in squares of this side
+AROUND, WITHIN = 2.0, 1.25  # sigma in cells, of the mean strength of known texture, and of the fill's
+FEW = 0.05  # share of known pixels near a cell below which its strength is continued from others
+FLAT = 1e-6  # energy of what counts as no texture: a quarter of a level of 255
 
 
 @dataclass
@@ -121,7 +125,10 @@ def textured(fill: np.ndarray, drawn: np.ndarray, distance: np.ndarray, sigma: f
 
 
 def strengthened(fill: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """A fill whose finest texture is as strong as that of the surroundings, within `GAIN`.
+    """A fill whose finest texture is as strong, place by place, as that of the surroundings, within `GAIN`.
+
+    How strong it should be is continued from the known texture into the hole as the harmonic fill continues colours:
+    what was drawn into a sky from a hedge is weakened, what is too soft between two hedges is strengthened.
 
     Args:
         fill: (h, w, 3) float32 RGB in [0, 1], a part of the photo with a fill in the hole.
@@ -132,18 +139,35 @@ def strengthened(fill: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.nd
         (h, w, 3) float32 in [0, 1], equal to `fill` outside the hole.
 
     Example:
-        >>> board = (np.indices((16, 16)).sum(0) % 2 * 0.2).astype(np.float32)  # everywhere alike: left alone
-        >>> photo, hole = np.repeat(board[..., None], 3, 2), np.zeros((16, 16), bool)
-        >>> hole[4:12, 4:12] = True
+        >>> board = (np.indices((32, 32)).sum(0) % 2 * 0.2).astype(np.float32)  # everywhere alike: left alone
+        >>> photo, hole = np.repeat(board[..., None], 3, 2), np.zeros((32, 32), bool)
+        >>> hole[8:24, 8:24] = True
         >>> bool(abs(strengthened(photo, hole, ~hole) - photo).max() < 0.01)
         True
     """
     gray = cv2.cvtColor(fill, cv2.COLOR_RGB2GRAY)
     energy = (gray - cv2.GaussianBlur(gray, (0, 0), FINE)) ** 2
-    away = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    around = known & (away > RING[0]) & (away <= RING[1])
-    if not around.any():
+    # Next to the hole the low-pass sees the fill: not the photo's own texture.
+    near = cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    wanted, weight = _mean_by_cell(energy, known & ~near, AROUND)
+    unknown = weight < FEW
+    if unknown.all():
         return fill
-    gain = np.clip(np.sqrt(energy[around].mean() / max(float(energy[hole].mean()), 1e-8)), *GAIN)
-    stronger = fill + (gain - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), SCALED))
-    return np.where(hole[..., None], np.clip(stronger, 0, 1), fill).astype(np.float32)
+    wanted = harmonic_fill(wanted[..., None], unknown)[..., 0]
+    drawn, _ = _mean_by_cell(energy, hole, WITHIN)
+    gain = np.clip(np.sqrt((wanted + FLAT) / (drawn + FLAT)), *GAIN)
+    gain = cv2.resize(gain, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    scaled = fill + (gain - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), SCALED))
+    return np.where(hole[..., None], np.clip(scaled, 0, 1), fill).astype(np.float32)
+
+
+def _mean_by_cell(energy: np.ndarray, chosen: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian means of (h, w) `energy` over the chosen pixels, one for each cell, and the share chosen near it."""
+    size = (max(1, energy.shape[1] // CELL), max(1, energy.shape[0] // CELL))
+
+    def spread(pixels: np.ndarray) -> np.ndarray:
+        cells = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.GaussianBlur(cells, (0, 0), sigma))
+
+    weight = spread(chosen)
+    return spread(energy * chosen) / np.maximum(weight, 1e-6), weight

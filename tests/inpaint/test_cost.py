@@ -68,9 +68,9 @@ def test_the_time_does_not_follow_the_photo(sharp: bool, inpainter: Inpainter) -
         photo, mask = case(large)
         times = []
         for _ in range(2):
-            start = time.perf_counter()
+            start = time.process_time()  # of the processor: other work on the machine does not count
             inpainter.fill(photo, mask, sharp=sharp)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         best[large] = min(times)
     assert best[True] < 1.5 * best[False]
 

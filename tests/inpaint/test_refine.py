@@ -69,9 +69,9 @@ def test_a_thin_hole_needs_no_known_patches(refining: Inpainter, monkeypatch: py
 
     monkeypatch.setattr("maerestore.inpaint.texture.synthesize", fail)
     photo = photo_of(48, 64)
-    refining.inpaint(photo, box_mask(48, 64, (10, 20, 22, 50)))
+    refining.inpaint(photo, box_mask(48, 64, (10, 20, 17, 50)))
     with pytest.raises(AssertionError, match="searched"):
-        refining.inpaint(photo, box_mask(48, 64, (10, 20, 24, 50)))
+        refining.inpaint(photo, box_mask(48, 64, (10, 20, 21, 50)))
 
 
 def test_the_same_seed_gives_the_same_fill(refining: Inpainter) -> None:
@@ -206,7 +206,7 @@ def test_further_in_colours_are_the_fills_and_texture_is_drawn() -> None:
     assert picture[between].std() < picture[deep].std()
 
 
-@pytest.mark.parametrize(("strength", "gain"), [(0.95, 1 / 0.95), (0.1, GAIN[1]), (3.0, GAIN[0]), (1.0, 1.0)])
+@pytest.mark.parametrize(("strength", "gain"), [(0.95, 1 / 0.95), (0.1, GAIN[1]), (4.0, GAIN[0]), (1.0, 1.0)])
 def test_texture_is_made_as_strong_as_around_within_limits(strength: float, gain: float) -> None:
     fill, drawn, hole, _ = _fill_and_drawn()
     fill = np.where(hole[..., None], 0.5 + strength * (drawn - 0.5), drawn).astype(np.float32)
@@ -217,6 +217,18 @@ def test_texture_is_made_as_strong_as_around_within_limits(strength: float, gain
     )  # of what is around, nothing reaches here
     fine = [(p - cv2.GaussianBlur(p, (0, 0), 1.5))[inside].std() for p in (fill, picture)]
     assert fine[1] / fine[0] == pytest.approx(gain, rel=0.06)
+
+
+def test_texture_is_as_strong_as_what_is_near() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.05, (64, 128, 1)).astype(np.float32) * np.ones(3, np.float32)
+    photo = 0.5 + noise * np.where(np.arange(128) < 64, 0.05, 1.0)[None, :, None].astype(np.float32)  # a sky, a hedge
+    hole = box_mask(64, 128, (16, 16, 48, 112))
+    fill = np.where(hole[..., None], 0.5 + 0.8 * noise, photo).astype(np.float32)  # hedge all over
+    picture = strengthened(fill, hole, ~hole)
+    sky, hedge = np.s_[20:44, 20:40], np.s_[20:44, 90:108]
+    assert picture[sky].std() < 0.6 * fill[sky].std()
+    assert picture[hedge].std() > 1.1 * fill[hedge].std()
 
 
 def test_without_known_surroundings_texture_stays() -> None:
