@@ -2,8 +2,9 @@
 
 Known patches have the right texture and often the wrong colours; a refiner has the right colours and, away from the
 rim, too little texture. So its fill keeps what is coarse, and near the rim everything; what is fine comes from known
-patches. At last the finest is made as strong as the surroundings tell. The constants had the least LPIPS on photographs
-kept aside from training, at a better PSNR than either cut, and texture as strong as that allows.
+patches. At last the finest is made as strong as the surroundings tell. The constants were chosen on photographs kept
+aside from training, by LPIPS and by eye: a wider rim or a larger gain has up to 2 % less LPIPS or stronger texture, but
+shows the fine weave that a refiner without an adversary draws along the rim.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from maerestore.inpaint.scene import Overlay, Piece, Progress
 from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundings
 
 SIGMA = 4.5  # pixels: coarser than this is the refiner's, finer is drawn
-RIM, RAMP = 4.0, 8.0  # pixels from the known ones up to which all is the refiner's, and over which drawing sets in
-GAIN = 0.4, 1.4  # least and most that the finest texture is scaled by to match what surrounds the hole
+RIM, RAMP = 2.0, 4.0  # pixels from the known ones up to which all is the refiner's, and over which drawing sets in
+GAIN = 0.4, 1.2  # least and most that the finest texture is scaled by to match what surrounds the hole
 FINE = 1.0  # sigma in pixels; texture is what this low-pass takes away
 SCALED = 1.5  # sigma in pixels; finer than this is scaled
 CELL = 4  # pixels; the strength of texture is looked at in squares of this side
