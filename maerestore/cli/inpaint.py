@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"{quoted(args.mask)}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
         )
+    _warn(args, photo, outs[0])
     seconds = {"read": time.perf_counter() - start}
 
     mark = time.perf_counter()
@@ -182,6 +183,23 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
         if args.confidence.resolve() in [path.resolve() for path in outs]:
             raise InputError(f"--confidence {quoted(args.confidence)} is where the fill goes: choose another file.")
     return outs
+
+
+def _warn(args: argparse.Namespace, photo: Photo, out: Path) -> None:
+    """Say on stderr what is allowed and seldom meant."""
+    from maerestore.image import format_of
+    from maerestore.image.errors import quoted
+
+    if args.quiet:
+        return
+    few = photo.samples[:: max(1, photo.size[1] // 256), :: max(1, photo.size[0] // 256)]
+    warnings = []
+    if photo.mode != "P" and ((few == 0) | (few == 2**photo.bits - 1)).mean() > 0.99:
+        warnings.append(f"{quoted(args.photo)} is black and white, like a mask: the photo comes first")
+    if photo.bits > 8 and format_of(out) == "JPEG":
+        warnings.append(f"{quoted(out)} keeps 8 of the photo's {photo.bits} bits, PNG and TIFF all of them")
+    for warning in warnings:
+        print(f"maerestore inpaint: warning: {warning}", file=sys.stderr)
 
 
 def _as_grey(sure: np.ndarray) -> Photo:

@@ -19,7 +19,7 @@ from .errors import InputError
 from .mask import mask_is_empty, mask_is_full, mask_of, read_mask
 from .metadata import JpegSettings, Metadata, TiffSettings
 from .opening import MAX_PIXELS
-from .output import SUFFIXES, atomic_file, resolve_output
+from .output import SUFFIXES, atomic_file, format_of, resolve_output
 from .photo import Photo, Window
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "TiffSettings",
     "Window",
     "atomic_file",
+    "format_of",
     "mask_is_empty",
     "mask_is_full",
     "mask_of",

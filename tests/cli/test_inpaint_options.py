@@ -232,3 +232,30 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert caught.value.code == 0
     assert maerestore.__version__ in capsys.readouterr().out
+
+
+# --- what is seldom meant
+
+
+def test_a_photo_that_looks_like_a_mask_is_pointed_out(
+    fill: Fill, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(noise()).convert("L").save(tmp_path / "photo.png")
+    save_mask(tmp_path / "mask.png", hole())
+    for photo, mask, warned in (("photo", "mask", False), ("mask", "photo", True)):
+        assert fill(tmp_path / f"{photo}.png", tmp_path / f"{mask}.png", "--sharp", "off") == 0
+        assert ("the photo comes first" in capsys.readouterr().err) == warned
+    assert fill(tmp_path / "mask.png", tmp_path / "photo.png", "--sharp", "off", "--quiet", "--overwrite") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("suffix", "warned"), [(".jpg", True), (".png", False)])
+def test_bits_that_a_format_loses_are_pointed_out(
+    suffix: str, warned: bool, fill: Fill, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = np.random.default_rng(0).integers(1, 65535, (HEIGHT, WIDTH), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "photo.png")
+    save_mask(tmp_path / "mask.png", hole())
+    out = tmp_path / f"out{suffix}"
+    assert fill(tmp_path / "photo.png", tmp_path / "mask.png", "-o", out, "--sharp", "off") == 0
+    assert ("8 of the photo's 16 bits" in capsys.readouterr().err) == warned
