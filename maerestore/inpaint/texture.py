@@ -3,8 +3,8 @@
 Known patches have the right texture and often the wrong colours; a refiner has the right colours and, away from the
 rim, too little texture. So its fill keeps what is coarse, and near the rim everything; what is fine comes from known
 patches. At last the finest is made as strong as the surroundings tell. The constants were chosen on photographs kept
-aside from training, by LPIPS and by eye: a wider rim or a larger gain has up to 2 % less LPIPS or stronger texture, but
-shows the fine weave that a refiner without an adversary draws along the rim.
+aside from training, by LPIPS and by eye: a wider rim, or a gain there, shows the fine weave that a refiner without an
+adversary draws along it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundi
 
 SIGMA = 4.5  # pixels: coarser than this is the refiner's, finer is drawn
 RIM, RAMP = 2.0, 4.0  # pixels from the known ones up to which all is the refiner's, and over which drawing sets in
-GAIN = 0.4, 1.2  # least and most that the finest texture is scaled by to match what surrounds the hole
+GAIN = 0.4, 1.4  # least and most that the finest texture is scaled by to match what surrounds the hole
 FINE = 1.0  # sigma in pixels; texture is what this low-pass takes away
 SCALED = 1.5  # sigma in pixels; finer than this is scaled
 CELL = 4  # pixels; the strength of texture is looked at in squares of this side
@@ -91,12 +91,12 @@ def sharpen(
         if own is None:
             drawn = synthesize(drawn, hole, known, seed)
         else:
+            distance = np.zeros(hole.shape, np.float32)
+            distance[cut(block, area)] = own.distance[cut(block, regions[i].box)]
             if not own.suffices:
-                distance = np.zeros(hole.shape, np.float32)
-                distance[cut(block, area)] = own.distance[cut(block, regions[i].box)]
                 source = synthesize(drawn, hole, known, seed)
                 drawn = textured(drawn, source, distance, SIGMA * own.shrunk)
-            drawn = strengthened(drawn, hole, ~mask[cut(area)])
+            drawn = strengthened(drawn, hole, ~mask[cut(area)], distance)
         # Written where the overlay reads, so that the next block continues this one.
         fill = pieces[i][0][cut(block, regions[i].box)]
         inside = hole[cut(block, area)]
@@ -121,20 +121,26 @@ def textured(fill: np.ndarray, drawn: np.ndarray, distance: np.ndarray, sigma: f
         rest of `drawn`.
     """
     picture = cv2.GaussianBlur(fill, (0, 0), sigma) + drawn - cv2.GaussianBlur(drawn, (0, 0), sigma)
-    share = np.clip((distance - RIM) / RAMP, 0, 1)[..., None]
-    return np.clip(fill + share * (picture - fill), 0, 1).astype(np.float32)
+    return np.clip(fill + _share(distance)[..., None] * (picture - fill), 0, 1).astype(np.float32)
 
 
-def strengthened(fill: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _share(distance: np.ndarray) -> np.ndarray:
+    """How much of what is fine is drawn from known patches."""
+    return np.asarray(np.clip((distance - RIM) / RAMP, 0, 1))
+
+
+def strengthened(fill: np.ndarray, hole: np.ndarray, known: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """A fill whose finest texture is as strong, place by place, as that of the surroundings, within `GAIN`.
 
     How strong it should be is continued from the known texture into the hole as the harmonic fill continues colours:
-    what was drawn into a sky from a hedge is weakened, what is too soft between two hedges is strengthened.
+    what was drawn into a sky from a hedge is weakened; what is too soft between two hedges is strengthened, if it comes
+    from known patches.
 
     Args:
         fill: (h, w, 3) float32 RGB in [0, 1], a part of the photo with a fill in the hole.
         hole: (h, w) bool, what is to be changed.
         known: (h, w) bool, the photo's own pixels.
+        distance: (h, w), as for `textured`.
 
     Returns:
         (h, w, 3) float32 in [0, 1], equal to `fill` outside the hole.
@@ -143,7 +149,7 @@ def strengthened(fill: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.nd
         >>> board = (np.indices((32, 32)).sum(0) % 2 * 0.2).astype(np.float32)  # everywhere alike: left alone
         >>> photo, hole = np.repeat(board[..., None], 3, 2), np.zeros((32, 32), bool)
         >>> hole[8:24, 8:24] = True
-        >>> bool(abs(strengthened(photo, hole, ~hole) - photo).max() < 0.01)
+        >>> bool(abs(strengthened(photo, hole, ~hole, 9.0 * hole) - photo).max() < 0.01)
         True
     """
     gray = cv2.cvtColor(fill, cv2.COLOR_RGB2GRAY)
@@ -156,9 +162,10 @@ def strengthened(fill: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.nd
         return fill
     wanted = harmonic_fill(wanted[..., None], unknown)[..., 0]
     drawn, _ = _mean_by_cell(energy, hole, WITHIN)
-    gain = np.clip(np.sqrt((wanted + FLAT) / (drawn + FLAT)), *GAIN)
-    gain = cv2.resize(gain, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-    scaled = fill + (gain - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), SCALED))
+    gain = np.sqrt((wanted + FLAT) / (drawn + FLAT))
+    gain = cv2.resize(gain, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    gain = np.clip(gain, GAIN[0], 1 + (GAIN[1] - 1) * _share(distance))
+    scaled = fill + (gain[..., None] - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), SCALED))
     return np.where(hole[..., None], np.clip(scaled, 0, 1), fill).astype(np.float32)
 
 

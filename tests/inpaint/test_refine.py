@@ -208,10 +208,12 @@ def test_further_in_colours_are_the_fills_and_texture_is_drawn() -> None:
 
 @pytest.mark.parametrize(("strength", "gain"), [(0.95, 1 / 0.95), (0.1, GAIN[1]), (4.0, GAIN[0]), (1.0, 1.0)])
 def test_texture_is_made_as_strong_as_around_within_limits(strength: float, gain: float) -> None:
-    fill, drawn, hole, _ = _fill_and_drawn()
+    _, drawn, hole, distance = _fill_and_drawn()
     fill = np.where(hole[..., None], 0.5 + strength * (drawn - 0.5), drawn).astype(np.float32)
-    picture = strengthened(fill, hole, ~hole)
+    picture = strengthened(fill, hole, ~hole, distance)
     np.testing.assert_array_equal(picture[~hole], fill[~hole])
+    rim = hole & (distance <= RIM)
+    assert abs(picture[rim] - 0.5).mean() <= 1.01 * abs(fill[rim] - 0.5).mean()  # the refiner's own stays as weak
     inside = cv2.erode(hole.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(
         bool
     )  # of what is around, nothing reaches here
@@ -225,7 +227,7 @@ def test_texture_is_as_strong_as_what_is_near() -> None:
     photo = 0.5 + noise * np.where(np.arange(128) < 64, 0.05, 1.0)[None, :, None].astype(np.float32)  # a sky, a hedge
     hole = box_mask(64, 128, (16, 16, 48, 112))
     fill = np.where(hole[..., None], 0.5 + 0.8 * noise, photo).astype(np.float32)  # hedge all over
-    picture = strengthened(fill, hole, ~hole)
+    picture = strengthened(fill, hole, ~hole, np.float32(99) * hole)
     sky, hedge = np.s_[20:44, 20:40], np.s_[20:44, 90:108]
     assert picture[sky].std() < 0.6 * fill[sky].std()
     assert picture[hedge].std() > 1.1 * fill[hedge].std()
@@ -233,7 +235,7 @@ def test_texture_is_as_strong_as_what_is_near() -> None:
 
 def test_without_known_surroundings_texture_stays() -> None:
     fill, _, hole, _ = _fill_and_drawn()
-    assert strengthened(fill, hole, np.zeros_like(hole)) is fill
+    assert strengthened(fill, hole, np.zeros_like(hole), np.float32(99) * hole) is fill
 
 
 def test_a_refiner_for_another_model_is_refused() -> None:
