@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -71,12 +70,14 @@ def test_nothing_heavy_is_loaded(what: str) -> None:
 def test_it_takes_less_than_half_a_second(arguments: list[str]) -> None:
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         assert python(*arguments).returncode == 0
-        times.append(time.perf_counter() - start)
+        after = os.times()  # of the processor: other work on the machine does not count
+        spent = [getattr(after, name) - getattr(before, name) for name in ("children_user", "children_system")]
+        times.append(sum(spent))
         if times[-1] < 0.5:
             break
-    assert min(times) < 0.5
+    assert 0 < min(times) < 0.5
 
 
 def test_a_bad_photo_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from maerestore.augment.settings import STRATEGIES
-from maerestore.cli.show import _ratio, _seed
+from maerestore.cli import pictures
+from maerestore.cli.values import count, ratio, seed
 
 _FORMATS = ("source", "png")  # as in maerestore.augment.sources, which loads NumPy
 _FOLDER_ONLY = {
@@ -37,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="FOLDER", help="images, searched recursively; or a photo")
     parser.add_argument("-o", "--out", type=Path, help="folder for the views; with --grid the picture to write "
                         "(default: PHOTO_views.png beside the photo)")  # fmt: skip
-    parser.add_argument("-n", dest="number", type=_count, metavar="N", help="views of each image (default 4)")
+    parser.add_argument("-n", dest="number", type=count, metavar="N", help="views of each image (default 4)")
     parser.add_argument("--grid", action="store_true", help="draw views of one photo: strategies down, ratios across")
     parser.add_argument(
         "--mask-ratio",
-        type=_ratio,
+        type=ratio,
         nargs="+",
         metavar="R",
         help="share of the patches to hide, from 0 to 1: one number, or the ends of a range (default 0.4 0.75); with "
@@ -55,17 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which patches: random (the default), block, grid, those that the class token attends to most "
         "(attention), or all but those (attention-keep); with --grid one row each (default all)",
     )
-    parser.add_argument("--blend", type=_ratio, default=1.0, metavar="B",
+    parser.add_argument("--blend", type=ratio, default=1.0, metavar="B",
                         help="share of the reconstruction in hidden patches (default 1)")  # fmt: skip
     parser.add_argument(
-        "--size", type=_count, metavar="PX", help="side at which the model sees images (default its own)"
+        "--size", type=count, metavar="PX", help="side at which the model sees images (default its own)"
     )
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="(default 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="(default 0)")
     parser.add_argument("--format", choices=_FORMATS,
                         help="of the views: the image's (source, the default; JPEG has losses), or png")  # fmt: skip
-    parser.add_argument("--quality", type=_count, metavar="Q",
+    parser.add_argument("--quality", type=count, metavar="Q",
                         help="1 to 100, of JPEG (default: the image's) and WebP (default: no loss)")  # fmt: skip
-    parser.add_argument("--batch-size", type=_count, metavar="N", help="views computed at once (default 32)")
+    parser.add_argument("--batch-size", type=count, metavar="N", help="views computed at once (default 32)")
     parser.add_argument("--model", default="augment",
                         help="bundled name, folder, file, or org/name[@revision] (default: augment)")  # fmt: skip
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
@@ -162,16 +163,14 @@ def _run_folder(args: argparse.Namespace) -> int:
 def _run_grid(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     from maerestore.augment.settings import ViewSettings
-    from maerestore.image import InputError, Photo, read_photo, resolve_output, write_photo
+    from maerestore.image import InputError, read_photo, resolve_output
 
     for name, option in _FOLDER_ONLY.items():
         if getattr(args, name):
             raise InputError(f"{option} is for a folder's views: leave it out with --grid.")
-    out = resolve_output(args.source, _target(args.source, args.out), args.overwrite)
+    out = resolve_output(args.source, pictures.target(args.source, args.out, "views"), args.overwrite)
     photo = read_photo(args.source)
     settings = ViewSettings(blend=args.blend, model=args.model, size=args.size)
-
-    import numpy as np
 
     from maerestore.augment.grid import RATIOS, view_grid
     from maerestore.hub.load import pick_device
@@ -185,29 +184,8 @@ def _run_grid(args: argparse.Namespace) -> int:
         pick_device(args.device),
         args.precision,
     )
-    write_photo(Photo(np.array(grid)), out, args.overwrite)
-    if not args.quiet:
-        print(f"{out}: {grid.width} x {grid.height} pixels in {time.perf_counter() - start:.1f} s")
+    pictures.write(grid, out, args.overwrite, args.quiet, start)
     return 0
-
-
-def _target(photo: Path, out: Path | None) -> Path | None:
-    """The picture to write; None where `resolve_output` has to say what is wrong with the photo."""
-    if not photo.name:
-        return out
-    if out is None:
-        return photo.with_name(f"{photo.stem}_views.png")
-    return out / f"{photo.stem}_views.png" if out.is_dir() else out
-
-
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return value
 
 
 class _Bar:

@@ -15,6 +15,9 @@ import argparse
 import time
 from pathlib import Path
 
+from maerestore.cli import pictures
+from maerestore.cli.values import ratio, seed
+
 # As in maerestore.masking.patches, which loads torch.
 _POLICIES = ("random", "block", "grid", "attention", "attention-keep")
 
@@ -27,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mask-ratio",
-        type=_ratio,
+        type=ratio,
         nargs="+",
         metavar="R",
         help="share of the patches to hide, from 0 to 1; several make several rows (default 0.75)",
     )
     parser.add_argument(
-        "--seed", type=_seed, nargs="+", metavar="N", help="of the random masks; several make several rows (default 0)"
+        "--seed", type=seed, nargs="+", metavar="N", help="of the random masks; several make several rows (default 0)"
     )
     parser.add_argument(
         "--policy",
@@ -60,20 +63,19 @@ def run(args: argparse.Namespace) -> int:
     """Read, reconstruct, draw, write."""
     start = time.perf_counter()
     # Imported here, and torch only after the files were found good: bad input is answered at once.
-    from maerestore.image import InputError, Photo, read_mask, read_photo, resolve_output, write_photo
+    from maerestore.image import InputError, read_mask, read_photo, resolve_output
 
     given = [name for name in ("mask_ratio", "seed", "policy") if getattr(args, name) is not None]
     if args.mask is not None and given:
         raise InputError(f"--mask says itself what is hidden: leave out --{given[0].replace('_', '-')}")
     inputs = () if args.mask is None else (args.mask,)
-    out = resolve_output(args.photo, _target(args.photo, args.out), args.overwrite, inputs)
+    out = resolve_output(args.photo, pictures.target(args.photo, args.out, "show"), args.overwrite, inputs)
     photo = read_photo(args.photo)
     mask = None if args.mask is None else read_mask(args.mask, photo.size, resize=args.resize_mask)
 
     from maerestore.hub.fetch import resolve_model
 
     source = resolve_model(args.model)
-    import numpy as np
 
     from maerestore.hub.load import load_autoencoder, pick_device
     from maerestore.show import show_grid
@@ -88,36 +90,5 @@ def run(args: argparse.Namespace) -> int:
         mask=mask,
         size=args.size,
     )
-    write_photo(Photo(np.array(grid)), out, args.overwrite)
-    if not args.quiet:
-        print(f"{out}: {grid.width} x {grid.height} pixels in {time.perf_counter() - start:.1f} s")
+    pictures.write(grid, out, args.overwrite, args.quiet, start)
     return 0
-
-
-def _target(photo: Path, out: Path | None) -> Path | None:
-    """The file to write; None where `resolve_output` has to say what is wrong with the photo."""
-    if not photo.name:
-        return out
-    if out is None:
-        return photo.with_name(f"{photo.stem}_show.png")
-    return out / f"{photo.stem}_show.png" if out.is_dir() else out
-
-
-def _ratio(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
-    return value
-
-
-def _seed(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
-    return value

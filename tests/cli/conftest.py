@@ -52,6 +52,25 @@ def fill(model_folder: Path) -> Callable[..., int]:
     return run
 
 
+@pytest.fixture
+def command(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """command(verb, photo, *options): exit code, stdout and stderr, with the tiny model on the CPU."""
+    from maerestore.cli.main import main
+
+    def run(verb: str, photo: Any, *options: Any) -> tuple[int, str, str]:
+        arguments = [verb, str(photo), *map(str, options)]
+        for option, value in (("--model", str(model_folder)), ("--device", "cpu")):
+            arguments += [] if option in arguments else [option, value]
+        capsys.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
 def noise(height: int = HEIGHT, width: int = WIDTH, channels: int | None = 3, seed: int = 0, top: int = 256) -> Any:
     """(H, W, C) uint8 of random values."""
     shape = (height, width) if channels is None else (height, width, channels)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from maerestore.cli import augment as verb
-from maerestore.cli.main import main
 
 from .conftest import contents, noise
 
@@ -20,21 +19,9 @@ Augment = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def augment(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Augment:
-    """augment(source, *options): exit code, stdout and stderr, with the tiny model on the CPU."""
-
-    def run(source: Any, *options: Any) -> tuple[int, str, str]:
-        arguments = ["augment", str(source), *map(str, options)]
-        for option, value in (("--model", str(model_folder)), ("--device", "cpu")):
-            arguments += [] if option in arguments else [option, value]
-        capsys.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
+def augment(command: Callable[..., tuple[int, str, str]]) -> Augment:
+    """augment(photo, *options): exit code, stdout and stderr, with the tiny model on the CPU."""
+    return functools.partial(command, "augment")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,14 @@ import pytest
 from PIL import Image
 
 from maerestore.cli import show as verb
-from maerestore.cli.main import main
 
 from .conftest import contents, noise
 
 
 @pytest.fixture
-def show(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def show(command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     """show(photo, *options): exit code, stdout and stderr, with the tiny model on the CPU."""
-
-    def run(photo: Any, *options: Any) -> tuple[int, str, str]:
-        arguments = ["show", str(photo), *map(str, options)]
-        for option, value in (("--model", str(model_folder)), ("--device", "cpu")):
-            arguments += [] if option in arguments else [option, value]
-        capsys.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
+    return functools.partial(command, "show")
 
 
 def test_the_picture_stands_beside_the_photo(show: Any, folder: Path) -> None:

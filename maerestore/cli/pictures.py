@@ -1,0 +1,37 @@
+"""What the verbs share that draw one picture about a photo."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def target(photo: Path, out: Path | None, ending: str) -> Path | None:
+    """The picture to write; None where `resolve_output` has to say what is wrong with the photo.
+
+    Args:
+        photo: what it is about.
+        out: a file or folder; None for beside the photo.
+        ending: of its name, where `out` does not give one: "show" makes "photo_show.png".
+    """
+    if not photo.name:
+        return out
+    name = f"{photo.stem}_{ending}.png"
+    if out is None:
+        return photo.with_name(name)
+    return out / name if out.is_dir() else out
+
+
+def write(picture: Image.Image, out: Path, overwrite: bool, quiet: bool, start: float) -> None:
+    """Write a picture, and say so; `start` is when the work began, by `time.perf_counter`."""
+    import numpy as np
+
+    from maerestore.image import Photo, write_photo
+
+    write_photo(Photo(np.array(picture)), out, overwrite)
+    if not quiet:
+        print(f"{out}: {picture.width} x {picture.height} pixels in {time.perf_counter() - start:.1f} s")
