@@ -165,9 +165,8 @@ def _describe_hole(level: _Level, features: Tensor, kernels: Tensor) -> None:
     left, right = max(0, int(columns[0]) - RADIUS), min(width, int(columns[-1]) + RADIUS + 1)
     pixels = F.pad(level.image.permute(2, 0, 1), (RADIUS,) * 4)  # what lies beyond the border counts as 0
     window = pixels[:, top : bottom + 2 * RADIUS, left : right + 2 * RADIUS]
-    features.view(height, width, -1)[top:bottom, left:right, :COMPONENTS] = F.conv2d(window[None], kernels)[0].movedim(
-        0, 2
-    )
+    parts = F.conv2d(window[None], kernels)[0].movedim(0, 2)
+    features.view(height, width, -1)[top:bottom, left:right, :COMPONENTS] = parts
 
 
 def _steps(level: _Level) -> list[int]:

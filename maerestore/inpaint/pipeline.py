@@ -1,4 +1,4 @@
-"""Photo and mask in, photo out: regions -> harmonic fill -> windows -> autoencoder -> blend -> texture."""
+"""Photo and mask in, photo out: regions -> harmonic fill -> windows -> autoencoder -> blend -> refiner -> texture."""
 
 from __future__ import annotations
 
