@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from benchlib.peers import PEERS, RADIUS, Method
 from benchlib.photos import BenchError, centre_square, find_photos, open_photo, set_digest
 from benchlib.plot import plot
 from benchlib.report import compare, format_comparisons, format_frechet, format_table, summarise
+from benchlib.results import versions, write_json
 from benchlib.reuse import FORMAT, Earlier, crops_path, read_earlier, write_crops
 from benchlib.runner import Outcome, Plan, frechet_rows, run
 from benchlib.speed import SIZE, format_speed, measure_speed
@@ -139,17 +138,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def versions() -> dict[str, str | None]:
-    """What the figures depend on beside the settings."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "opencv": cv2.__version__}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
-
-
 class Results:
     """What is written to the JSON file, once a minute and at the end.
 
@@ -172,7 +160,7 @@ class Results:
             "format": FORMAT,
             "complete": bool(more),
             "settings": self.settings,
-            "versions": versions(),
+            "versions": versions(PACKAGES, opencv=cv2.__version__),
             "photos_in_folder": self.in_folder,
             "photos_sha256": set_digest(outcome.photos),
             "photos": outcome.photos,
@@ -183,9 +171,7 @@ class Results:
         }
         if outcome.crops:
             write_crops(crops_path(self.path), outcome.crops)
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(json.dumps(result, indent=1) + "\n")
-        part.replace(self.path)
+        write_json(self.path, result)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ Images that cannot be read are skipped and named; the exit code is 1 then, and 2
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -21,6 +22,7 @@ from typing import Any
 
 from maerestore.augment.settings import STRATEGIES
 from maerestore.cli import pictures
+from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio, seed
 
 _FORMATS = ("source", "png")  # as in maerestore.augment.sources, which loads NumPy
@@ -120,7 +122,7 @@ def _run_folder(args: argparse.Namespace) -> int:
         print(f"maerestore augment: skipped: {reason}", file=sys.stderr)
 
     device = str(pick_device(args.device))
-    with _Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
         report = write_views(
             args.source,
             args.out,
@@ -132,7 +134,7 @@ def _run_folder(args: argparse.Namespace) -> int:
             device,
             args.precision,
             args.quality,
-            bar,
+            functools.partial(bar, "images"),
             skip,
         )
     seconds = time.perf_counter() - start
@@ -186,22 +188,3 @@ def _run_grid(args: argparse.Namespace) -> int:
     )
     pictures.write(grid, out, args.overwrite, args.quiet, start)
     return 0
-
-
-class _Bar:
-    """A progress bar over images that appears once the work has taken a second."""
-
-    def __init__(self, hidden: bool) -> None:
-        from tqdm import tqdm
-
-        self.bar = tqdm(desc="images", delay=1, leave=False, disable=hidden, file=sys.stderr)
-
-    def __call__(self, done: int, total: int) -> None:
-        self.bar.total = total
-        self.bar.update(done - self.bar.n)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.bar.close()

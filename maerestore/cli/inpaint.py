@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maerestore.cli.progress import Bar
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -114,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
 
     inpainter = Inpainter.from_pretrained(args.model, device=args.device, precision=args.precision)
     seconds["load"] = time.perf_counter() - mark
-    with _Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
         options: dict[str, Any] = {"sharp": args.sharp == "auto", "seed": args.seed, "progress": bar}
         if args.samples == 1:
             one, report = inpainter.fill(photo, mask, args.dilate, args.feather, **options)
@@ -209,29 +211,3 @@ def _as_grey(sure: np.ndarray) -> Photo:
     from maerestore.image import Photo
 
     return Photo(np.rint(sure * 255).astype(np.uint8), mode="L")
-
-
-class _Bar:
-    """A progress bar that appears once the work has taken a second."""
-
-    def __init__(self, hidden: bool) -> None:
-        from tqdm import tqdm
-
-        self.tqdm, self.hidden = tqdm, hidden
-        self.bar: tqdm | None = None
-        self.stage = ""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self.stage:
-            self.__exit__()
-            self.stage = stage
-            self.bar = self.tqdm(total=total, desc=stage, delay=1, leave=False, disable=self.hidden, file=sys.stderr)
-        assert self.bar is not None
-        self.bar.update(done - self.bar.n)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.bar is not None:
-            self.bar.close()

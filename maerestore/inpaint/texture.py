@@ -83,20 +83,20 @@ def sharpen(
         area = grow(block, surroundings(regions[i]), size)
         hole = np.zeros((area[2] - area[0], area[3] - area[1]), bool)
         hole[cut(block, area)] = regions[i].mask[cut(block, regions[i].box)]
-        known = ~mask[cut(area)]
+        known = sources = ~mask[cut(area)]
         if known.sum() < 4 * hole.sum() // 10:
-            known = drawn_from[cut(area)].copy()
+            sources = drawn_from[cut(area)].copy()
         drawn = overlay.paint(photo.rgb(area), area)
         own = None if refined is None else refined[i]
         if own is None:
-            drawn = synthesize(drawn, hole, known, seed)
+            drawn = synthesize(drawn, hole, sources, seed)
         else:
             distance = np.zeros(hole.shape, np.float32)
             distance[cut(block, area)] = own.distance[cut(block, regions[i].box)]
             if not own.suffices:
-                source = synthesize(drawn, hole, known, seed)
+                source = synthesize(drawn, hole, sources, seed)
                 drawn = textured(drawn, source, distance, SIGMA * own.shrunk)
-            drawn = strengthened(drawn, hole, ~mask[cut(area)], distance)
+            drawn = strengthened(drawn, hole, known, distance)
         # Written where the overlay reads, so that the next block continues this one.
         fill = pieces[i][0][cut(block, regions[i].box)]
         inside = hole[cut(block, area)]

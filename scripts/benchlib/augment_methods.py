@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maerestore.model.config import IMAGENET_MEAN, IMAGENET_STD
+
 P = 0.5
 HOLES = {"num_holes_range": (1, 3), "hole_height_range": (0.2, 0.5), "hole_width_range": (0.2, 0.5)}
 ERASING = ("RandomErasing", "CoarseDropout", "CoarseDropout (Telea)")
 """The baselines that MAEAugment is tested against."""
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Pixels = Callable[[Tensor], Tensor]
 """(N, 3, S, S) uint8 -> the same."""
@@ -91,8 +91,8 @@ class Augmentation:
 
 def normalize(images: Tensor) -> Tensor:
     """(N, 3, S, S) uint8 -> float32 with ImageNet's mean and deviation."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
     return (images.float() / 255 - mean) / std
 
 
@@ -147,7 +147,9 @@ _CUTMIX = functools.partial(mixing, kind="CutMix", alpha=1.0, p=0.5)
 METHODS: dict[str, Method] = {
     "none": Method(),
     "RandomErasing": Method(tensor=random_erasing),
-    "CoarseDropout": Method(pixels=functools.partial(coarse_dropout, fill=tuple(round(255 * m) for m in MEAN))),
+    "CoarseDropout": Method(
+        pixels=functools.partial(coarse_dropout, fill=tuple(round(255 * m) for m in IMAGENET_MEAN))
+    ),
     "CoarseDropout (Telea)": Method(pixels=functools.partial(coarse_dropout, fill="inpaint_telea")),
     "MixUp": Method(mixer=functools.partial(mixing, kind="MixUp", alpha=0.2, p=1.0)),
     "CutMix": Method(mixer=_CUTMIX),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from .photos import BenchError
+from .results import versions, write_json
 
 FORMAT = 1
 PACKAGES = ("maerestore", "numpy", "torch", "torchvision", "albumentations", "kornia", "opencv-python-headless")
@@ -80,20 +80,7 @@ class Results:
         if self.path is None:
             return
         result = {
-            "format": FORMAT, "settings": self.settings, "versions": versions(), "machine": platform.platform(),
+            "format": FORMAT, "settings": self.settings, "versions": versions(PACKAGES), "machine": platform.platform(),
             "rows": list(rows), "pooled": list(pooled), "speed": self.speed, "cells": list(self.cells.values()),
         }  # fmt: skip
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(json.dumps(result, indent=1) + "\n")
-        part.replace(self.path)
-
-
-def versions() -> dict[str, str | None]:
-    """What the figures depend on beside the settings."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
+        write_json(self.path, result)

@@ -1,0 +1,28 @@
+"""The JSON files of benchmarks: written whole or not at all, with the versions that figures depend on."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def versions(packages: Sequence[str], **others: str) -> dict[str, str | None]:
+    """Those of Python, of `others` and of packages, by name; None for what is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version(), **others}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """Replace a file by a result."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(path)
