@@ -80,7 +80,7 @@ def _wait_briefly() -> None:
     """Let threads that wait for each other give their core back soon; has to happen before torch is loaded.
 
     By default they spin, and on a machine that is busy with something else too, each operation then waits for the core
-    that the spinning holds: a fill took 5 to 15 times longer. Settings of the user's own stay.
+    that the spinning holds: a fill took 4 to 13 times longer. Settings of the user's own stay.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"
