@@ -9,6 +9,7 @@ ones, D the width, p the patch size, C the channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -248,13 +249,54 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         Returns:
             (N, L), the mean over the heads; with the class token's attention to itself a row would sum to 1.
         """
+        x = self._embed_all(images)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return self._class_attention(x)
+
+    def hidden_states(
+        self, images: Tensor, layers: Sequence[int] = (-1,), attention: bool = False
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """What the encoder makes of whole images, block by block; nothing is hidden, and nothing is drawn.
+
+        Args:
+            images: (N, C, H, W), normalised.
+            layers: blocks after which tokens are taken, 0 to the depth - 1, or from the end: -1 is the last.
+            attention: whether `responses` come too, from the same pass.
+
+        Returns:
+            for each of `layers` (N, 1 + L, D), class token first, after the final norm: for the last block what
+            `encode` gives; and the responses (N, L), or None.
+
+        Raises:
+            ValueError: sizes that do not fit, or a layer that there is not.
+        """
+        depth = len(self.blocks)
+        if wrong := [layer for layer in layers if not -depth <= layer < depth]:
+            raise ValueError(f"layers must lie in {-depth} to {depth - 1} for {depth} blocks, got {wrong[0]}")
+        wanted = [layer % depth for layer in layers]
+        x, found = self._embed_all(images), {}
+        for layer in range(max(wanted) + 1):
+            before, x = x, self.blocks[layer](x)
+            if layer in wanted:
+                found[layer] = self.norm(x)
+        weights = None
+        if attention:
+            for block in self.blocks[max(wanted) + 1 : -1]:
+                x = block(x)
+            weights = self._class_attention(before if max(wanted) == depth - 1 else x)
+        return [found[layer] for layer in wanted], weights
+
+    def _embed_all(self, images: Tensor) -> Tensor:
+        """The tokens of whole images, in raster order after the class token: (N, 1 + L, D)."""
         self._check_sizes(images)
         p = self.config.patch_size
         grid = (images.shape[2] // p, images.shape[3] // p)
         x = torch.cat([self.cls_token.expand(len(images), -1, -1), self.patch_embed(images)], dim=1)
-        x = x + resample_positions(self.pos_embed, (self.config.grid_size,) * 2, grid)
-        for block in self.blocks[:-1]:
-            x = block(x)
+        return x + resample_positions(self.pos_embed, (self.config.grid_size,) * 2, grid)
+
+    def _class_attention(self, x: Tensor) -> Tensor:
+        """What the class token attends to in the last block, of that block's input: (N, 1 + L, D) -> (N, L)."""
         last = self.blocks[-1]
         assert isinstance(last, Block)
         return last.class_attention(x)[:, 1:]

@@ -72,3 +72,17 @@ def test_sizes_that_do_not_fit_are_named(tiny_model, noise_images):
         tiny_model().responses(noise_images(1, 33, 32))
     with pytest.raises(ValueError, match=r"images must be \(N, 3, H, W\)"):
         tiny_model().responses(noise_images(1, 32, 32, 1))
+
+
+def test_hidden_states_are_those_of_encode_and_of_the_blocks(tiny_model, noise_images):
+    model, images = tiny_model(), noise_images(2, 32, 48)
+    (last, first), weights = model.hidden_states(images, (-1, 0), attention=True)
+    torch.testing.assert_close(last, model.encode(images)[0])
+    x = model._embed_all(images)
+    torch.testing.assert_close(first, model.norm(model.blocks[0](x)))
+    torch.testing.assert_close(weights, model.responses(images))
+    torch.testing.assert_close(model.hidden_states(images, (0,), attention=True)[1], weights)
+    assert model.hidden_states(images, (0,))[1] is None
+    for layer in (2, -3):
+        with pytest.raises(ValueError, match="layers must lie in -2 to 1"):
+            model.hidden_states(images, (layer,))

@@ -1,0 +1,47 @@
+"""Images to vectors: extract, keep, classify and search. Names are imported when they are first used.
+
+>>> from maerestore.features import FeatureOptions
+>>> FeatureOptions(pooling="cls").pooling
+'cls'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_LAZY = {
+    "FeatureExtractor": "maerestore.features.extractor",
+    "FeatureOptions": "maerestore.features.options",
+    "FeatureTable": "maerestore.features.table",
+    "Whitening": "maerestore.features.whiten",
+    "find_items": "maerestore.features.items",
+    "read_table": "maerestore.features.table",
+    "write_table": "maerestore.features.table",
+}
+__all__ = [
+    "FeatureExtractor",
+    "FeatureOptions",
+    "FeatureTable",
+    "Whitening",
+    "find_items",
+    "read_table",
+    "write_table",
+]
+
+if TYPE_CHECKING:
+    from maerestore.features.extractor import FeatureExtractor
+    from maerestore.features.items import find_items
+    from maerestore.features.options import FeatureOptions
+    from maerestore.features.table import FeatureTable, read_table, write_table
+    from maerestore.features.whiten import Whitening
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'maerestore.features' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

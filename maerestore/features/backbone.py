@@ -1,0 +1,163 @@
+"""The networks that features come from: our own masked autoencoders, and any vision transformer of timm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from maerestore.hub.errors import ModelError
+from maerestore.model import MaskedAutoencoder
+
+TIMM = "timm:"
+
+
+class Tokens(NamedTuple):
+    """What a backbone gives for a batch.
+
+    Attributes:
+        layers: for each layer asked for, (N, 1 + L, D): class token, then the patches in raster order.
+        attention: (N, L), what the class token attends to in the last block; None where it was not asked for.
+    """
+
+    layers: list[Tensor]
+    attention: Tensor | None
+
+
+class Backbone(Protocol):
+    """What `FeatureExtractor` asks of a network.
+
+    Attributes:
+        patch_size: side of a patch in pixels.
+        image_size: side in pixels that it was trained at.
+        width: D.
+        depth: blocks.
+        network: the module itself.
+    """
+
+    patch_size: int
+    image_size: int
+    width: int
+    depth: int
+    network: nn.Module
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) float in [0, 1] -> what `tokens` takes."""
+        ...
+
+    def tokens(self, images: Tensor, layers: Sequence[int], attention: bool) -> Tokens:
+        """Run the network on normalised images, with nothing hidden."""
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides its features: 64 hex digits."""
+        ...
+
+
+class AutoencoderBackbone:
+    """The encoder of a `MaskedAutoencoder`: ours, Meta's, transformers' or timm's weights alike."""
+
+    def __init__(self, model: MaskedAutoencoder) -> None:
+        self.network: nn.Module = model
+        self.model = model
+        c = model.config
+        self.patch_size, self.image_size, self.width, self.depth = c.patch_size, c.image_size, c.embed_dim, c.depth
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) float in [0, 1] -> the model's normalisation; the mean of the channels for a gray model."""
+        return self.model.normalize(images.mean(1, keepdim=True) if self.model.config.in_chans == 1 else images)
+
+    def tokens(self, images: Tensor, layers: Sequence[int], attention: bool) -> Tokens:
+        """Run the encoder on normalised images, with nothing hidden."""
+        return Tokens(*self.model.hidden_states(images, layers, attention))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the encoder's weights and settings; the decoder has no part in features."""
+        settings = {k: v for k, v in self.model.config.to_dict().items() if "decoder" not in k and k != "norm_pix_loss"}
+        weights = {k: v for k, v in self.model.state_dict().items() if "decoder" not in k and k != "mask_token"}
+        return digest(settings, weights)
+
+
+class TimmBackbone:
+    """A vision transformer of timm.
+
+    Args:
+        model: of `timm.create_model(name, num_classes=0, dynamic_img_size=True)`, say.
+
+    Raises:
+        ModelError: no vision transformer with a class token.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if not hasattr(model, "forward_intermediates") or getattr(model, "cls_token", None) is None:
+            raise ModelError(f"{type(model).__name__} of timm is no vision transformer with a class token")
+        self.network: nn.Module = model
+        self.model = model
+        self.patch_size = int(model.patch_embed.patch_size[0])
+        self.image_size = int(model.patch_embed.img_size[0])
+        self.width, self.depth = int(model.embed_dim), len(model.blocks)
+        stated = getattr(model, "pretrained_cfg", None) or {}
+        self.stated: dict[str, Any] = {name: list(stated.get(name, (0.5,) * 3)) for name in ("mean", "std")}
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) float in [0, 1] -> with the mean and deviation that timm states for the model."""
+        mean, std = (torch.tensor(self.stated[k], device=images.device).view(1, 3, 1, 1) for k in ("mean", "std"))
+        return (images - mean) / std
+
+    def tokens(self, images: Tensor, layers: Sequence[int], attention: bool) -> Tokens:
+        """Run the network on normalised images.
+
+        Raises:
+            ModelError: attention was asked for, which timm's fused kernels do not show.
+        """
+        if attention:
+            raise ModelError(
+                "pooling 'attention' needs a masked autoencoder: timm's models do not show their attention"
+            )
+        wanted = [layer % self.depth for layer in layers]
+        taken = self.model.forward_intermediates(
+            images, indices=sorted(set(wanted)), norm=True, stop_early=True, return_prefix_tokens=True,
+            output_fmt="NLC", intermediates_only=True,
+        )  # fmt: skip
+        found = {
+            layer: torch.cat([prefix[:, :1], patches], dim=1)
+            for layer, (patches, prefix) in zip(sorted(set(wanted)), taken, strict=True)
+        }
+        return Tokens([found[layer] for layer in wanted], None)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights and statistics."""
+        return digest(self.stated, self.model.state_dict())
+
+
+def timm_backbone(name: str) -> TimmBackbone:
+    """A pretrained vision transformer by timm's name.
+
+    Raises:
+        ModelError: timm is missing, knows no such model, or cannot fetch it.
+    """
+    try:
+        import timm
+    except ModuleNotFoundError as err:
+        raise ModelError(f"{TIMM}{name} needs timm: pip install timm") from err
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
+    except (
+        Exception
+    ) as err:  # an unknown name, an option that it lacks, no network: timm and the Hub say so in many ways
+        raise ModelError(f"{TIMM}{name}: {str(err).splitlines()[0] if str(err) else type(err).__name__}") from err
+    return TimmBackbone(model.eval())
+
+
+def digest(settings: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """SHA-256 of settings and weights, whatever file and number format they came in: values count, as float32."""
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(weights):
+        value = weights[name].detach().float().cpu().contiguous()
+        found.update(f"{name} {tuple(value.shape)}\0".encode())
+        found.update(value.numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,90 @@
+"""Any image as upright RGB bytes, which is what features are made of."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from maerestore.image import MAX_PIXELS, InputError
+from maerestore.image.errors import quoted
+from maerestore.image.opening import open_still, short
+
+_FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF"]
+
+
+def load_image(source: str | Path | bytes | Image.Image, at_least: int | None = None) -> np.ndarray:
+    """Decode an image: upright, without alpha (white shows through), 8 bits a channel.
+
+    Args:
+        source: path, the content of a file, or a PIL image.
+        at_least: sides in pixels that will do. A JPEG that is several times larger is decoded at a half, quarter or
+            eighth of its size then, which is several times faster. The shorter side stays at least twice as long.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: no image, a damaged one, or one of more than `maerestore.image.MAX_PIXELS`.
+
+    Example:
+        >>> load_image(Image.new("LA", (4, 2))).shape
+        (2, 4, 3)
+    """
+    if isinstance(source, Image.Image):
+        return _rgb(source)
+    if isinstance(source, bytes):
+        return _decode(_open_bytes(source), "the image", at_least)
+    path = Path(source)
+    return _decode(open_still(path), quoted(path), at_least)
+
+
+def _open_bytes(content: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is told below
+            image = Image.open(io.BytesIO(content), formats=[name for name in _FORMATS if _known(name)])
+    except UnidentifiedImageError:
+        raise InputError("the content is no image, or damaged") from None
+    except Exception as err:  # decoders fail in many ways
+        raise InputError(f"the image cannot be opened ({short(err)})") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(f"the image has {image.width}x{image.height} pixels, over {MAX_PIXELS // 10**6} megapixels")
+    return image
+
+
+def _known(name: str) -> bool:
+    Image.init()
+    return name in Image.OPEN
+
+
+def _decode(image: Image.Image, name: str, at_least: int | None) -> np.ndarray:
+    with image:
+        try:
+            if at_least is not None and image.format in ("JPEG", "MPO"):
+                image.draft("RGB", (2 * at_least, 2 * at_least))
+            return _rgb(image)
+        except InputError:
+            raise
+        except MemoryError:
+            raise
+        except Exception as err:  # truncated data, broken chunks: each decoder says so in its own way
+            raise InputError(f"{name} is truncated or damaged ({short(err)})") from None
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a sample, of which the upper 8 matter here
+        levels: Any = np.asarray(image).astype(np.int64)
+        gray = (levels // 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise InputError("the image holds floating-point samples: save it with 8 or 16 bits a channel")
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))  # a copy: Pillow's own memory cannot be written to

@@ -1,0 +1,225 @@
+"""Images to vectors, with one pretrained encoder and nothing hidden."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from maerestore.errors import MaerestoreError
+from maerestore.features.backbone import TIMM, AutoencoderBackbone, Backbone, timm_backbone
+from maerestore.features.options import FeatureOptions
+from maerestore.features.pooling import pool
+from maerestore.features.preprocess import as_tensor, grid_for, in_unit_range, to_grid
+from maerestore.features.whiten import Whitening
+from maerestore.hub.errors import ModelError
+from maerestore.hub.fetch import resolve_model
+from maerestore.hub.load import load_autoencoder, pick_device
+from maerestore.inpaint.precision import uses_bf16
+
+
+class FeatureExtractor:
+    """Features of images, for classifying and searching.
+
+    Convention:
+        Images of any size and aspect: each is scaled to the area that the model was trained at (`size`), and cut to
+        whole patches; none is squashed. Nothing is masked and nothing is drawn at random: an image has the same
+        features alone, in any batch, and in any order, to 1e-5 (of length 1) in fp32 and 2e-2 in bf16. Colours are
+        RGB, uint8 or float in [0, 1]; the model's own normalisation is applied here.
+
+    Args:
+        backbone: the network, in eval mode.
+        options: pooling, layers, sizes.
+        device: where it runs: "auto", "cpu", "cuda" or "mps".
+        batch_size: images of one shape that go through the network at once.
+        whitening: fitted on features of an extractor like this one; applied last, before the length becomes 1.
+        name: what the model is called, for records.
+
+    Attributes:
+        dim: D, the width of a feature.
+        fingerprint: SHA-256, 64 hex digits, of the encoder's weights and of all that changes a feature (the precision
+            does not count). What keeps features keeps this beside them.
+
+    Raises:
+        ModelError: options that the model cannot give, a whitening of another extractor, or no such device.
+
+    Example:
+        >>> import numpy as np
+        >>> extractor = FeatureExtractor.from_pretrained(size=32)
+        >>> gray, wide = np.zeros((40, 40), np.uint8), np.zeros((30, 90, 3), np.uint8)
+        >>> extractor([gray, wide]).shape
+        torch.Size([2, 192])
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        options: FeatureOptions | None = None,
+        *,
+        device: str = "auto",
+        batch_size: int = 32,
+        whitening: Whitening | None = None,
+        name: str = "model",
+    ) -> None:
+        self.options = o = options or FeatureOptions()
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise MaerestoreError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        depth = backbone.depth
+        if wrong := [layer for layer in o.layers if not -depth <= layer < depth]:
+            raise ModelError(f"layers must lie in {-depth} to {depth - 1} for this model, got {wrong[0]}")
+        self.device = pick_device(device)
+        self.bf16 = uses_bf16(o.precision, self.device)
+        self.backbone, self.batch_size, self.whitening, self.name = backbone, batch_size, whitening, name
+        backbone.network.requires_grad_(False).eval().to(self.device)
+        self.size = o.size or backbone.image_size
+        parts = len(o.layers) * len(o.scales) * (2 if o.pooling == "cls+mean" else 1)
+        self.dim = parts * backbone.width
+        self.fingerprint = self._fingerprint()
+        if whitening is not None:
+            if o.pooling == "patch":
+                raise ModelError("a whitening is for one vector an image: choose another pooling than 'patch'")
+            if len(whitening.mean) != self.dim or whitening.fingerprint != self.fingerprint:
+                raise ModelError("the whitening was fitted on features of another model or with other options")
+            self.dim = whitening.dim
+            self.fingerprint = hashlib.sha256((self.fingerprint + whitening.digest()).encode()).hexdigest()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | None = None,
+        *,
+        options: FeatureOptions | None = None,
+        device: str = "auto",
+        batch_size: int = 32,
+        whitening: Whitening | str | Path | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **fields: Any,
+    ) -> FeatureExtractor:
+        """Load a model and set it up.
+
+        Args:
+            name_or_path: None or "default" for the bundled model, a folder or file of weights (of this package, Meta,
+                transformers or timm), "org/name[@revision]" on the Hub, or "timm:NAME", a vision transformer of timm.
+            options: all options at once.
+            device, batch_size: as for the class.
+            whitening: or the file that `Whitening.save` wrote.
+            revision, token, cache_dir, local_files_only: of the Hub.
+            **fields: single options (`pooling="cls"`), which replace those of `options`.
+
+        Raises:
+            ModelError: no such model, or files that do not fit.
+            ValueError: an option that there is not, or its value.
+
+        Example:
+            >>> extractor = FeatureExtractor.from_pretrained(pooling="cls+mean", layers=(-1, -3))
+            >>> extractor.dim
+            768
+        """
+        if surplus := sorted(set(fields) - {field.name for field in dataclasses.fields(FeatureOptions)}):
+            raise MaerestoreError(f"unknown feature option(s): {', '.join(surplus)}")
+        options = dataclasses.replace(options or FeatureOptions(), **fields)
+        name = "default" if name_or_path is None else str(name_or_path)
+        if isinstance(whitening, (str, Path)):
+            whitening = Whitening.load(whitening)
+        backbone: Backbone
+        if name.startswith(TIMM):
+            backbone = timm_backbone(name.removeprefix(TIMM))
+        else:
+            source = resolve_model(
+                name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            )
+            backbone = AutoencoderBackbone(load_autoencoder(source))
+        return cls(backbone, options, device=device, batch_size=batch_size, whitening=whitening, name=name)
+
+    def __call__(self, images: Any) -> Any:
+        """Features of one image or many.
+
+        Args:
+            images: an image or a sequence of images, or a batch (N, C, H, W) as a tensor; an image is a path, the bytes
+                of a file, a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W). Folders and tars are for
+                `maerestore.features.items.find_items`.
+
+        Returns:
+            (N, D) float32 on the CPU, N = 1 for one image; with pooling "patch" a list of (h, w, D), in patches.
+
+        Raises:
+            InputError: a file that is no readable image.
+            ValueError: something that is no image.
+        """
+        return self.extract([as_tensor(image, self.pixels_wanted) for image in _as_list(images)])
+
+    @property
+    def pixels_wanted(self) -> int:
+        """Sides in pixels that an image needs at most: what `maerestore.features.decode.load_image` may aim at."""
+        return round(self.size * max(self.options.scales))
+
+    def extract(self, images: Sequence[Tensor]) -> Any:
+        """As a call, for tensors (3, H, W) that `maerestore.features.preprocess.as_tensor` gave."""
+        grids = self.options.pooling == "patch"
+        parts: list[list[Tensor]] = [[] for _ in images]
+        for scale in self.options.scales:
+            groups: dict[tuple[int, int], list[int]] = {}
+            for number, image in enumerate(images):
+                grid = grid_for(image.shape[1], image.shape[2], round(self.size * scale), self.backbone.patch_size)
+                groups.setdefault(grid, []).append(number)
+            for grid, numbers in groups.items():
+                for start in range(0, len(numbers), self.batch_size):
+                    chosen = numbers[start : start + self.batch_size]
+                    features = self._forward([images[number] for number in chosen], grid)
+                    for number, feature in zip(chosen, features, strict=True):
+                        parts[number].append(feature)
+        if grids:
+            return [self._length_one(part[0]) for part in parts]
+        if not parts:
+            return torch.zeros(0, self.dim)
+        joined = torch.stack([torch.cat(part) for part in parts])
+        if self.whitening is not None:
+            joined = self.whitening(self._length_one(joined))
+        return self._length_one(joined)
+
+    @torch.inference_mode()
+    def _forward(self, images: list[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Images of one grid -> (N, D) of one scale, or (N, h, w, D), on the CPU."""
+        o, patch = self.options, self.backbone.patch_size
+        batch = torch.stack([in_unit_range(to_grid(image, grid, patch)) for image in images]).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            tokens = self.backbone.tokens(self.backbone.normalize(batch), o.layers, o.pooling == "attention")
+        if o.pooling == "patch":
+            found = torch.cat([layer[:, 1:].float() for layer in tokens.layers], dim=-1).unflatten(1, grid)
+        else:
+            pooled = [pool(layer, o.pooling, tokens.attention) for layer in tokens.layers]
+            found = torch.cat([self._length_one(part) for part in pooled], dim=1)
+        return found.cpu()
+
+    def _length_one(self, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=-1) if self.options.normalize else features
+
+    def _fingerprint(self) -> str:
+        options = {k: v for k, v in self.options.to_dict().items() if k != "precision"}
+        options["size"] = self.size
+        facts = json.dumps({"weights": self.backbone.fingerprint(), **options}, sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+
+def _as_list(images: Any) -> list[Any]:
+    if isinstance(images, (str, Path, bytes, Image.Image)):
+        return [images]
+    if isinstance(images, (Tensor, np.ndarray)):
+        if isinstance(images, Tensor) and images.ndim == 4:
+            return list(images)
+        return [images]
+    if not isinstance(images, Iterable):
+        raise MaerestoreError(f"images must be an image or a sequence of images, got {type(images).__name__}")
+    return list(images)

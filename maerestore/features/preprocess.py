@@ -1,0 +1,97 @@
+"""Images to what a model sees: scaled to an area, whatever the aspect, and cut to whole patches; never squashed.
+
+Everything here runs on the CPU, so that a device changes nothing but the network's rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from maerestore.errors import MaerestoreError
+from maerestore.features.decode import load_image
+
+
+def grid_for(height: int, width: int, size: int, patch: int) -> tuple[int, int]:
+    """Patches (down, across) for an image: about (size / patch)^2 of them, in the image's own aspect.
+
+    Example:
+        >>> grid_for(300, 400, 128, 8), grid_for(50, 5000, 128, 8), grid_for(77, 77, 128, 8)
+        ((14, 18), (2, 160), (16, 16))
+    """
+    side = size / math.sqrt(height * width) / patch  # patches a pixel
+    return max(1, round(height * side)), max(1, round(width * side))
+
+
+def to_grid(image: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    """Scale an image so that it covers a grid of patches, and cut off evenly what sticks out: under a patch, mostly.
+
+    Args:
+        image: (C, H, W), uint8 or float.
+        grid: patches (down, across).
+        patch: side in pixels.
+
+    Returns:
+        (C, grid[0] * patch, grid[1] * patch), of the same dtype.
+    """
+    height, width = grid[0] * patch, grid[1] * patch
+    scale = max(height / image.shape[1], width / image.shape[2])
+    scaled = max(height, round(image.shape[1] * scale)), max(width, round(image.shape[2] * scale))
+    if scaled != tuple(image.shape[1:]):
+        image = F.interpolate(image[None], scaled, mode="bicubic", antialias=True)[0]
+    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+    return image[:, top : top + height, left : left + width]
+
+
+def in_unit_range(image: Tensor) -> Tensor:
+    """uint8 or float -> float32 in [0, 1]."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image.float().clamp(0, 1)
+
+
+def as_tensor(image: Any, at_least: int | None = None) -> Tensor:
+    """One image of any supported kind as (3, H, W), uint8 or float32 in [0, 1].
+
+    Args:
+        image: a path, the bytes of a file, a PIL image, an array (H, W) or (H, W, 1, 3 or 4), or a tensor (1 or 3, H,
+            W); arrays and tensors are uint8, or float in [0, 1].
+        at_least: as for `load_image`.
+
+    Raises:
+        InputError: a file that is no readable image.
+        ValueError: another kind, shape, dtype or range.
+    """
+    if isinstance(image, (str, Path, bytes, Image.Image)):
+        return torch.from_numpy(load_image(image, at_least)).permute(2, 0, 1)
+    if isinstance(image, np.ndarray):
+        array = image[..., None] if image.ndim == 2 else image
+        if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+            raise MaerestoreError(f"an array image is (H, W) or (H, W, 1, 3 or 4), got shape {image.shape}")
+        if array.shape[2] == 4:
+            if array.dtype != np.uint8:
+                raise MaerestoreError(f"an array with alpha is uint8, got dtype {array.dtype}")
+            return as_tensor(Image.fromarray(array, "RGBA"))
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+    elif isinstance(image, Tensor):
+        tensor = image.detach().cpu()
+    else:
+        raise MaerestoreError(f"an image is a path, bytes, PIL image, array or tensor, got {type(image).__name__}")
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or 0 in tensor.shape:
+        raise MaerestoreError(f"a tensor image is (1 or 3, H, W) with some pixels, got shape {tuple(tensor.shape)}")
+    if tensor.dtype != torch.uint8:
+        if not tensor.is_floating_point():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise MaerestoreError(f"an image is uint8, or float in [0, 1], got dtype {dtype}")
+        tensor = tensor.float()
+        low, high = (float(value) for value in tensor.aminmax())
+        if not (low >= -0.25 and high <= 1.25):  # bicubic scaling overshoots; NaN fails both
+            raise MaerestoreError(
+                f"a float image lies in [0, 1], got values from {low:g} to {high:g}: give it before it is normalised"
+            )
+    return tensor.expand(3, -1, -1)
