@@ -6,5 +6,6 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 REFINER_NAME = "refiner.safetensors"
+HEAD_NAME = "head.safetensors"  # of a classifier
 # transformers keeps mean, std, size and interpolation in a file of their own.
 PREPROCESSOR_NAME = "preprocessor_config.json"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maerestore.train.crops import centre_boxes, cut, random_boxes
+from maerestore.train.crops import centre_boxes, cut, random_crops
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,7 @@ class Corpus(ABC):
     ) -> Tensor:
         """Random resized crops: (n, C, out, out) float32 in [0, 1], the `part` of a batch of `total`."""
         canvas, sizes = self.canvases(total, part, generator)
-        u = torch.rand(5, total, generator=generator, device=self.device)[:, part]
-        flips = (u[4] < 0.5) & flip
-        return cut(canvas, sizes, random_boxes(sizes, u[:4], scale), flips, out)
+        return random_crops(canvas, sizes, total, part, out, scale, generator, flip)
 
     def centre_crops(self, count: int, out: int) -> Tensor:
         """The middle squares of photographs kept aside: (n, C, out, out) float32 in [0, 1], n at most `count`."""

@@ -68,6 +68,21 @@ def random_boxes(sizes: Tensor, u: Tensor, scale: tuple[float, float]) -> Tensor
     return torch.stack([u[2] * (height - h), u[3] * (width - w), h, w], dim=1)
 
 
+def random_crops(
+    canvas: Tensor,
+    sizes: Tensor,
+    total: int,
+    part: slice,
+    out: int,
+    scale: tuple[float, float],
+    generator: torch.Generator,
+    flip: bool = True,
+) -> Tensor:
+    """Random resized crops of photographs that are the `part` of a batch of `total`: (n, C, out, out) in [0, 1]."""
+    u = torch.rand(5, total, generator=generator, device=canvas.device)[:, part]
+    return cut(canvas, sizes, random_boxes(sizes, u[:4], scale), (u[4] < 0.5) & flip, out)
+
+
 def centre_boxes(sizes: Tensor) -> Tensor:
     """The middle square of each photo: (N, 3) -> (N, 4)."""
     height, width = sizes[:, 0].float(), sizes[:, 1].float()

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from maerestore.train.recipe import RecipeError, RunRecipe
+from maerestore.train.values import RecipeError
+
+if TYPE_CHECKING:  # recipes need a library for YAML, which those who only ask for rates may lack
+    from maerestore.train.recipe import RunRecipe
 
 Key = tuple[bool, float, float]  # for Muon, multiple of the rate, weight decay
 
 
-def build_optimizers(model: nn.Module, recipe: RunRecipe) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: nn.Module, recipe: RunRecipe, contrast: nn.Module | None = None
+) -> list[torch.optim.Optimizer]:
     """AdamW, or Muon for the matrices of the blocks beside AdamW for everything else.
 
     Weight decay falls on matrices and kernels only, not on biases, norms or tokens. Rates follow the recipe's
-    `layer_decay` and `groups`; parameters at rate 0 are frozen.
+    `layer_decay` and `groups`; parameters at rate 0 are frozen. `contrast`, trained beside the model, has the full
+    rate; the names of its parameters start with "contrast." there.
 
     Raises:
         RecipeError: a group that matches nothing, nothing left to train, or no Muon in this torch.
@@ -25,7 +32,8 @@ def build_optimizers(model: nn.Module, recipe: RunRecipe) -> list[torch.optim.Op
     depth = len(getattr(model, "blocks", []))
     unused = {group["match"] for group in recipe.groups}
     groups: dict[Key, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    beside = contrast.named_parameters("contrast") if contrast is not None else ()
+    for name, parameter in itertools.chain(model.named_parameters(), beside):
         if not parameter.requires_grad:
             continue
         kernel = parameter.ndim >= 2 and "token" not in name
@@ -72,7 +80,7 @@ def layer_scale(name: str, depth: int, decay: float) -> float:
         >>> [layer_scale(n, 2, 0.5) for n in ("patch_embed.proj.weight", "blocks.0.x", "blocks.1.x", "norm.weight")]
         [0.125, 0.25, 0.5, 1.0]
     """
-    if decay == 1 or name.startswith(("norm.", "decoder_", "mask_token")):
+    if decay == 1 or name.startswith(("norm.", "decoder_", "mask_token", "contrast.")):
         return 1.0
     block = re.match(r"blocks\.(\d+)\.", name)
     return decay ** (depth - int(block.group(1)) if block else depth + 1)

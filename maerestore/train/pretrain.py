@@ -16,13 +16,16 @@ from maerestore.hub.save import save_autoencoder
 from maerestore.model import MaskedAutoencoder
 from maerestore.train.adversary import build_adversary
 from maerestore.train.checkpoint import CHECKPOINT, initial_weights, read_checkpoint
+from maerestore.train.contrastive import Contrast, ContrastiveObjective, ViewRetrieval
+from maerestore.train.crops import random_crops
 from maerestore.train.losses import Composite, Criterion, composite
 from maerestore.train.masks import HoleBank, MaskBatch, MaskChoice, patch_masks
 from maerestore.train.objective import Objective
 from maerestore.train.phases import FREE_FORM
-from maerestore.train.recipe import PretrainRecipe
+from maerestore.train.recipe import PretrainRecipe, RecipeError
 from maerestore.train.run import TrainingRun
 from maerestore.train.validate import Validation
+from maerestore.train.views import two_views
 
 
 class PretrainBatch(NamedTuple):
@@ -31,6 +34,13 @@ class PretrainBatch(NamedTuple):
     images: Tensor
     masks: MaskBatch
     noise: Tensor | None
+
+
+class Views(NamedTuple):
+    """Two views of each photograph for the contrastive loss: (2 n, C, S, S), normalised, and (2 n, L) noise."""
+
+    images: Tensor
+    noise: Tensor
 
 
 class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
@@ -53,14 +63,28 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
             weights = initial_weights(Path(init), recipe.config)
             self.model.load_state_dict(weights)
             self.average.load_state_dict(weights)
-        return Objective(self.model, criterion)
+        if recipe.contrastive is None:
+            return Objective(self.model, criterion)
+        if self.layout.micro % recipe.contrastive.reconstruct:
+            raise RecipeError(
+                f"contrastive.reconstruct {recipe.contrastive.reconstruct} does not divide the {self.layout.micro} "
+                "photographs of a process (and of a part, with accumulate)"
+            )
+        self.contrast = Contrast(recipe.contrastive, recipe.config).to(self.device)
+        return ContrastiveObjective(self.model, criterion, self.contrast)
 
     def _batch(self, part: slice) -> PretrainBatch:
         recipe, total, side = self.recipe, self.recipe.batch_size, self.recipe.side(self.samples)
         generator = self._generator()
+        canvas, sizes = self.corpus.canvases(total, part, generator)
+        if recipe.contrastive is not None:
+            self.views = self._views(canvas, sizes, part, generator)
+            every = recipe.contrastive.reconstruct
+            canvas, sizes = canvas[::every], sizes[::every]
+            total, part = total // every, slice(part.start // every, part.stop // every)
         phase = recipe.phase(self.samples)
         choice = MaskChoice.draw(phase, np.random.default_rng((recipe.seed, self.step)))
-        images = self.corpus.random_crops(total, part, side, recipe.crop_scale, generator, recipe.flip)
+        images = random_crops(canvas, sizes, total, part, side, recipe.crop_scale, generator, recipe.flip)
         images = self.model.normalize(self._channels(images))
         if choice.policy == FREE_FORM:
             return PretrainBatch(images, self._bank(side).masks(choice, total, part, generator), None)
@@ -75,11 +99,23 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
 
     def _compare(self, batch: PretrainBatch, pasted: bool) -> tuple[Tensor, dict[str, Tensor], Composite | None]:
         images, masks, noise = batch
-        loss, terms, pred = self.forward(
-            images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise
-        )
+        seen = images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise
+        if self.recipe.contrastive is None:
+            loss, terms, pred = self.forward(*seen)
+        else:
+            head_only = self.samples < self.recipe.contrastive.head_samples
+            loss, terms, pred = self.forward(*seen, *self.views, head_only)
         shown = composite(self.model, images, pred, masks.mask, masks.pixel_weight) if pasted else None
         return loss, terms, shown
+
+    def _views(self, canvas: Tensor, sizes: Tensor, part: slice, generator: torch.Generator) -> Views:
+        settings, total = self.recipe.contrastive, self.recipe.batch_size
+        assert settings is not None
+        side = settings.side or self.recipe.side(self.samples)
+        views = two_views(canvas, sizes, total, part, side, settings.views, generator).flatten(0, 1)
+        length = (side // self.recipe.config.patch_size) ** 2
+        noise = torch.rand(2, total, length, generator=generator, device=self.device)[:, part].flatten(0, 1)
+        return Views(self.model.normalize(self._channels(views)), noise)
 
     @torch.no_grad()
     def _responses(self, images: Tensor) -> Tensor:
@@ -108,11 +144,20 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         # At the model's own size, whatever side is trained on at the moment.
         images = self.corpus.centre_crops(self.recipe.validation_images, self.recipe.config.image_size)
         self.validation = Validation(self._channels(images)) if len(images) else None
+        if self.recipe.contrastive is not None and len(images):
+            canvas, sizes = self.corpus.held_out(self.recipe.validation_images)
+            count, side = len(canvas), self.recipe.config.image_size
+            generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
+            views = two_views(canvas, sizes, count, slice(count), side, self.recipe.contrastive.views, generator)
+            self.retrieval = ViewRetrieval(torch.stack([self._channels(each) for each in views]))
         return self.validation is not None
 
     def _measure(self) -> tuple[dict[str, float], Image.Image]:
         assert self.validation is not None
-        return self.validation.measure(self.average), self.validation.picture(self.average)
+        figures = self.validation.measure(self.average)
+        if isinstance(self.contrast, Contrast):
+            figures |= self.retrieval.measure(self.average, self.contrast)
+        return figures, self.validation.picture(self.average)
 
     def _save_model(self, training: dict[str, Any]) -> None:
         save_autoencoder(self.average, self.out / "model", training)

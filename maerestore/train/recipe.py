@@ -12,6 +12,7 @@ import yaml
 
 from maerestore.masking import FAMILIES, TRAINING
 from maerestore.model.config import MAEConfig
+from maerestore.train.contrastive_settings import ContrastiveSettings
 from maerestore.train.losses import LossError, parse_terms
 from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
 from maerestore.train.values import RecipeError, number, pair, whole
@@ -194,14 +195,18 @@ class PretrainRecipe(RunRecipe):
         model: settings of the `MAEConfig`.
         loss: weight of each term, or its settings (`maerestore.train.losses.Criterion`).
         masking: a `MaskingPhase`, or a list of them ("from" in samples): policies, mask_ratio, free_form_drop, ramp.
+        contrastive: settings of a contrastive loss beside the reconstruction
+            (`maerestore.train.contrastive.ContrastiveSettings`); None for none.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=lambda: {"masked_mse": 1.0})
     masking: list[MaskingPhase] = field(default_factory=lambda: [MaskingPhase()])
+    contrastive: ContrastiveSettings | None = None
 
     def __post_init__(self) -> None:
         self.masking = read_phases(self.masking)
+        self.contrastive = None if self.contrastive is None else ContrastiveSettings.from_dict(self.contrastive)
         super().__post_init__()
         try:
             parse_terms(self.loss)
@@ -216,6 +221,22 @@ class PretrainRecipe(RunRecipe):
                 (
                     all(side % config.patch_size == 0 for _, side in self.resolution),
                     f"every side in resolution must be a multiple of the patch size {config.patch_size}",
+                ),
+            ]
+        )
+        if self.contrastive is not None:
+            self._check_contrastive(self.contrastive, config)
+
+    def _check_contrastive(self, settings: ContrastiveSettings, config: MAEConfig) -> None:
+        check(
+            [
+                (
+                    settings.side % config.patch_size == 0,
+                    f"contrastive.side must be a multiple of the patch size {config.patch_size}, got {settings.side}",
+                ),
+                (
+                    settings.hide == 0 or config.hidden == "drop",
+                    f"contrastive.hide saves nothing where hidden patches hold a {config.hidden}: set it to 0",
                 ),
             ]
         )

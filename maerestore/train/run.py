@@ -50,6 +50,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         model: what is trained.
         average: the moving average of its weights.
         adversary: the discriminator beside it, or None.
+        contrast: the head of a contrastive loss beside it, or None.
 
     Raises:
         RecipeError: settings that do not fit each other, the checkpoint or the number of processes.
@@ -59,6 +60,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
     model: nn.Module
     average: nn.Module
     adversary: Adversary | None
+    contrast: nn.Module | None = None
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             objective = self._build(init)
         except (ValueError, TypeError, AttributeError) as err:  # options of another type than they should have, too
             raise RecipeError(str(err).splitlines()[0] if str(err) else type(err).__name__) from err
-        self.optimizers = build_optimizers(self.model, recipe)
+        self.optimizers = build_optimizers(self.model, recipe, self.contrast)
         self.step = self.samples = 0
         self.stop, self.signal = False, 0
         # What is decoded once, is decoded by one; where machines share no folder, by one on each.
@@ -283,7 +285,8 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             "average": self.average.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
-        return state if self.adversary is None else {**state, "adversary": self.adversary.state_dict()}
+        beside = {"adversary": self.adversary, "contrast": self.contrast}
+        return state | {name: each.state_dict() for name, each in beside.items() if each is not None}
 
     def _resume(self, path: Path) -> None:
         """Take over a checkpoint of this run: weights, optimisers and the place in the run."""
@@ -301,10 +304,12 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
                     group.update(settings)  # the recipe's, where it was changed since
             if self.adversary is not None and "adversary" in state:
                 self.adversary.load_state_dict(state["adversary"])
+            if self.contrast is not None:
+                self.contrast.load_state_dict(state["contrast"])
         except (ValueError, KeyError, RuntimeError) as err:
             raise RecipeError(
-                f"{path}: its optimisers are not the recipe's (optimizer, layer_decay, groups, adversarial): "
-                "go on with the same, or start another run from it with --init"
+                f"{path}: its optimisers are not the recipe's (optimizer, layer_decay, groups, adversarial, "
+                "contrastive): go on with the same, or start another run from it with --init"
             ) from err
         self.step, self.samples = state["step"], state["samples"]
 

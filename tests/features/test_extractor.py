@@ -71,7 +71,8 @@ def test_every_kind_of_image_gives_the_same(extractor, tmp_path: Path):
     tensor = torch.from_numpy(array).permute(2, 0, 1)
     same = [
         tmp_path / "a.png", str(tmp_path / "a.png"), content.getvalue(), Image.fromarray(array), array, tensor,
-        tensor.float() / 255, array.astype(np.float32) / 255, np.dstack([array, np.full(array.shape[:2], 255, np.uint8)]),
+        tensor.float() / 255, array.astype(np.float32) / 255,
+        np.dstack([array, np.full(array.shape[:2], 255, np.uint8)]),
     ]  # fmt: skip
     features = extractor()(same)
     torch.testing.assert_close(features, features[:1].expand(len(same), -1), atol=1e-5, rtol=0)
@@ -191,8 +192,8 @@ def test_features_equal_those_of_transformers(tmp_path: Path):
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTMAEConfig(
         image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
-        decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=64,
-        layer_norm_eps=1e-6, mask_ratio=0.0,
+        decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+        decoder_intermediate_size=64, layer_norm_eps=1e-6, mask_ratio=0.0,
     )  # fmt: skip
     torch.manual_seed(0)
     theirs = transformers.ViTMAEForPreTraining(config).eval()
