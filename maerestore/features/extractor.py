@@ -193,7 +193,10 @@ class FeatureExtractor:
     def _forward(self, images: list[Tensor], grid: tuple[int, int]) -> Tensor:
         """Images of one grid -> (N, D) of one scale, or (N, h, w, D), on the CPU."""
         o, patch = self.options, self.backbone.patch_size
-        batch = torch.stack([in_unit_range(to_grid(image, grid, patch)) for image in images]).to(self.device)
+        cut = [to_grid(image, grid, patch) for image in images]
+        if len({image.dtype for image in cut}) > 1:
+            cut = [in_unit_range(image) for image in cut]
+        batch = in_unit_range(torch.stack(cut).to(self.device))  # bytes travel to the device
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             tokens = self.backbone.tokens(self.backbone.normalize(batch), o.layers, o.pooling == "attention")
         if o.pooling == "patch":
