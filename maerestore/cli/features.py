@@ -1,0 +1,145 @@
+"""Turn images into vectors, kept in a table: to classify, to search, to find duplicates.
+
+    maerestore features photos -o photos.parquet               a row for each image: path, label, error, feature
+    maerestore features photos -o photos.parquet               only what is new or changed; what is gone leaves
+    maerestore features shards/*.tar -o shards.npy             an array, and what its rows are in shards.npy.json
+    maerestore features photos -o photos.parquet --engine ray  on all machines of a Ray cluster
+    maerestore features s3://bucket/shards -o s3://bucket/features/ --engine ray     tables that these machines write
+
+PATHS are images, folders (searched recursively, tars in them too), tars that are not compressed, lists (.txt, one path
+a line), Parquet tables with a column of paths or of images, and URIs that pyarrow opens (s3://, gs://, hdfs://). Labels
+come from the first folder below the source (photos/cats/a.jpg: cats), in tars from a.cls beside a.webp. Nothing is
+masked and nothing is squashed: the same image has the same feature in every run.
+
+A run that is killed loses a batch at most; the same command goes on where it was cut off. A table knows the weights and
+options that it was made with, and takes no others. Images that cannot be read are rows with an error; the exit code is
+1 then, and 2 where nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maerestore.cli.progress import Bar
+from maerestore.cli.values import count
+from maerestore.features.options import POOLINGS, PRECISIONS, FeatureOptions
+
+if TYPE_CHECKING:
+    from maerestore.features.run import Report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("paths", nargs="+", metavar="PATHS", help="images, folders, tars, lists, tables, URIs")
+    parser.add_argument("-o", "--out", required=True, metavar="TABLE",
+                        help="the table: .parquet, .npy (and .npy.json beside it) or .safetensors; with --engine ray "
+                        "also a folder of tables, which ends with a slash")  # fmt: skip
+    parser.add_argument("--pooling", choices=POOLINGS, default="mean",
+                        help="how an image's patches become one vector (default mean)")  # fmt: skip
+    parser.add_argument("--layers", type=int, nargs="+", default=[-1], metavar="L",
+                        help="blocks whose output is taken: 0 the first, -1 the last, the default")  # fmt: skip
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S",
+                        help="sizes at which an image is seen, multiples of --size (default 1)")  # fmt: skip
+    parser.add_argument("--size", type=count, metavar="PX",
+                        help="images get the area of a square of this side (default the model's)")  # fmt: skip
+    parser.add_argument("--no-normalize", action="store_true", help="do not scale features to length 1")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto",
+                        help="number format of the network (default auto: bf16 where the hardware has it)")  # fmt: skip
+    parser.add_argument("--whiten", metavar="FILE", help="whitening to apply last, as Whitening.save wrote it")
+    parser.add_argument("--float16", action="store_true", help="store features in half the space")
+    parser.add_argument("--model", default="default",
+                        help="bundled name, folder, file, org/name[@revision] or timm:NAME")  # fmt: skip
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    parser.add_argument(
+        "--batch-size", type=count, default=32, metavar="N", help="images computed at once (default 32)"
+    )
+    parser.add_argument("--workers", type=count, metavar="N", help="threads that decode (default one a core)")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(default local)")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: Ray on this machine)")
+    parser.add_argument("--ray-workers", type=count, metavar="N", help="processes, each with the network")
+    parser.add_argument("--retry", action="store_true", help="try images again that had an error")
+    parser.add_argument("--overwrite", action="store_true", help="start a new table, whatever is there")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write a table of features, or bring it up to date."""
+    start = time.perf_counter()
+    # Imported here, and torch only once a network is needed: bad input is answered at once.
+    from maerestore.features.remote import find_sources
+    from maerestore.features.run import ExtractorSettings
+    from maerestore.features.table import suffix_of
+    from maerestore.image import InputError
+
+    options = FeatureOptions(args.pooling, args.layers, args.scales, args.size, not args.no_normalize, args.precision)
+    if options.pooling == "patch":
+        raise InputError("--pooling patch gives a grid for each image, which fits no table: use it from Python.")
+    if args.engine != "ray":
+        for option in ("ray_address", "ray_workers"):
+            if getattr(args, option) is not None:
+                raise InputError(f"--{option.replace('_', '-')} goes with --engine ray.")
+    shards = args.out.endswith(("/", os.sep))
+    if shards and args.engine != "ray":
+        raise InputError("-o with a slash at its end is a folder of tables, which --engine ray writes: name a table.")
+    settings = ExtractorSettings(args.model, options, args.device, args.batch_size, args.whiten)
+    chosen: dict[str, Any] = {
+        "workers": args.workers,
+        "half": args.float16,
+        "overwrite": args.overwrite,
+        "retry": args.retry,
+        "failed": _failed,
+    }
+    cluster = {"address": args.ray_address, "ray_workers": args.ray_workers}
+    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+        chosen["progress"] = functools.partial(bar, "shards" if shards else "images")
+        if shards:
+            from maerestore.features.shards import extract_shards
+
+            report = extract_shards(args.paths, settings, args.out, **cluster, **chosen)
+        else:
+            suffix_of(Path(args.out))
+            items = find_sources(args.paths)
+            if args.engine == "ray":
+                from maerestore.features.distributed import extract_ray
+
+                report = extract_ray(items, settings, Path(args.out), **cluster, **chosen)
+            else:
+                from maerestore.features.run import extract
+
+                report = extract(items, settings, Path(args.out), **chosen)
+    seconds = time.perf_counter() - start
+    if args.json:
+        print(json.dumps(_told(args, report, seconds)))
+    elif not args.quiet:
+        there = f", {report.kept} were there" if report.kept else ""
+        gone = f", {report.dropped} removed" if report.dropped else ""
+        flawed = f"; {len(report.errors)} of {report.images} images have an error" if report.errors else ""
+        print(f"{args.out}: {report.computed} images computed{there}{gone}{flawed}, in {seconds:.1f} s")
+    return 1 if report.errors else 0
+
+
+def _failed(name: str, reason: str) -> None:
+    print(f"maerestore features: no feature for {name}: {reason}", file=sys.stderr)
+
+
+def _told(args: argparse.Namespace, report: Report, seconds: float) -> dict[str, Any]:
+    return {
+        "sources": args.paths,
+        "output": args.out,
+        "images": report.images,
+        "computed": report.computed,
+        "kept": report.kept,
+        "dropped": report.dropped,
+        "errors": [{"image": name, "reason": reason} for name, reason in report.errors],
+        **report.facts,
+        "engine": args.engine,
+        "seconds": round(seconds, 3),
+    }

@@ -1,0 +1,82 @@
+"""One process at a time on one output."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from maerestore.image.errors import InputError, quoted
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["FolderLock"]
+
+
+class FolderLock:
+    """A folder that one process holds at a time; the system frees it when that process ends, however it ends.
+
+    Args:
+        folder: made where it is missing.
+
+    Raises:
+        InputError: another process holds it, or it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp(), "work")
+        >>> lock = FolderLock(folder)
+        >>> lock.release()
+        >>> folder.exists()
+        False
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "lock"
+        self.descriptor: int | None = None
+        while self.descriptor is None:
+            try:
+                folder.mkdir(exist_ok=True)
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:  # its holder removed the folder just now, or the folder around it is not there
+                if folder.parent.is_dir():
+                    continue
+                raise InputError(f"{quoted(folder)} cannot be made: there is no {quoted(folder.parent)}.") from None
+            except OSError as error:
+                raise InputError(
+                    f"{quoted(folder)} cannot be used ({error.strerror}): choose another output."
+                ) from None
+            try:
+                _take(descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise InputError(f"another process works in {quoted(folder)}: wait for it, or end it.") from None
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
+                    self.descriptor = descriptor
+                    return
+            os.close(descriptor)  # the file was removed in between: a lock on it holds nobody back
+
+    def release(self) -> None:
+        """Give the folder back, and remove it where nothing else is in it."""
+        if self.descriptor is None:
+            return
+        with suppress(OSError):
+            if set(os.listdir(self.folder)) <= {self.path.name}:
+                os.unlink(self.path)
+                self.folder.rmdir()
+        os.close(self.descriptor)
+        self.descriptor = None
+
+
+def _take(descriptor: int) -> None:
+    """Lock a file without waiting; OSError where another process has it."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
