@@ -33,7 +33,7 @@ def timm_twin(config: MAEConfig) -> Any:
         raise BenchError("the comparison with timm needs it: pip install timm") from err
     return VisionTransformer(
         img_size=config.image_size, patch_size=config.patch_size, embed_dim=config.embed_dim, depth=config.depth,
-        num_heads=config.num_heads, num_classes=0, global_pool="avg",
+        num_heads=config.num_heads, num_classes=0, global_pool="token",
     ).eval()  # fmt: skip
 
 
@@ -46,7 +46,8 @@ def contenders(config: MAEConfig, images: Tensor) -> dict[str, Callable[[], Tens
         @torch.inference_mode()
         def run() -> Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                return theirs(model.normalize(torch.stack(rows).float() / 255)).float()
+                tokens = theirs.forward_features(model.normalize(torch.stack(rows).float() / 255))
+                return tokens[:, 1:].float().mean(1)
 
         return run
 
