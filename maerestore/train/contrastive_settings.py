@@ -1,0 +1,87 @@
+"""The `contrastive` block of a pretraining recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from maerestore.train.values import RecipeError, number, whole
+from maerestore.train.views import ViewSettings
+
+LOSSES = ("infonce", "nnclr")
+POOLINGS = ("cls", "mean", "cls+mean")
+
+
+@dataclass(frozen=True)
+class ContrastiveSettings:
+    """The `contrastive` block of a recipe.
+
+    Args:
+        weight: of the contrastive loss, beside the reconstruction's.
+        loss: "infonce": each view must find the other one of its photograph among all views of the batch (Chen et al.
+            2020); "nnclr": it must find the other one's nearest neighbour in a queue (Dwibedi et al. 2021,
+            https://arxiv.org/abs/2104.14548).
+        temperature: similarities are divided by it.
+        pooling: what of the encoder's output the loss is put on: "cls", "mean" (of the patches), or "cls+mean": on
+            each of the two, with a head of its own.
+        layers: of the head, a perceptron; 0 puts the loss on the features themselves, without a head.
+        width, dim: of its hidden layers and its output.
+        hide: share of the patches that each view leaves out.
+        side: of the views in pixels; 0 takes that of the crops.
+        reconstruct: one photograph in so many is reconstructed as well; the contrastive loss wants large batches.
+        head_samples: so long, the contrastive loss trains the head only.
+        queue: features that "nnclr" looks for neighbours in.
+        views: how they are made.
+    """
+
+    weight: float = 1.0
+    loss: str = "infonce"
+    temperature: float = 0.2
+    pooling: str = "cls"
+    layers: int = 2
+    width: int = 1024
+    dim: int = 128
+    hide: float = 0.5
+    side: int = 0
+    reconstruct: int = 1
+    head_samples: int = 0
+    queue: int = 8192
+    views: ViewSettings = field(default_factory=ViewSettings)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if f.type in ("float", "int"):
+                read = number if f.type == "float" else whole
+                object.__setattr__(self, f.name, read(f"contrastive.{f.name}", getattr(self, f.name)))
+        object.__setattr__(self, "views", ViewSettings.from_dict(self.views))
+        for holds, message in (
+            (self.weight > 0, f"weight must be positive, got {self.weight}"),
+            (self.loss in LOSSES, f"loss must be {' or '.join(LOSSES)}, got {self.loss!r}"),
+            (self.temperature > 0, f"temperature must be positive, got {self.temperature}"),
+            (self.pooling in POOLINGS, f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}"),
+            (self.layers >= 0, f"layers must not be negative, got {self.layers}"),
+            (min(self.width, self.dim) > 0, "width and dim must be positive"),
+            (0 <= self.hide < 1, f"hide must lie in [0, 1), got {self.hide}"),
+            (self.side >= 0, f"side must not be negative, got {self.side}"),
+            (self.reconstruct > 0, f"reconstruct must be positive, got {self.reconstruct}"),
+            (self.head_samples >= 0, f"head_samples must not be negative, got {self.head_samples}"),
+            (self.queue > 0, f"queue must be positive, got {self.queue}"),
+        ):
+            if not holds:
+                raise RecipeError(f"contrastive.{message}")
+
+    @classmethod
+    def from_dict(cls, values: Any) -> ContrastiveSettings:
+        """Read the block of a recipe.
+
+        Raises:
+            RecipeError: no mapping, an unknown key, or a value that does not fit.
+        """
+        if isinstance(values, cls):
+            return values
+        if not isinstance(values, dict):
+            raise RecipeError(f"contrastive is a mapping of settings, got {values!r}")
+        unknown = sorted(set(map(str, values)) - {f.name for f in fields(cls)})
+        if unknown:
+            raise RecipeError(f"unknown setting(s) of contrastive: {', '.join(unknown)}")
+        return cls(**values)
