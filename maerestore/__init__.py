@@ -15,6 +15,9 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "BatchMAEAugment": "maerestore.augment.batch",
+    "Classifier": "maerestore.features.classify.classifier",
+    "FeatureExtractor": "maerestore.features.extractor",
+    "ImageIndex": "maerestore.features.index.image_index",
     "InputError": "maerestore.image",
     "Inpainter": "maerestore.inpaint.pipeline",
     "MAEAugment": "maerestore.augment.host",
@@ -25,6 +28,9 @@ _LAZY = {
 }
 __all__ = [
     "BatchMAEAugment",
+    "Classifier",
+    "FeatureExtractor",
+    "ImageIndex",
     "Inpainter",
     "InputError",
     "MAEAugment",
@@ -39,6 +45,9 @@ if TYPE_CHECKING:
     from maerestore.augment.batch import BatchMAEAugment
     from maerestore.augment.host import MAEAugment
     from maerestore.errors import MaerestoreError
+    from maerestore.features.classify.classifier import Classifier
+    from maerestore.features.extractor import FeatureExtractor
+    from maerestore.features.index.image_index import ImageIndex
     from maerestore.hub.errors import ModelError
     from maerestore.image import InputError
     from maerestore.inpaint.pipeline import Inpainter

@@ -20,7 +20,20 @@ HEAVY = {
     *("transformers", "timm", "accelerate", "kornia", "albumentations", "faiss", "ray", "gradio", "pandas", "tqdm"),
     *("webdataset", "tensorboard", "rich", "yaml"),
 }
-VERBS = ("", "inpaint", "show", "augment", "train-restorer", "pretrain", "export", "pull", "push")
+VERBS = (
+    "",
+    "inpaint",
+    "show",
+    "augment",
+    "classify",
+    "features",
+    "index",
+    "train-restorer",
+    "pretrain",
+    "export",
+    "pull",
+    "push",
+)
 HELP = "import sys; sys.argv = {argv!r}; from maerestore.cli.main import main; run()"
 CODE = {
     "import maerestore": "import maerestore",

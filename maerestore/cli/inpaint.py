@@ -7,6 +7,7 @@ colour profile and metadata.
     maerestore inpaint photo.png mask.png -o out.png --dilate 3
     maerestore inpaint photo.png mask.png --samples 3      writes photo_filled_1.png (the best-ranked) to _3
     maerestore inpaint photo.png mask.png --confidence sure.png
+    maerestore inpaint --table pairs.csv -o filled         the photo and mask of each row; goes on where it was cut off
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maerestore.cli import inpaint_table
 from maerestore.cli.progress import Bar
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ MOST_SAMPLES = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("photo", type=Path, help="the photo")
-    parser.add_argument("mask", type=Path, help="the mask: any image of the photo's size")
+    parser.add_argument("photo", type=Path, nargs="?", help="the photo")
+    parser.add_argument("mask", type=Path, nargs="?", help="the mask: any image of the photo's size")
     parser.add_argument(
         "-o", "--out", type=Path, help="file or folder to write (default: PHOTO_filled beside the photo)"
     )
@@ -78,36 +80,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    inpaint_table.add_arguments(parser)
+    parser.set_defaults(refuse=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, fill, write."""
+    if args.table is not None:
+        return inpaint_table.run(args)
     start = time.perf_counter()
     # Imported here, and torch only after the files were found good: bad input is answered at once.
-    from maerestore.image import (
-        InputError,
-        mask_is_empty,
-        mask_is_full,
-        read_mask,
-        read_photo,
-        write_photo,
-    )
-    from maerestore.image.errors import quoted
+    from maerestore.image import InputError, write_photo
+    from maerestore.inpaint.table import read_pair
 
+    if args.photo is None or args.mask is None:
+        args.refuse("give a photo and its mask, or --table with the names of many")
+    for option in ("engine", "ray_address", "ray_workers"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} goes with --table.")
     outs = _outputs(args)
-    photo = read_photo(args.photo)
-    mask = read_mask(args.mask, photo.size, white=args.mask_white, resize=args.resize_mask)
-    other = "keep" if args.mask_white == "hole" else "hole"
-    if mask_is_empty(mask):
-        marks = "light (128 or more)" if other == "keep" else "dark (below 128)"
-        raise InputError(
-            f"{quoted(args.mask)}: nothing to fill, no pixel of the mask is {marks}; "
-            f"if it marks what to keep, pass --mask-white {other}"
-        )
-    if mask_is_full(mask):
-        raise InputError(
-            f"{quoted(args.mask)}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
-        )
+    photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask)
     _warn(args, photo, outs[0])
     seconds = {"read": time.perf_counter() - start}
 

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import maerestore
-from maerestore.cli import augment, export, inpaint, pretrain, pull, push, show, train_restorer
+from maerestore.cli import (
+    augment,
+    classify,
+    export,
+    features,
+    index,
+    inpaint,
+    pretrain,
+    pull,
+    push,
+    show,
+    train_restorer,
+)
 from maerestore.errors import MaerestoreError
 
 VERBS = {
@@ -21,6 +33,9 @@ VERBS = {
     "export": export,
     "show": show,
     "augment": augment,
+    "classify": classify,
+    "features": features,
+    "index": index,
 }
 
 

@@ -1,4 +1,4 @@
-"""Fetch a model from the Hugging Face Hub, and check that it loads.
+"""Fetch a model or a classifier from the Hugging Face Hub, and check that it loads.
 
 It goes to the cache that is shared with other tools (HF_HOME), from where every verb finds it by name, offline too.
 HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are respected. The folder is printed.
@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,47 +33,58 @@ def run(args: argparse.Namespace) -> int:
     """Fetch, check, copy."""
     from maerestore.hub.client import quieten
     from maerestore.hub.fetch import fetch_repository, model_files, split_name
+    from maerestore.hub.files import HEAD_NAME
 
     repository, revision = split_name(args.repository)
     quieten(progress=not args.quiet and sys.stderr.isatty())
     folder = fetch_repository(repository, revision, cache_dir=args.cache_dir)
-    from maerestore.hub.load import load_autoencoder
-    from maerestore.hub.refiner import load_refiner
-
-    model, refiner = load_autoencoder(folder), load_refiner(folder)
     files = model_files(folder)
     sizes = {path.name: path.stat().st_size for path in files}
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    refined = sum(p.numel() for p in refiner.parameters()) if refiner is not None else 0
+    facts, told = _classifier(folder) if HEAD_NAME in sizes else _model(folder)
     place = folder
     if args.to is not None:
         _copy(files, args.to, args.overwrite)
         place = args.to
     if args.json:
-        facts = {
+        about = {
             "repository": repository,
             "revision": revision or "main",
             "commit": folder.name,
             "folder": str(place),
             "files": sizes,
             "bytes": sum(sizes.values()),
-            "parameters": parameters,
-            "decoder": model.config.has_decoder,
-            "refiner_parameters": refined,
         }
-        print(json.dumps(facts))
+        print(json.dumps(about | facts))
         return 0
     print(place)
     if not args.quiet:
-        what = "" if model.config.has_decoder else ", encoder only: gives features, cannot reconstruct"
-        what += f", refiner of {refined / 1e6:.1f} M" if refined else ""
         megabytes = sum(sizes.values()) / 1e6
-        print(
-            f"{repository}@{revision or 'main'}: commit {folder.name}, {megabytes:.1f} MB, "
-            f"{parameters / 1e6:.1f} M parameters{what}",
-            file=sys.stderr,
-        )
+        name = f"{repository}@{revision or 'main'}"
+        print(f"{name}: commit {folder.name}, {megabytes:.1f} MB, {told}", file=sys.stderr)
     return 0
+
+
+def _model(folder: Path) -> tuple[dict[str, Any], str]:
+    """Load the model: facts about it, as JSON and in words."""
+    from maerestore.hub.load import load_autoencoder
+    from maerestore.hub.refiner import load_refiner
+
+    model, refiner = load_autoencoder(folder), load_refiner(folder)
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    refined = sum(p.numel() for p in refiner.parameters()) if refiner is not None else 0
+    what = "" if model.config.has_decoder else ", encoder only: gives features, cannot reconstruct"
+    what += f", refiner of {refined / 1e6:.1f} M" if refined else ""
+    facts = {"parameters": parameters, "decoder": model.config.has_decoder, "refiner_parameters": refined}
+    return facts, f"{parameters / 1e6:.1f} M parameters{what}"
+
+
+def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
+    """Load the classifier: facts about it, as JSON and in words."""
+    from maerestore.features.classify.head import load_head
+
+    config, _, _ = load_head(folder)
+    facts = {"classifier": config.method, "classes": len(config.classes), "dim": config.dim}
+    return facts, f"{config.method} classifier of {len(config.classes)} classes"
 
 
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""Send a model folder to a repository on the Hugging Face Hub, in one commit.
+"""Send a folder of a model or a classifier to a repository on the Hugging Face Hub, in one commit.
 
 The model is loaded first: a broken one is not sent. Configuration, weights (the refiner's too, where the configuration
 tells of one), README.md and the pictures in it go; a model card is written where README.md is missing. The token is
@@ -17,7 +17,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("folder", type=Path, help="holds config.json and model.safetensors")
+    parser.add_argument("folder", type=Path, help="holds config.json and model.safetensors, or head.safetensors")
     parser.add_argument("repository", metavar="REPO", help="org/name; made if it is not there")
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing main")

@@ -10,13 +10,13 @@ from pathlib import Path
 from maerestore.hub.checksums import verify_cached
 from maerestore.hub.client import ask_hub
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 
 DEFAULT_NAME = "default"
 AUGMENT_NAME = "augment"
 _BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment"}  # by name, the folder inside that of the default
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME)  # what lies beside the weights
+_BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME, HEAD_NAME)  # what lies beside the weights
 # The first of these that a repository holds is fetched: more would be the same weights once more.
 _WEIGHTS = (
     (WEIGHTS_NAME, "model.safetensors.index.json", "model-*.safetensors"),
@@ -158,7 +158,7 @@ def fetch_repository(
 
 def model_files(folder: Path) -> list[Path]:
     """The files of the model in a folder that `fetch_repository` gave."""
-    return _matching(folder, _BESIDE) + _weight_files(folder)
+    return list(dict.fromkeys(_matching(folder, _BESIDE) + _weight_files(folder)))  # a head alone is in both
 
 
 def _weight_files(folder: Path) -> list[Path]:

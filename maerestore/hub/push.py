@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,7 +12,7 @@ from maerestore.hub.card import model_card
 from maerestore.hub.client import TRIES, ask_hub
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import REPOSITORY
-from maerestore.hub.files import CARD_NAME, CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.load import load_autoencoder, read_notes
 from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_refiner
 from maerestore.hub.save import save_autoencoder
@@ -81,13 +82,13 @@ def push_folder(
     commit_message: str | None = None,
     license: str | None = None,
 ) -> str:
-    """Check a model folder and send it to the Hub in one commit.
+    """Check a folder of a model or of a classifier, and send it to the Hub in one commit.
 
     Only the model's own files are sent: configuration, weights, those of the refiner that the configuration tells of,
     card, and the pictures that the card shows. A folder without a card gets one (on the Hub, not on the disk).
 
     Args:
-        folder: holds config.json and model.safetensors.
+        folder: holds config.json and model.safetensors, or head.safetensors of a classifier.
         repo_id: "org/name"; the repository is made if it is not there.
         private: make it private; refused if it is there and public.
         create_pr: open a pull request on an existing repository, and leave its main branch as it is.
@@ -149,6 +150,14 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
     """Name in the repository -> path, or content. The model is loaded: a broken one goes no further."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give one that holds {CONFIG_NAME} and {WEIGHTS_NAME}")
+    if (folder / HEAD_NAME).is_file():
+        from maerestore.features.classify.card import check_public, classifier_card
+        from maerestore.features.classify.head import load_head
+
+        head_config, _, encoder = load_head(folder)
+        check_public(head_config, folder)
+        names = [CONFIG_NAME, HEAD_NAME] + ([WEIGHTS_NAME] if encoder is not None else [])
+        return _with_card(folder, names, lambda: classifier_card(head_config, repo_id, license))
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing; a folder to push holds {CONFIG_NAME} and {WEIGHTS_NAME}")
@@ -157,17 +166,23 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
         _check_fit(folder, model, refiner)
     names = [n for n in (CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME) if (folder / n).is_file()]
     names += [REFINER_NAME] if refiner is not None else []
+
+    def card() -> str:
+        training = read_notes(folder).get("training")
+        sizes = None if refiner is None else refiner.config
+        return model_card(model.config, training, repo_id, license, sizes, read_refiner_notes(folder))
+
+    return _with_card(folder, names, card)
+
+
+def _with_card(folder: Path, names: list[str], make: Callable[[], str]) -> dict[str, str | bytes]:
+    """The files of these names with the folder's card and its pictures, or with one that is made."""
     files: dict[str, str | bytes] = {name: str(folder / name) for name in names}
     card = folder / CARD_NAME
     if card.is_file():
         text = card.read_text(encoding="utf-8", errors="replace")
-        files |= {name: str(folder / name) for name in [CARD_NAME, *_pictures(text, folder)]}
-    else:
-        training = read_notes(folder).get("training")
-        sizes = None if refiner is None else refiner.config
-        made = model_card(model.config, training, repo_id, license, sizes, read_refiner_notes(folder))
-        files[CARD_NAME] = made.encode()
-    return files
+        return files | {name: str(folder / name) for name in [CARD_NAME, *_pictures(text, folder)]}
+    return files | {CARD_NAME: make().encode()}
 
 
 def _check_fit(folder: Path, model: MaskedAutoencoder, refiner: Refiner) -> None:

@@ -1,0 +1,339 @@
+"""Fit a classifier to labelled images, classify images with it, and measure how well it does.
+
+    maerestore classify fit photos -o heads/animals             photos/cats/a.jpg: class "cats"
+    maerestore classify fit train.tar --val val.tar -o heads/scenes --method knn
+    maerestore classify fit features.parquet -o heads/scenes    features that `maerestore features` wrote
+    maerestore classify predict heads/animals new --top 3       a line for each image of the folder "new"
+    maerestore classify eval heads/animals test --confusion confusion.png
+
+Methods: knn (votes of the nearest training images) and linear (a linear probe), after DINOv2's protocol; logistic
+(logistic regression, the default for up to 10,000 images); finetune (the whole encoder is trained: slow without a
+GPU). A head fits only the model and options that it was fitted with. It goes to the Hub with `maerestore push`, and
+comes from there by name. The exit code is 1 where images were skipped, and 2 where nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maerestore.cli.progress import Bar
+from maerestore.cli.values import count, ratio, seed
+from maerestore.features.options import POOLINGS, PRECISIONS
+
+if TYPE_CHECKING:
+    from maerestore.features.classify.classifier import Classifier
+    from maerestore.features.table import FeatureTable
+
+_METHODS = (
+    "auto",
+    "knn",
+    "linear",
+    "logistic",
+    "finetune",
+)  # as in maerestore.features.classify.head, which loads torch
+_OF_METHOD = {"k": ("knn", "--k"), "epochs": ("finetune", "--epochs"), "lr": ("finetune", "--lr"),
+              "layer_decay": ("finetune", "--layer-decay")}  # fmt: skip
+_OF_EXTRACTOR = ("pooling", "layers", "scales", "size", "no_normalize")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
+    raw = argparse.RawDescriptionHelpFormatter
+    texts = {
+        "fit": "fit a head to labelled images or features",
+        "predict": "classify images",
+        "eval": "measure accuracy on labelled images or features",
+    }
+    made = {
+        name: actions.add_parser(name, help=text, description=text, formatter_class=raw, allow_abbrev=False)
+        for name, text in texts.items()
+    }
+    _add_fit(made["fit"])
+    _add_predict(made["predict"])
+    _add_eval(made["eval"])
+    for action in made.values():
+        action.add_argument("--batch-size", type=count, default=32, metavar="N", help="images computed at once")
+        action.add_argument("--workers", type=count, metavar="N", help="threads that decode (default: one a core)")
+        action.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+        action.add_argument("--whiten", metavar="FILE", help="whitening that the features were made with")
+        action.add_argument("--quiet", action="store_true", help="print no progress, and of `fit` no result")
+        action.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="a folder with one subfolder a class, "
+                        "tars with NAME.cls by each image (classes.txt by the tar), or tables of features")  # fmt: skip
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="where the head goes")
+    parser.add_argument(
+        "--labels", type=Path, metavar="CSV", help="path,label a line: the images to take, with their classes"
+    )
+    parser.add_argument("--method", choices=_METHODS, default="auto", help="(default: by the number of images)")
+    held = parser.add_mutually_exclusive_group()
+    held.add_argument("--validation", type=ratio, default=0.2, metavar="SHARE",
+                      help="of each class, kept from training to choose and measure by (default 0.2)")  # fmt: skip
+    held.add_argument("--val", type=Path, nargs="+", metavar="SOURCE", help="images or features to validate on instead")
+    parser.add_argument("--model", help="bundled name, folder, file, org/name[@revision] or timm:NAME")
+    parser.add_argument("--pooling", choices=[name for name in POOLINGS if name != "patch"], help="(default mean)")
+    parser.add_argument("--layers", type=int, nargs="+", metavar="L", help="blocks whose output is taken (default -1)")
+    parser.add_argument("--scales", type=float, nargs="+", metavar="S", help="multiples of --size (default 1)")
+    parser.add_argument("--size", type=count, metavar="PX", help="side at which images are seen (default the model's)")
+    parser.add_argument("--no-normalize", action="store_true", help="leave features at their length")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    parser.add_argument("--features", type=Path, metavar="FILE", help="table to keep these images' features in, "
+                        "for the next time: .parquet, .npy or .safetensors")  # fmt: skip
+    parser.add_argument("--k", type=count, nargs="+", metavar="K", help="neighbours to try, of knn (default 10 20 100)")
+    parser.add_argument("--epochs", type=count, metavar="N", help="of finetune (default 20)")
+    parser.add_argument("--lr", type=float, metavar="R", help="of finetune, for 256 images a step (default 1e-3)")
+    parser.add_argument("--layer-decay", type=ratio, metavar="D", help="of finetune: rate of a block by that of the "
+                        "next (default 0.75)")  # fmt: skip
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="(default 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the head that is there")
+
+
+def _add_head(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("head", metavar="HEAD", help="folder that `fit` wrote, or org/name[@revision]")
+    parser.add_argument("--model", help="where the features' model is, if not where it was")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    _add_head(parser)
+    parser.add_argument("sources", nargs="+", type=Path, metavar="IMAGE", help="images, folders, tars, lists, or "
+                        "tables of features")  # fmt: skip
+    parser.add_argument("--top", type=count, default=1, metavar="K", help="how many classes to tell (default 1)")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv or .json to write instead")
+    parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
+    parser.add_argument("--csv", action="store_true", help="print CSV")
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    _add_head(parser)
+    parser.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE", help="labelled images or features, as for fit"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="CSV", help="path,label a line: the images to take, with their classes"
+    )
+    parser.add_argument("--confusion", type=Path, metavar="FILE", help="draw the confusion matrix: .png")
+    parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, predict or evaluate."""
+    return {"fit": _fit, "predict": _predict, "eval": _eval}[args.action](args)
+
+
+class _Skipped(list[str]):
+    """Names of the images that could not be read, told on stderr as they are found."""
+
+    def __call__(self, name: str, reason: str) -> None:
+        self.append(name)
+        print(f"maerestore classify: skipped: {name}: {reason}", file=sys.stderr)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    from maerestore.features.classify.head import check_folder
+    from maerestore.features.classify.labelled import are_tables
+    from maerestore.image import InputError
+
+    for name, (method, option) in _OF_METHOD.items():
+        if getattr(args, name) is not None and args.method != method:
+            raise InputError(f"{option} is for --method {method}.")
+    check_folder(args.out, args.overwrite)
+    tables = are_tables([*args.sources, *(args.val or [])])
+    skipped = _Skipped()
+    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+        classifier = _fitted_tables(args, bar) if tables else _fitted_images(args, bar, skipped)
+    classifier.save_pretrained(args.out, args.overwrite)
+    config, seconds = classifier.config, time.perf_counter() - start
+    if args.json:
+        facts = {
+            "head": str(args.out),
+            "method": config.method,
+            "classes": len(config.classes),
+            "training_images": sum(config.counts),
+            "dim": config.dim,
+            "chosen": config.chosen,
+            "validation": config.validation or None,
+            "skipped": skipped,
+            "seconds": round(seconds, 3),
+        }
+        print(json.dumps(facts))
+    elif not args.quiet:
+        print(f"{args.out}: {config.method}, {len(config.classes)} classes, {sum(config.counts)} training images, "
+              f"{config.dim} features, in {seconds:.1f} s")  # fmt: skip
+        if config.validation:
+            v = config.validation
+            note = f"; {v['note']}" if "note" in v else ""
+            print(f"validation: accuracy {v['accuracy']:.1%} of {v['images']} images, {v['interval']} interval "
+                  f"{v['low']:.1%} to {v['high']:.1%}{note}")  # fmt: skip
+    return 1 if skipped else 0
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from maerestore.features.classify.finetune import FineTuneSettings
+    from maerestore.features.classify.fit import FitSettings
+
+    tuned = {name: getattr(args, name) for name in ("epochs", "lr", "layer_decay") if getattr(args, name) is not None}
+    ks: dict[str, Any] = {"ks": tuple(args.k)} if args.k else {}
+    return FitSettings(method=args.method, seed=args.seed, tuning=FineTuneSettings(**tuned), **ks)
+
+
+def _fitted_tables(args: argparse.Namespace, bar: Bar) -> Classifier:
+    from maerestore.features.classify.fit import fit_tables
+    from maerestore.features.classify.labelled import read_labelled, split
+    from maerestore.image import InputError
+
+    for name in ("model", "features", "whiten", *_OF_EXTRACTOR):
+        if getattr(args, name):
+            raise InputError(f"--{name.replace('_', '-')} is for images: the features of a table are made already.")
+    train = read_labelled(args.sources, args.labels, partial=bool(args.val))
+    validation = None
+    if args.val:
+        validation = read_labelled(args.val, args.labels, partial=True)
+        _check_apart(train.names, validation.names)
+    elif args.validation:
+        kept, held = split([str(label) for label in train.labels], args.validation, args.seed)
+        train, validation = train.rows(kept), train.rows(held)
+    return fit_tables(train, validation, _settings(args), bar)
+
+
+def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Classifier:
+    from maerestore.features.classify.fit import fit_images, fit_tables
+    from maerestore.features.classify.images import features_of_items
+    from maerestore.features.classify.labelled import find_labelled, split
+    from maerestore.features.options import FeatureOptions
+    from maerestore.image import InputError
+
+    items = find_labelled(args.sources, args.labels, partial=bool(args.val))
+    kept: Sequence[int] = range(len(items))
+    held: Sequence[int] = ()
+    if args.val:
+        others = find_labelled(args.val, args.labels, partial=True)
+        _check_apart([item.name for item in items], [item.name for item in others])
+        items, held = items + others, range(len(items), len(items) + len(others))
+    elif args.validation:
+        parts = split([str(item.label) for item in items], args.validation, args.seed)
+        kept, held = (part.tolist() for part in parts)
+    settings = _settings(args)
+    if settings.method == "finetune":
+        if wrong := [name for name in ("features", "whiten", *_OF_EXTRACTOR) if getattr(args, name)]:
+            raise InputError(f"--{wrong[0].replace('_', '-')} does not go with --method finetune.")
+        from maerestore.model import MaskedAutoencoder
+
+        start = args.model or "default"
+        if start.startswith("timm:"):
+            raise InputError("--method finetune tunes a masked autoencoder: give another model than one of timm.")
+        shared = {"device": args.device, "batch_size": args.batch_size, "workers": args.workers}
+        model = MaskedAutoencoder.from_pretrained(start)
+        train_items, held_items = [items[i] for i in kept], [items[i] for i in held]
+        return fit_images(model, train_items, held_items, settings, start=start, progress=bar, failed=skipped, **shared)
+    from maerestore.features.extractor import FeatureExtractor
+
+    chosen = {name: getattr(args, name) for name in ("pooling", "layers", "scales", "size") if getattr(args, name)}
+    options = FeatureOptions(normalize=not args.no_normalize, precision=args.precision, **chosen)
+    extractor = FeatureExtractor.from_pretrained(
+        args.model, options=options, device=args.device, batch_size=args.batch_size, whitening=args.whiten
+    )
+    table = features_of_items(items, extractor, args.features, args.workers, bar, skipped)
+    train, validation = (table.rows(part).without_errors() for part in (kept, held))
+    return fit_tables(train, validation if len(validation) else None, settings, bar)
+
+
+def _check_apart(train: Sequence[str], validation: Sequence[str]) -> None:
+    from maerestore.image import InputError
+
+    if both := set(train) & set(validation):
+        raise InputError(f"{len(both)} images are both to train and to validate on, such as {min(both)!r}.")
+
+
+def _load(args: argparse.Namespace) -> Classifier:
+    from maerestore.features.classify.classifier import Classifier
+    from maerestore.hub.client import quieten
+
+    quieten(progress=not args.quiet and sys.stderr.isatty())
+    return Classifier.from_pretrained(
+        args.head, model=args.model, device=args.device, batch_size=args.batch_size, whitening=args.whiten
+    )
+
+
+def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, skipped: _Skipped) -> FeatureTable:
+    """The features of the sources, those of images with errors where they could not be read."""
+    from maerestore.features.classify.images import features_of_items
+    from maerestore.features.classify.labelled import are_tables, find_labelled, read_labelled
+    from maerestore.features.items import find_items
+    from maerestore.features.table import join_tables, read_table
+    from maerestore.image.errors import quoted
+
+    if are_tables(args.sources):
+        tables = [read_table(path) for path in args.sources]
+        for path, table in zip(args.sources, tables, strict=True):
+            classifier.check(str(table.facts.get("fingerprint")), f"the model of {quoted(path)}")
+        return read_labelled(args.sources, args.labels) if labelled else join_tables(tables)
+    items = find_labelled(args.sources, args.labels) if labelled else find_items(args.sources)
+    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+        return features_of_items(items, classifier.extractor, None, args.workers, bar, skipped)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from maerestore.features.classify.listing import as_csv, as_json, as_table
+    from maerestore.image import InputError, atomic_file
+    from maerestore.image.errors import quoted
+    from maerestore.image.output import check_target
+
+    kind = "json" if args.json else "csv" if args.csv else "table"
+    if args.out is not None:
+        kind = args.out.suffix.lower().removeprefix(".")
+        if kind not in ("csv", "json"):
+            raise InputError(f"{quoted(args.out)}: predictions are written as .csv or .json.")
+        check_target(args.out, args.overwrite)
+    classifier, skipped = _load(args), _Skipped()
+    table = _features(args, classifier, False, skipped)
+    good = table.without_errors()
+    found = dict(zip(good.names, classifier.ranked(classifier.probabilities(good.features), args.top), strict=True))
+    rows = [(name, found.get(name), error) for name, error in zip(table.names, table.errors, strict=True)]
+    text = {"json": as_json, "csv": as_csv, "table": as_table}[kind](rows)
+    if args.out is None:
+        print(text, end="")
+    else:
+        with atomic_file(args.out, args.overwrite) as file:
+            file.write(text.encode())
+        if not args.quiet:
+            print(f"{args.out}: {len(good)} of {len(table)} images classified")
+    return 1 if len(good) < len(table) else 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from maerestore.features.classify.labelled import numbers_of
+    from maerestore.features.classify.report import Evaluation, draw_confusion
+    from maerestore.image import InputError
+    from maerestore.image.output import check_target
+
+    if args.confusion is not None:
+        check_target(args.confusion, args.overwrite)
+    classifier, skipped = _load(args), _Skipped()
+    table = _features(args, classifier, True, skipped).without_errors()
+    if not len(table):
+        raise InputError("no image could be read.")
+    labels = numbers_of(table.labels, classifier.classes)
+    predicted = np.asarray(classifier.probabilities(table.features).argmax(1))
+    evaluation = Evaluation.of(labels, predicted, classifier.classes)
+    if args.confusion is not None:
+        draw_confusion(evaluation, args.confusion, args.overwrite)
+    if args.json:
+        picture = None if args.confusion is None else str(args.confusion)
+        facts = {"head": args.head, "method": classifier.method, **evaluation.to_dict()}
+        print(json.dumps(facts | {"classes": list(classifier.classes), "picture": picture, "skipped": skipped}))
+    else:
+        print(evaluation.table())
+        print(evaluation.line())
+    return 1 if skipped else 0

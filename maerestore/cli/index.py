@@ -1,0 +1,265 @@
+"""Search images by images: build an index, query it, find near-duplicates.
+
+    maerestore index build photos shard.tar -o photos.index         images, folders, tars, or tables of features
+    maerestore index add photos.index more                          those that are there and unchanged are left alone
+    maerestore index query photos.index a.jpg -k 10 --sheet a.png   the nearest images, with scores, and as a picture
+    maerestore index duplicates photos.index --threshold 0.95       groups of images that are nearly the same
+    maerestore index remove photos.index photos/a.jpg
+
+Scores are cosine similarities; duplicates are compared without what all images in the index have in common. Small
+indexes compare everything; large ones are searched through a graph (HNSW), very large ones through compressed clusters
+(IVF-PQ). An index holds features of one model and refuses others. Every change is made in one step: a command that is
+killed leaves the index as it was, and the same command goes on where it was cut off. Images that cannot be read are
+skipped and named; the exit code is 1 then, and 2 where nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maerestore.cli.progress import Bar
+from maerestore.cli.values import count, ratio
+from maerestore.features.options import POOLINGS, PRECISIONS, FeatureOptions
+
+if TYPE_CHECKING:
+    from maerestore.features.index.image_index import Change, ImageIndex
+    from maerestore.features.index.sheet import Tile
+    from maerestore.features.run import ExtractorSettings
+
+_KINDS = ("auto", "flat", "hnsw", "ivfpq")  # as in maerestore.features.index.kinds, which loads NumPy
+_SOURCES = "images, folders, tars, lists of paths (.txt), or tables of features (.parquet, .npy, .safetensors)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+        made.set_defaults(work=work)
+        return made
+
+    build = action("build", _build, "make an index of images")
+    build.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=_SOURCES)
+    build.add_argument("-o", "--out", type=Path, required=True, metavar="INDEX", help="folder for the index")
+    build.add_argument("--kind", choices=_KINDS, default="auto", help="(default auto: by the number of images)")
+    build.add_argument("--overwrite", action="store_true", help="replace an index that is there")
+    build.add_argument("--pooling", choices=[name for name in POOLINGS if name != "patch"], default="mean",
+                       help="how an image's patches become one vector (default mean)")  # fmt: skip
+    build.add_argument("--layers", type=int, nargs="+", default=[-1], metavar="L",
+                       help="blocks whose output is taken, side by side; -1 is the last (default -1)")  # fmt: skip
+    build.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S",
+                       help="sizes to see an image at, multiples of --size, side by side (default 1)")  # fmt: skip
+    build.add_argument("--size", type=count, metavar="PX",
+                       help="side of the square whose area images are scaled to (default the model's own)")  # fmt: skip
+    build.add_argument("--precision", choices=PRECISIONS, default="auto",
+                       help="number format of the network (default auto: bf16 where the hardware has it)")  # fmt: skip
+
+    add = action("add", _add, "add images to an index")
+    add.add_argument("index", type=Path, metavar="INDEX")
+    add.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=_SOURCES)
+
+    remove = action("remove", _remove, "remove images from an index")
+    remove.add_argument("index", type=Path, metavar="INDEX")
+    remove.add_argument("names", nargs="+", metavar="NAME", help="of an image, as query and duplicates print it")
+
+    query = action("query", _query, "find the images that are nearest to images")
+    query.add_argument("index", type=Path, metavar="INDEX")
+    query.add_argument("sources", nargs="+", type=Path, metavar="IMAGE", help="images, or folders and tars of images")
+    query.add_argument("-k", type=count, default=10, metavar="N", help="how many (default 10)")
+
+    duplicates = action("duplicates", _duplicates, "find groups of images that are nearly the same")
+    duplicates.add_argument("index", type=Path, metavar="INDEX")
+    duplicates.add_argument("--threshold", type=ratio, default=0.95, metavar="T",
+                            help="similarity that links two images (default 0.95)")  # fmt: skip
+    duplicates.add_argument("--uncentred", action="store_true",
+                            help="compare as query does, with what all images in the index have in common")  # fmt: skip
+
+    for made in (build, add, query):
+        made.add_argument("--model", default="default" if made is build else None,
+                          help="bundled name, folder, file, org/name[@revision], or timm:NAME (default: "
+                          + ("default)" if made is build else "the index's)"))  # fmt: skip
+        made.add_argument("--whiten", metavar="FILE", help="whitening to apply last, as Whitening.save wrote it")
+        made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+        made.add_argument("--batch-size", type=count, default=32, metavar="N",
+                          help="images computed at once (default 32)")  # fmt: skip
+    for made in (query, duplicates):
+        made.add_argument("--sheet", type=Path, metavar="FILE", help="also draw the images: .png, .jpg, ...")
+        made.add_argument("--overwrite", action="store_true", help="allow writing over an existing sheet")
+    for made in (build, add, remove, query, duplicates):
+        made.add_argument("--quiet", action="store_true", help="print nothing but errors and what was asked for")
+        made.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    args.start = time.perf_counter()
+    return int(args.work(args))
+
+
+def _build(args: argparse.Namespace) -> int:
+    from maerestore.features.index.image_index import ImageIndex
+    from maerestore.features.run import ExtractorSettings
+
+    options = FeatureOptions(args.pooling, args.layers, args.scales, args.size, precision=args.precision)
+    settings = ExtractorSettings(args.model, options, args.device, args.batch_size, args.whiten)
+    with _bar(args) as bar:
+        index, change = ImageIndex.build_with_report(args.out, args.sources, settings, args.kind, args.overwrite, bar)
+    return _tell_change(args, index, change)
+
+
+def _add(args: argparse.Namespace) -> int:
+    from maerestore.features.index.image_index import ImageIndex
+
+    index = ImageIndex.open(args.index)
+    with _bar(args) as bar:
+        change = index.add(args.sources, _settings(args, index), bar)
+    return _tell_change(args, index, change)
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from maerestore.features.index.image_index import ImageIndex
+
+    index = ImageIndex.open(args.index)
+    removed = index.remove(args.names)
+    if args.json:
+        _print_json(args, index, {"removed": removed})
+    elif not args.quiet:
+        print(f"{index.folder}: {removed} removed, {len(index)} images left")
+    return 0
+
+
+def _query(args: argparse.Namespace) -> int:
+    from maerestore.features.index.image_index import ImageIndex
+    from maerestore.features.items import find_items
+    from maerestore.features.run import features_of
+
+    sheet = _sheet_path(args)
+    index = ImageIndex.open(args.index)
+    items = find_items(args.sources)
+    extractor = _settings(args, index).load()
+    index.check_alike({"model": extractor.name, "fingerprint": extractor.fingerprint}, extractor.dim)
+    asked: list[dict[str, Any]] = []
+    rows: list[list[Tile]] = []
+    for start in range(0, len(items), args.batch_size):
+        table = features_of(items[start : start + args.batch_size], extractor)
+        good = [i for i, error in enumerate(table.errors) if error is None]
+        found = dict(zip(good, index.search(table.features[good], args.k), strict=True))
+        for i, (name, error) in enumerate(zip(table.names, table.errors, strict=True)):
+            hits = found.get(i, [])
+            shown = [{"name": hit.name, "score": round(hit.score, 5)} for hit in hits]
+            asked.append({"image": name, "error": error, "hits": shown})
+            if error is not None:
+                print(f"maerestore index: skipped: {name}: {error}", file=sys.stderr)
+            elif sheet is not None:
+                rows.append(_row(name, [(hit.name, hit.score, hit.folder) for hit in hits]))
+    if args.json:
+        _print_json(args, index, {"queries": asked})
+    else:
+        for query in asked:
+            if query["error"] is None:
+                lines = [f"  {hit['score']:.3f}  {hit['name']}" for hit in query["hits"]]
+                print("\n".join([query["image"], *lines]))
+    if rows:
+        _draw(args, sheet, rows)
+    failed = sum(query["error"] is not None for query in asked)
+    return 2 if failed == len(asked) else 1 if failed else 0
+
+
+def _duplicates(args: argparse.Namespace) -> int:
+    from maerestore.features.index.image_index import ImageIndex
+    from maerestore.features.index.sheet import Tile
+
+    sheet = _sheet_path(args)
+    index = ImageIndex.open(args.index)
+    with _bar(args) as bar:
+        groups = index.duplicates(args.threshold, not args.uncentred, bar)
+    if args.json:
+        told = [
+            [{"name": name, "score": round(score, 5)} for name, score in zip(group.names, group.scores, strict=True)]
+            for group in groups
+        ]
+        _print_json(args, index, {"threshold": args.threshold, "centred": not args.uncentred, "groups": told})
+    else:
+        for group in groups:
+            lines = [f"  {score:.3f}  {name}" for name, score in zip(group.names, group.scores, strict=True)]
+            print("\n".join([f"{len(group.names)} images", *lines]))
+        if not args.quiet:
+            surplus = sum(len(group.names) - 1 for group in groups)
+            print(f"{index.folder}: {len(groups)} groups, {surplus} of {len(index)} images are nearly another's equal")
+    if groups and sheet is not None:
+        rows = [
+            [
+                Tile(name, f"{score:.3f}" if i else f"group {number}", folder, framed=not i)
+                for i, (name, score, folder) in enumerate(zip(group.names, group.scores, group.folders, strict=True))
+            ]
+            for number, group in enumerate(groups, 1)
+        ]
+        _draw(args, sheet, rows)
+    return 0
+
+
+def _bar(args: argparse.Namespace) -> Bar:
+    return Bar(hidden=args.quiet or not sys.stderr.isatty())
+
+
+def _settings(args: argparse.Namespace, index: ImageIndex) -> ExtractorSettings:
+    """What loads an extractor as the index was built with."""
+    from maerestore.features.index.sources import settings_of
+
+    return settings_of(index.facts, index.folder, args.device, args.batch_size, args.model, args.whiten)
+
+
+def _tell_change(args: argparse.Namespace, index: ImageIndex, change: Change) -> int:
+    for name, reason in change.errors:
+        print(f"maerestore index: skipped: {name}: {reason}", file=sys.stderr)
+    if args.json:
+        done: dict[str, Any] = {name: getattr(change, name) for name in ("added", "replaced", "unchanged")}
+        done["skipped"] = [{"image": name, "reason": reason} for name, reason in change.errors]
+        _print_json(args, index, done)
+    elif not args.quiet:
+        parts = [f"{change.added} added"]
+        parts += [f"{n} {what}" for n, what in ((change.replaced, "replaced"), (change.unchanged, "were there")) if n]
+        parts += [f"{len(change.errors)} skipped"] if change.errors else []
+        seconds = time.perf_counter() - args.start
+        print(f"{index.folder}: {', '.join(parts)}; {len(index)} images, {index.kind}, in {seconds:.1f} s")
+    return 1 if change.errors else 0
+
+
+def _print_json(args: argparse.Namespace, index: ImageIndex, outcome: dict[str, Any]) -> None:
+    facts = {name: index.facts[name] for name in ("kind", "model", "fingerprint", "options", "dim")}
+    seconds = round(time.perf_counter() - args.start, 3)
+    print(json.dumps({"index": str(index.folder), "images": len(index), **facts, **outcome, "seconds": seconds}))
+
+
+def _sheet_path(args: argparse.Namespace) -> Path | None:
+    """Where the sheet goes, checked before the work starts."""
+    if args.sheet is None:
+        return None
+    from maerestore.image.output import check_target, format_of
+
+    format_of(args.sheet)
+    check_target(args.sheet, args.overwrite)
+    return Path(args.sheet)
+
+
+def _row(name: str, hits: Sequence[tuple[str, float, str]]) -> list[Tile]:
+    from maerestore.features.index.sheet import Tile
+
+    found = [Tile(hit, f"{score:.3f}", folder) for hit, score, folder in hits]
+    return [Tile(name, "query", framed=True), *found]
+
+
+def _draw(args: argparse.Namespace, sheet: Path | None, rows: list[list[Tile]]) -> None:
+    from maerestore.cli import pictures
+    from maerestore.features.index.sheet import contact_sheet
+
+    if sheet is not None:
+        across = 1 + args.k if "k" in args and args.k < 12 else 10
+        pictures.write(contact_sheet(rows, across), sheet, args.overwrite, args.quiet or args.json, args.start)

@@ -1,0 +1,105 @@
+"""`maerestore inpaint --table`: the photos of a table."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from maerestore.cli.progress import Bar
+from maerestore.cli.values import count
+
+if TYPE_CHECKING:
+    from maerestore.inpaint.table import Pair
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what only tables take."""
+    group = parser.add_argument_group("many photos")
+    group.add_argument("--table", metavar="FILE", help="a CSV or Parquet file with columns photo, mask and, if wanted, "
+                       "output (in the folder that -o names); PHOTO and MASK are left out")  # fmt: skip
+    group.add_argument("--engine", choices=["local", "ray"], help="this process (local, the default), or a Ray cluster")
+    group.add_argument("--ray-address", metavar="ADDRESS", help="of the cluster (default: Ray on this machine)")
+    group.add_argument("--ray-workers", type=count, metavar="N",
+                       help="processes, each with the model (default one a GPU, or a CPU)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fill what is not filled yet."""
+    start = time.perf_counter()
+    # Imported here, and torch only once the table was found good: bad input is answered at once.
+    from pathlib import Path
+
+    from maerestore.image import InputError
+    from maerestore.image.errors import quoted
+    from maerestore.inpaint.table import FillSettings, fill_table, read_pairs
+
+    if args.photo is not None:
+        raise InputError("photo and mask stand in the table: leave them out with --table.")
+    for option, without in (("samples", 1), ("confidence", None)):
+        if getattr(args, option) != without:
+            raise InputError(f"--{option} is for one photo: leave it out with --table.")
+    if args.engine != "ray":
+        for option in ("ray_address", "ray_workers"):
+            if getattr(args, option) is not None:
+                raise InputError(f"--{option.replace('_', '-')} goes with --engine ray.")
+    if args.out is None:
+        raise InputError("-o is missing: name the folder that the fills go to.")
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"-o {quoted(args.out)} is a file: name a folder.")
+    pairs = read_pairs(Path(args.table), args.out)
+    settings = FillSettings(
+        args.model,
+        args.device,
+        args.precision,
+        args.dilate,
+        args.feather,
+        args.sharp == "auto",
+        args.seed,
+        args.mask_white,
+        args.resize_mask,
+    )
+    engine = None
+    if args.engine == "ray":
+        from maerestore.inpaint.distributed import ray_engine
+
+        engine = ray_engine(args.ray_address, args.ray_workers)
+    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+        report = fill_table(
+            pairs,
+            settings,
+            overwrite=args.overwrite,
+            engine=engine,
+            progress=functools.partial(bar, "photos"),
+            failed=_failed,
+        )
+    seconds = time.perf_counter() - start
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "table": args.table,
+                    "output": str(args.out),
+                    "rows": report.rows,
+                    "written": report.written,
+                    "present": report.present,
+                    "errors": [{"row": row, "photo": photo, "reason": why} for row, photo, why in report.errors],
+                    "engine": args.engine or "local",
+                    "model": args.model or "default",
+                    "seed": args.seed,
+                    "seconds": round(seconds, 3),
+                }
+            )
+        )
+    elif not args.quiet:
+        there = f", {report.present} were there" if report.present else ""
+        flawed = f"; {len(report.errors)} of {report.rows} rows could not be done" if report.errors else ""
+        print(f"{args.out}: {report.written} photos filled{there}{flawed}, in {seconds:.1f} s")
+    return 1 if report.errors else 0
+
+
+def _failed(pair: Pair, reason: str) -> None:
+    print(f"maerestore inpaint: row {pair.row}: {reason}", file=sys.stderr)

@@ -1,0 +1,36 @@
+"""Classification on features: k-NN, linear probe, logistic regression, fine-tuning.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_LAZY = {
+    "Classifier": "maerestore.features.classify.classifier",
+    "Evaluation": "maerestore.features.classify.report",
+    "FineTuneSettings": "maerestore.features.classify.finetune",
+    "FitSettings": "maerestore.features.classify.fit",
+    "Prediction": "maerestore.features.classify.classifier",
+    "fit_images": "maerestore.features.classify.fit",
+    "fit_tables": "maerestore.features.classify.fit",
+}
+__all__ = ["Classifier", "Evaluation", "FineTuneSettings", "FitSettings", "Prediction", "fit_images", "fit_tables"]
+
+if TYPE_CHECKING:
+    from maerestore.features.classify.classifier import Classifier, Prediction
+    from maerestore.features.classify.finetune import FineTuneSettings
+    from maerestore.features.classify.fit import FitSettings, fit_images, fit_tables
+    from maerestore.features.classify.report import Evaluation
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'maerestore.features.classify' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,111 @@
+"""The model card of a classifier on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from maerestore.features.classify.head import HeadConfig
+from maerestore.hub.errors import ModelError
+from maerestore.hub.fetch import REPOSITORY
+
+_KINDS = {
+    "knn": "a vote of the {k} nearest training images, by cosine similarity, at temperature {temperature}",
+    "linear": "a linear layer, trained with SGD at the best of several learning rates, {lr}",
+    "logistic": "logistic regression with an L2 penalty of inverse strength C = {C}",
+    "finetune": "a linear layer on the mean of the patch tokens, tuned together with the encoder for {epochs} epochs",
+}
+_MOST_NAMES = 50
+
+
+def check_public(config: HeadConfig, folder: Path) -> None:
+    """Refuse a head on features of a model that nobody else can name.
+
+    Raises:
+        ModelError: the model is a folder or a file.
+    """
+    model = config.model
+    if model is None or ("/" not in model and "\\" not in model and not Path(model).exists()):
+        return
+    if model.startswith("timm:") or (REPOSITORY.fullmatch(model.partition("@")[0]) and not Path(model).exists()):
+        return
+    raise ModelError(
+        f"{folder}: was fitted on features of {model}, which only this machine has: push that model first, then name "
+        f"its repository: Classifier.from_pretrained({str(folder)!r}, model='org/name').push_to_hub(...)"
+    )
+
+
+def classifier_card(config: HeadConfig, repo_id: str | None = None, license: str | None = None) -> str:
+    """The README.md of a classifier: what it tells apart, by what features, how well, and how it is used.
+
+    Args:
+        config: of the head.
+        repo_id: "org/name" that the examples load.
+        license: identifier of the Hub; left out if None.
+
+    Returns:
+        Markdown with YAML front matter.
+    """
+    from huggingface_hub import ModelCardData
+
+    facts = ModelCardData(
+        library_name="maerestore",
+        license=license,
+        pipeline_tag="image-classification",
+        tags=["image-classification", "masked-autoencoder"],
+    )
+    name = repo_id or "path/to/this/folder"
+    features = "the encoder in this repository" if config.model is None else f"the model `{config.model}` of maerestore"
+    about = (
+        f"Tells {len(config.classes)} classes of images apart, by {config.dim} features of {features}: "
+        f"{_KINDS[config.method].format_map(config.chosen)}."
+    )
+    use = (
+        "```python\nfrom maerestore import Classifier\n\n"
+        f'classifier = Classifier.from_pretrained("{name}")\n'
+        'classifier.predict("photo.jpg")[0].label\n```\n\n'
+        f"```bash\nmaerestore classify predict {name} photo.jpg\n```"
+    )
+    rows = {"training images": sum(config.counts), **config.training, "features": config.fingerprint[:16]}
+    parts = [
+        f"---\n{facts.to_yaml()}\n---",
+        f"# {name.rpartition('/')[2]}" if repo_id else "# A classifier",
+        about,
+        "## Accuracy",
+        _accuracy(config.validation),
+        "## Use",
+        use,
+        "## Training",
+        _table(["", ""], [[key, _number(value)] for key, value in rows.items()]),
+        "## Classes",
+        _classes(config),
+        "## Limits",
+        "- Every image gets one of these classes, whatever it shows.\n"
+        "- The probabilities are the head's own, and were not calibrated on further images.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _accuracy(found: dict[str, Any]) -> str:
+    if not found:
+        return "Not measured."
+    share = f"{found['accuracy']:.1%} of {found['images']:,} images that were not trained on"
+    text = f"{share} ({found.get('interval', '95%')} interval {found['low']:.1%} to {found['high']:.1%})"
+    return f"{text}; {found['note']}." if found.get("note") else f"{text}."
+
+
+def _classes(config: HeadConfig) -> str:
+    rows = [[name, f"{count:,}"] for name, count in zip(config.classes, config.counts, strict=True)]
+    table = _table(["class", "training images"], rows[:_MOST_NAMES])
+    return table if len(rows) <= _MOST_NAMES else f"{table}\n\nand {len(rows) - _MOST_NAMES:,} more: see config.json."
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

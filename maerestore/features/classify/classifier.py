@@ -1,0 +1,221 @@
+"""A fitted classifier: images to classes."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maerestore.features.backbone import AutoencoderBackbone
+from maerestore.features.classify.head import HeadConfig, load_head, save_head
+from maerestore.features.classify.knn import KNNHead
+from maerestore.features.classify.linear import LinearHead
+from maerestore.features.extractor import FeatureExtractor
+from maerestore.features.options import FeatureOptions
+from maerestore.hub.errors import ModelError
+from maerestore.hub.fetch import resolve_model
+from maerestore.model import MaskedAutoencoder
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an image is taken for.
+
+    Attributes:
+        label: the most probable class.
+        probability: of that class, in [0, 1].
+        top: the most probable classes with their probabilities, the best first.
+    """
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Classifier:
+    """A head on the features of a pretrained encoder, fitted by `maerestore classify fit`.
+
+    Args:
+        config: what the head is.
+        head: what was fitted.
+        encoder: the tuned one of the method "finetune".
+        model: where the features' model is, if not where the config says; it has to be the same model.
+        device, batch_size, whitening: of the extractor, see `FeatureExtractor`.
+        **hub: revision, token, cache_dir, local_files_only of the features' model.
+
+    Attributes:
+        classes: names of the C classes.
+        method: "knn", "linear", "logistic" or "finetune".
+
+    Example:
+        >>> classifier = Classifier.from_pretrained("heads/animals")                    # doctest: +SKIP
+        >>> classifier.predict(["a.jpg", "b.jpg"])[0].label                             # doctest: +SKIP
+        'cat'
+    """
+
+    def __init__(
+        self,
+        config: HeadConfig,
+        head: KNNHead | LinearHead,
+        encoder: MaskedAutoencoder | None = None,
+        *,
+        model: str | Path | None = None,
+        device: str = "auto",
+        batch_size: int = 32,
+        whitening: Any = None,
+        **hub: Any,
+    ) -> None:
+        self.config, self.head, self.encoder = config, head, encoder
+        if encoder is not None and model is not None:
+            raise ModelError("this classifier holds its own encoder: leave out the model")
+        self._model = None if model is None else str(model)
+        self._settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "whitening": whitening}
+        self._hub = hub
+        self._extractor: FeatureExtractor | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        model: str | Path | None = None,
+        device: str = "auto",
+        batch_size: int = 32,
+        whitening: Any = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> Classifier:
+        """Load a classifier.
+
+        Args:
+            name_or_path: the folder that `save_pretrained` wrote, or "org/name[@revision]" on the Hub.
+            model, device, batch_size, whitening: as for the class.
+            revision, token, cache_dir, local_files_only: of the Hub.
+
+        Raises:
+            ModelError: no such classifier, or files that do not fit. The features' model is looked for when it is first
+                needed.
+        """
+        hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = resolve_model(str(name_or_path), revision=revision, **hub)
+        config, head, encoder = load_head(folder)
+        settings = {"model": model, "device": device, "batch_size": batch_size, "whitening": whitening}
+        return cls(config, head, encoder, **settings, **hub)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the C classes."""
+        return self.config.classes
+
+    @property
+    def method(self) -> str:
+        """How the head was fitted."""
+        return self.config.method
+
+    @property
+    def extractor(self) -> FeatureExtractor:
+        """What makes the features; loaded when it is first asked for.
+
+        Raises:
+            ModelError: the model is not there, or is not the one that the head was fitted with.
+        """
+        if self._extractor is None:
+            options = FeatureOptions.from_dict(self.config.options)
+            name = self._model or self.config.model
+            if self.encoder is not None:
+                backbone = AutoencoderBackbone(self.encoder)
+                self._extractor = FeatureExtractor(backbone, options, name="the tuned encoder", **self._settings)
+            else:
+                self._extractor = FeatureExtractor.from_pretrained(name, options=options, **self._settings, **self._hub)
+            try:
+                self.check(self._extractor.fingerprint, f"the model {self._extractor.name!r}")
+            except ModelError:
+                self._extractor = None
+                raise
+        return self._extractor
+
+    def check(self, fingerprint: str, what: str = "this model") -> None:
+        """Refuse features of another extractor than the head was fitted with.
+
+        Raises:
+            ModelError: fingerprints that differ.
+        """
+        if fingerprint != self.config.fingerprint:
+            raise ModelError(
+                f"{what} is not what the classifier was fitted on, {self.config.model or 'its own encoder'!r}: the "
+                f"weights or options differ ({fingerprint[:8]}, fitted on {self.config.fingerprint[:8]}): give that "
+                "model with --model, or fit again"
+            )
+
+    def probabilities(self, features: Any) -> Tensor:
+        """Features of this classifier's extractor, (N, D), to probabilities, (N, C) float32.
+
+        Raises:
+            ModelError: another width.
+        """
+        rows = torch.as_tensor(features, dtype=torch.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.config.dim:
+            raise ModelError(f"features must be (N, {self.config.dim}), got {tuple(rows.shape)}")
+        return self.head.probabilities(rows)
+
+    def predict(self, images: Any, top: int = 5) -> list[Prediction]:
+        """Classify one image or many.
+
+        Args:
+            images: as for `FeatureExtractor`.
+            top: how many classes to tell of each.
+
+        Raises:
+            InputError: a file that is no readable image.
+            ModelError: the features' model is not there, or is another.
+        """
+        return self.ranked(self.probabilities(self.extractor(images)), top)
+
+    def ranked(self, probabilities: Tensor, top: int = 5) -> list[Prediction]:
+        """The best classes of each row of (N, C)."""
+        best = probabilities.topk(min(max(top, 1), len(self.classes)), dim=1)
+        rows = [
+            tuple((self.classes[c], p) for p, c in zip(values, numbers, strict=True))
+            for values, numbers in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+        return [Prediction(row[0][0], row[0][1], row) for row in rows]
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write the folder, whole or not at all.
+
+        Raises:
+            ModelError: it is there and `overwrite` is not set, or it cannot be written.
+        """
+        save_head(Path(folder), self.public_config(), self.head, self.encoder, overwrite)
+
+    def push_to_hub(self, repo_id: str, **settings: Any) -> str:
+        """Send the classifier to the Hugging Face Hub, with a model card.
+
+        Args:
+            repo_id: "org/name".
+            **settings: of `maerestore.hub.push.push_folder` (private, create_pr, revision, token, license, ...).
+
+        Returns:
+            the address of the commit or pull request.
+
+        Raises:
+            ModelError: features of a model that only this machine has, no permission, or a Hub that fails.
+        """
+        from maerestore.hub.push import push_folder
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "classifier")
+            settings = {"commit_message": "Upload classifier with maerestore", **settings}
+            return push_folder(Path(folder) / "classifier", repo_id, **settings)
+
+    def public_config(self) -> HeadConfig:
+        """The config, with the model's new name where one was given and proved to be the same model."""
+        if self._model is None:
+            return self.config
+        return replace(self.config, model=self.extractor.name)

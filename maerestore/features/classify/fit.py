@@ -1,0 +1,219 @@
+"""Fitting a classifier: to features, or to images where the whole encoder is tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maerestore.errors import MaerestoreError
+from maerestore.features.backbone import AutoencoderBackbone
+from maerestore.features.classify.classifier import Classifier
+from maerestore.features.classify.finetune import OPTIONS, FineTuneSettings, finetune
+from maerestore.features.classify.head import METHODS, HeadConfig
+from maerestore.features.classify.images import Progress, features_of_items, readable, source_of
+from maerestore.features.classify.knn import NEIGHBOURS, TEMPERATURE, KNNHead, fit_knn
+from maerestore.features.classify.labelled import numbers_of
+from maerestore.features.classify.linear import RATES, LinearHead, fit_linear
+from maerestore.features.classify.logistic import fit_logistic
+from maerestore.features.classify.report import Evaluation
+from maerestore.features.decode import load_image
+from maerestore.features.extractor import FeatureExtractor
+from maerestore.features.items import Item
+from maerestore.features.table import FeatureTable
+from maerestore.hub.load import pick_device
+from maerestore.image.errors import InputError
+from maerestore.model import MaskedAutoencoder
+
+MOST_LOGISTIC = 10_000  # training images up to which "auto" is logistic regression
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a head is fitted.
+
+    Args:
+        method: "knn", "linear", "logistic", "finetune", or "auto": logistic regression for up to 10,000 training images
+            (and where scikit-learn is there), the linear probe for more.
+        ks: candidates of "knn".
+        temperature: of "knn".
+        rates: candidates of "linear".
+        seed: of everything drawn.
+        tuning: of "finetune"; its seed is this seed.
+
+    Raises:
+        ValueError: another method.
+    """
+
+    method: str = "auto"
+    ks: tuple[int, ...] = NEIGHBOURS
+    temperature: float = TEMPERATURE
+    rates: tuple[float, ...] = RATES
+    seed: int = 0
+    tuning: FineTuneSettings = field(default_factory=FineTuneSettings)
+
+    def __post_init__(self) -> None:
+        if self.method not in ("auto", *METHODS):
+            raise MaerestoreError(f"method must be one of auto, {', '.join(METHODS)}, got {self.method!r}")
+
+    def method_for(self, images: int) -> str:
+        """The method for a number of training images."""
+        if self.method != "auto":
+            return self.method
+        return "logistic" if images <= MOST_LOGISTIC and find_spec("sklearn") is not None else "linear"
+
+
+def fit_tables(
+    train: FeatureTable,
+    validation: FeatureTable | None,
+    settings: FitSettings | None = None,
+    progress: Progress | None = None,
+    **classifier: Any,
+) -> Classifier:
+    """Fit a head to features.
+
+    Args:
+        train: with a label in every row, of two classes or more.
+        validation: other images of the same classes, by the same extractor; what is to be chosen is chosen by them, and
+            the accuracy is measured on them. None where nothing is to be chosen.
+        settings: any method but "finetune".
+        progress: called with a stage, what is done, and the total.
+        **classifier: passed to `Classifier` (device, batch_size, whitening).
+
+    Raises:
+        InputError: fewer than two classes, a class of the validation that was not trained on, or nothing to choose by.
+        ModelError: two extractors.
+    """
+    settings = settings or FitSettings()
+    method = settings.method_for(len(train))
+    if method == "finetune":
+        raise InputError("fine-tuning needs the images: give them instead of their features.")
+    classes, labels, val_labels = _classes(train.labels, validation.labels if validation is not None else [])
+    facts = train.facts
+    x, y = torch.from_numpy(train.features), torch.from_numpy(labels)
+    val_x: Tensor | None = None
+    val_y: Tensor | None = None
+    if validation is not None and len(validation):
+        if validation.facts.get("fingerprint") != facts.get("fingerprint"):
+            raise InputError("the features of the validation were made by another model, or with other options.")
+        val_x, val_y = torch.from_numpy(validation.features), torch.from_numpy(val_labels)
+    head: KNNHead | LinearHead
+    if method == "knn":
+        head, chosen = fit_knn(x, y, len(classes), val_x, val_y, settings.ks, settings.temperature)
+    elif method == "linear":
+        head, chosen = fit_linear(
+            x, y, len(classes), val_x, val_y, settings.rates, seed=settings.seed, progress=progress
+        )
+    else:
+        head, chosen = fit_logistic(x, y, len(classes), val_x, val_y, seed=settings.seed, progress=progress)
+    measured: dict[str, Any] = {}
+    if val_x is not None and val_y is not None:
+        measured = _measured(head, val_x, val_y, classes)
+        by_them = method != "logistic" or chosen.get("by") == "validation"
+        if by_them and len(chosen.get("tried", {})) > 1:
+            what = {"knn": "k", "linear": "the learning rate", "logistic": "C"}[method]
+            measured["note"] = f"{what} was chosen by them"
+    config = HeadConfig(
+        method,
+        classes,
+        tuple(np.bincount(labels, minlength=len(classes)).tolist()),
+        x.shape[1],
+        str(facts["model"]),
+        str(facts["fingerprint"]),
+        dict(facts["options"]),
+        chosen,
+        measured,
+        {"seed": settings.seed},
+    )
+    return Classifier(config, head, **classifier)
+
+
+def fit_images(
+    model: MaskedAutoencoder,
+    train: Sequence[Item],
+    validation: Sequence[Item],
+    settings: FitSettings | None = None,
+    *,
+    start: str = "model",
+    device: str = "auto",
+    batch_size: int = 32,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    failed: Callable[[str, str], None] | None = None,
+) -> Classifier:
+    """Tune an encoder and a head on images.
+
+    Args:
+        model: where to start; it is left as it is.
+        train, validation: images with labels, of two classes or more; the validation may be empty.
+        settings: its `tuning` counts, and its seed.
+        start: what the model is called, for the records.
+        device: where it runs.
+        batch_size: images that go through the network together.
+        workers: threads that decode; None for one a core, at most 16.
+        progress: called with a stage, what is done, and the total.
+        failed: called with name and reason of each image that cannot be read; these are left out.
+
+    Raises:
+        InputError: fewer than two classes, or a class of the validation that was not trained on.
+    """
+    settings = settings or FitSettings(method="finetune")
+    train = readable(train, workers, progress, failed)
+    classes, labels, _ = _classes([item.label for item in train], [item.label for item in validation])
+    side = round(1.5 * model.config.image_size)
+
+    def load(number: int) -> np.ndarray:
+        return load_image(source_of(train[number]), side)
+
+    tuning = replace(settings.tuning, seed=settings.seed)
+    encoder, head, chosen = finetune(
+        model,
+        load,
+        torch.from_numpy(labels),
+        len(classes),
+        tuning,
+        pick_device(device),
+        batch_size,
+        workers or 4,
+        progress,
+    )
+    extractor = FeatureExtractor(AutoencoderBackbone(encoder), OPTIONS, device=device, batch_size=batch_size)
+    measured: dict[str, Any] = {}
+    if validation:
+        table = features_of_items(validation, extractor, None, workers, progress, failed).without_errors()
+        if len(table):
+            numbers = torch.from_numpy(numbers_of(table.labels, classes))
+            measured = _measured(head, torch.from_numpy(table.features), numbers, classes)
+    config = HeadConfig(
+        "finetune",
+        classes,
+        tuple(np.bincount(labels, minlength=len(classes)).tolist()),
+        extractor.dim,
+        None,
+        extractor.fingerprint,
+        OPTIONS.to_dict(),
+        chosen,
+        measured,
+        {"seed": settings.seed, "start": start},
+    )
+    return Classifier(config, head, encoder, device=device, batch_size=batch_size)
+
+
+def _classes(
+    labels: Sequence[str | None], val_labels: Sequence[str | None]
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names of the classes, and the numbers of those of the training and validation images."""
+    classes = tuple(sorted({str(label) for label in labels}))
+    if len(classes) < 2:
+        raise InputError(f"a classifier tells two classes or more apart, the training images are of {len(classes)}.")
+    return classes, numbers_of(labels, classes), numbers_of(val_labels, classes)
+
+
+def _measured(head: KNNHead | LinearHead, features: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
+    predicted = head.probabilities(features).argmax(1)
+    return Evaluation.of(labels.numpy(), predicted.numpy(), classes).summary()

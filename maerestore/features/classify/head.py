@@ -1,0 +1,233 @@
+"""A classifier's files: `config.json` and `head.safetensors`, and those of a tuned encoder where there is one.
+
+The head's facts stand under "classifier" in the config. A tuned encoder lies beside as a model of this package, in the
+same config, so that such a folder is a model for every other verb too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maerestore.features.classify.knn import KNNHead
+from maerestore.features.classify.linear import LinearHead
+from maerestore.features.options import FeatureOptions
+from maerestore.hub.errors import ModelError
+from maerestore.hub.files import CONFIG_NAME, HEAD_NAME
+from maerestore.hub.load import load_autoencoder
+from maerestore.hub.save import save_autoencoder, save_tensors, write_json
+from maerestore.hub.weights import read_weights
+from maerestore.model import MaskedAutoencoder
+
+METHODS = ("knn", "linear", "logistic", "finetune")
+SETTINGS = "classifier"  # the key in config.json
+MODEL_TYPE = "maerestore-classifier"  # of a folder that holds no encoder
+_MOST_CLASSES = 1_000_000
+_CHOSEN = {"knn": ("k", "temperature"), "linear": ("lr",), "logistic": ("C",), "finetune": ("epochs",)}
+_MEASURED = ("accuracy", "low", "high", "images")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What a fitted head is.
+
+    Attributes:
+        method: one of `METHODS`.
+        classes: names of the C classes, at least 2.
+        counts: training images of each class.
+        dim: D, the width of the features.
+        model: name of the model that the features come from; None for the tuned encoder in the same folder.
+        fingerprint: of the extractor, see `maerestore.features.FeatureExtractor`.
+        options: of the extractor, as `FeatureOptions.to_dict` gives them.
+        chosen: what was chosen while fitting (k, temperature; lr; C; epochs ...), and the accuracy of what was tried.
+        validation: accuracy with its interval on images that were not trained on, and how those came about.
+        training: seed and other facts.
+    """
+
+    method: str
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    dim: int
+    model: str | None
+    fingerprint: str
+    options: dict[str, Any]
+    chosen: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "counts", tuple(self.counts))
+
+        def whole(value: Any, least: int) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+        names = all(isinstance(name, str) and name.strip() and name.isprintable() for name in self.classes)
+        mappings = (self.options, self.chosen, self.validation, self.training)
+        checks = {
+            "method": self.method in METHODS,
+            "classes": names
+            and len(set(self.classes)) == len(self.classes)
+            and 2 <= len(self.classes) <= _MOST_CLASSES,
+            "counts": len(self.counts) == len(self.classes) and all(whole(n, 0) for n in self.counts),
+            "dim": whole(self.dim, 1),
+            "model": self.model is None or (isinstance(self.model, str) and self.model.isprintable()),
+            "fingerprint": isinstance(self.fingerprint, str) and self.fingerprint.isalnum(),
+            "options, chosen, validation or training": all(isinstance(m, dict) for m in mappings),
+        }
+        if wrong := [name for name, good in checks.items() if not good]:
+            raise ModelError(f"{SETTINGS}: {wrong[0]} does not fit")
+        numbers = [self.chosen.get(name) for name in _CHOSEN[self.method]]
+        numbers += [self.validation.get(name) for name in _MEASURED] if self.validation else []
+        if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
+            raise ModelError(f"{SETTINGS}: chosen or validation does not fit the method {self.method}")
+        FeatureOptions.from_dict(self.options)
+        if (self.method == "finetune") != (self.model is None):
+            raise ModelError(f"{SETTINGS}: model does not fit the method {self.method}")
+
+
+def save_head(
+    folder: Path,
+    config: HeadConfig,
+    head: KNNHead | LinearHead,
+    encoder: MaskedAutoencoder | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the folder, whole or not at all.
+
+    Args:
+        folder: to write; the folder around it has to be there.
+        config: of the head.
+        head: what was fitted.
+        encoder: the tuned one, for the method "finetune".
+        overwrite: replace a folder that holds a classifier already.
+
+    Raises:
+        ModelError: it is there already, or cannot be written.
+    """
+    check_folder(folder, overwrite)
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name[:40]}.{secrets.token_hex(6)}.tmp")
+    try:
+        partial.mkdir()
+        write_head(partial, config, head, encoder)
+        if folder.exists():
+            old = partial.with_suffix(".old")  # a folder with files in it cannot be replaced in one step
+            os.replace(folder, old)
+            try:
+                os.replace(partial, folder)
+            except OSError:
+                os.replace(old, folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(partial, folder)
+    except OSError as err:
+        raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_folder(folder: Path, overwrite: bool = False) -> None:
+    """Find out before the work whether `save_head` may write there.
+
+    Raises:
+        ModelError: it may not.
+    """
+    if not folder.resolve().parent.is_dir():
+        raise ModelError(f"{folder}: cannot be written, {folder.resolve().parent} does not exist: create it first")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: is a file; a classifier is written to a folder")
+    if any(folder.iterdir()) and not (folder / HEAD_NAME).is_file():
+        raise ModelError(f"{folder}: holds something else than a classifier: give another folder")
+    if any(folder.iterdir()) and not overwrite:
+        raise ModelError(f"{folder}: is there already: give another folder, or add --overwrite")
+
+
+def write_head(
+    folder: Path, config: HeadConfig, head: KNNHead | LinearHead, encoder: MaskedAutoencoder | None = None
+) -> None:
+    """Write the files into an empty folder.
+
+    Raises:
+        ModelError: it cannot be written.
+    """
+    facts: dict[str, Any] = {"model_type": MODEL_TYPE}
+    if encoder is not None:
+        save_autoencoder(encoder, folder)
+        facts = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    tensors: dict[str, Tensor]
+    if isinstance(head, KNNHead):
+        tensors = {"features": head.features.contiguous()}  # by class; how many each has, the config says
+    else:
+        tensors = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
+    save_tensors(folder / HEAD_NAME, tensors)
+    write_json(folder / CONFIG_NAME, facts | {SETTINGS: asdict(config)})
+
+
+def load_head(folder: Path) -> tuple[HeadConfig, KNNHead | LinearHead, MaskedAutoencoder | None]:
+    """Read what `save_head` wrote, strictly.
+
+    Raises:
+        ModelError: files that are missing, damaged or do not fit one another.
+    """
+    config = read_head_config(folder)
+    path = folder / HEAD_NAME
+    tensors = read_weights(path, pickles=False).weights
+    shapes: dict[str, tuple[int, ...]]
+    if config.method == "knn":
+        shapes = {"features": (sum(config.counts), config.dim)}
+    else:
+        shapes = {"weight": (len(config.classes), config.dim), "bias": (len(config.classes),)}
+    if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
+        wanted = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ModelError(f"{path}: does not fit {CONFIG_NAME}, which asks for {wanted}")
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise ModelError(f"{path}: holds values that are not finite")
+    head: KNNHead | LinearHead
+    if config.method == "knn":
+        labels = torch.repeat_interleave(torch.arange(len(config.classes)), torch.tensor(config.counts))
+        k, temperature = int(config.chosen["k"]), float(config.chosen["temperature"])
+        try:
+            head = KNNHead(tensors["features"].half(), labels, len(config.classes), k, temperature)
+        except ValueError as err:
+            raise ModelError(f"{folder / CONFIG_NAME}: {err}") from err
+    else:
+        head = LinearHead(tensors["weight"].float().clone(), tensors["bias"].float().clone())
+    encoder = load_autoencoder(folder) if config.method == "finetune" else None
+    return config, head, encoder
+
+
+def read_head_config(folder: Path) -> HeadConfig:
+    """The facts about a head, checked.
+
+    Raises:
+        ModelError: no classifier there, or facts that do not fit.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ModelError(f"{path}: cannot be read ({err.strerror}); give the folder of a fitted classifier") from err
+    except (ValueError, RecursionError) as err:
+        raise ModelError(f"{path}: not valid JSON ({str(err) or type(err).__name__})") from err
+    settings = content.get(SETTINGS) if isinstance(content, dict) else None
+    if not isinstance(settings, dict):
+        raise ModelError(f"{path}: holds no classifier; one is made with `maerestore classify fit`")
+    known = {f.name for f in fields(HeadConfig)}
+    if surplus := sorted(set(settings) - known):
+        raise ModelError(f"{path}: {SETTINGS} has an unknown setting, {ascii(surplus[0])[:60]}")
+    try:
+        return HeadConfig(**settings)
+    except (TypeError, ValueError) as err:
+        raise ModelError(f"{path}: {' '.join(str(err).split())[:300]}") from err

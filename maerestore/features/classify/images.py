@@ -1,0 +1,112 @@
+"""Images of a labelled set to features, or to those that can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from maerestore.features.decode import load_image
+from maerestore.features.extractor import FeatureExtractor
+from maerestore.features.items import Item, read_bytes
+from maerestore.features.run import ExtractorSettings, extract, local_engine, table_facts
+from maerestore.features.table import FeatureTable, join_tables, read_table
+from maerestore.image.errors import InputError, quoted
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An extractor that is loaded already, for `extract`."""
+
+    extractor: FeatureExtractor
+
+    def load(self) -> FeatureExtractor:
+        return self.extractor
+
+
+def features_of_items(
+    items: Sequence[Item],
+    extractor: FeatureExtractor,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    failed: Callable[[str, str], None] | None = None,
+) -> FeatureTable:
+    """The features of images, kept in a table or not.
+
+    Args:
+        items: what `find_items` found.
+        extractor: what makes them.
+        cache: a table that is made, or brought up to date; see `maerestore.features.run.extract`.
+        workers: threads that decode; None for one a core, at most 16.
+        progress: called with a stage, what is done, and the total.
+        failed: called with name and reason of each image that cannot be read.
+
+    Returns:
+        a row for each item, in their order, those that cannot be read with an error.
+
+    Raises:
+        InputError: the cache is of another model, holds other images too, or cannot be written.
+    """
+
+    def told(done: int, total: int) -> None:
+        if progress is not None:
+            progress("features", done, total)
+
+    if cache is not None:
+        if cache.exists() and (others := set(read_table(cache).names) - {item.name for item in items}):
+            raise InputError(
+                f"{quoted(cache)} holds other images too, such as {quoted(min(others))}, which would be lost: give "
+                "another table."
+            )
+        report = extract(items, _Ready(extractor), cache, workers=workers, progress=told)
+        if failed is not None:
+            for name, reason in report.errors:
+                failed(name, reason)
+        return read_table(cache)
+    facts, tables, done = table_facts(extractor), [], 0
+    for table in local_engine(workers)(items, ExtractorSettings(), extractor, False):
+        tables.append(table)
+        done += len(table)
+        told(done, len(items))
+    joined = join_tables(tables)
+    if failed is not None:
+        for name, error in zip(joined.names, joined.errors, strict=True):
+            if error is not None:
+                failed(name, error)
+    return replace(joined, facts=facts)
+
+
+def source_of(item: Item) -> Path | bytes:
+    """What `load_image` reads of an item."""
+    return item.path if item.member is None else read_bytes(item)
+
+
+def readable(
+    items: Sequence[Item],
+    workers: int | None,
+    progress: Progress | None,
+    failed: Callable[[str, str], None] | None,
+) -> list[Item]:
+    """Those images that can be decoded; found out before hours of training, not in them."""
+
+    def flaw(item: Item) -> str | None:
+        try:
+            load_image(source_of(item))
+        except InputError as err:
+            return str(err).rstrip(".")
+        return None
+
+    good = []
+    with ThreadPoolExecutor(workers or 4) as threads:
+        for number, (item, error) in enumerate(zip(items, threads.map(flaw, items), strict=True)):
+            if error is None:
+                good.append(item)
+            elif failed is not None:
+                failed(item.name, error)
+            if progress is not None:
+                progress("reading", number + 1, len(items))
+    return good

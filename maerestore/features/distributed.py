@@ -1,0 +1,124 @@
+"""The extraction of `maerestore.features.run` on the processes and machines of a Ray cluster.
+
+The images are cut into shards of a fixed number. Each actor of a Ray Data stage (`map_batches`) has loaded the network
+once, and takes shard after shard: it reads and decodes in threads, as many as it has CPUs, while the network works.
+Only names and features travel to the process that writes the table, which keeps each shard as it arrives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from maerestore import cluster
+from maerestore.errors import MaerestoreError
+from maerestore.features.items import Item
+from maerestore.features.run import Engine, Extractor, ExtractorSettings, Loader, Report, extract, local_engine
+from maerestore.features.table import FeatureTable, join_tables
+
+__all__ = ["SHARD", "FeatureActor", "extract_ray", "on_cpu", "ray_engine"]
+
+SHARD = 256
+"""Images of a shard: what is lost at most with a process."""
+
+
+def extract_ray(
+    items: Sequence[Item],
+    settings: Loader,
+    out: Path,
+    *,
+    address: str | None = None,
+    ray_workers: int | None = None,
+    workers: int | None = None,
+    half: bool = False,
+    overwrite: bool = False,
+    retry: bool = False,
+    shard: int = SHARD,
+    progress: Callable[[int, int], None] | None = None,
+    failed: Callable[[str, str], None] | None = None,
+) -> Report:
+    """As `maerestore.features.run.extract`, on a Ray cluster: the same table, resumable at the shard.
+
+    Convention:
+        An image has the same feature as in one process, to 1e-5 in fp32. The machines of a cluster see files under the
+        same paths, or the sources are URIs.
+
+    Args:
+        items: what `maerestore.features.remote.find_sources` or `find_items` found.
+        settings: an `ExtractorSettings`.
+        out: the table, on this machine.
+        address: of the cluster, as `ray.init` takes it; None for Ray on this machine.
+        ray_workers: actors, each with the network; None for one a GPU, or else one a CPU.
+        workers: threads that decode in each actor; None for as many as it has CPUs.
+        half, overwrite, retry, progress, failed: as for `extract`.
+        shard: images of a shard.
+
+    Raises:
+        MaerestoreError: Ray is missing or cannot be reached; otherwise as for `extract`.
+
+    Example:
+        >>> from maerestore.features import find_items                                              # doctest: +SKIP
+        >>> report = extract_ray(find_items(["photos"]), ExtractorSettings(), Path("photos.parquet"),
+        ...                      ray_workers=4)                                                     # doctest: +SKIP
+    """
+    for name, value in (("ray_workers", ray_workers), ("shard", shard)):
+        if value is not None and value < 1:
+            raise MaerestoreError(f"{name} must be at least 1, got {value}")
+    cluster.check_ray()
+    engine = ray_engine(settings, address, ray_workers, workers, shard)
+    return extract(
+        items,
+        on_cpu(settings),
+        out,
+        workers=workers,
+        half=half,
+        overwrite=overwrite,
+        retry=retry,
+        engine=engine,
+        progress=progress,
+        failed=failed,
+    )
+
+
+def ray_engine(
+    settings: Loader,
+    address: str | None = None,
+    ray_workers: int | None = None,
+    workers: int | None = None,
+    shard: int = SHARD,
+) -> Engine:
+    """The engine that `extract_ray` gives to `extract`; arguments as there."""
+
+    def run(items: Sequence[Item], _: Loader, extractor: Extractor, half: bool) -> Iterator[FeatureTable]:
+        shards = [list(items[i : i + shard]) for i in range(0, len(items), shard)]
+        with cluster.ray_cluster(address) as ray:
+            share = cluster.share_of(cluster.nodes_of(ray), getattr(settings, "device", "auto"), ray_workers)
+            arguments = {"settings": settings, "workers": workers or share.threads, "half": half}
+            yield from cluster.run_actors(ray, FeatureActor, arguments, shards, share)
+
+    return run
+
+
+class FeatureActor:
+    """Extracts shard after shard in a process of its own.
+
+    Args:
+        settings: of the extractor.
+        workers: threads that decode.
+        half: features as float16.
+    """
+
+    def __init__(self, settings: Loader, workers: int, half: bool) -> None:
+        self.settings, self.half = settings, half
+        self.extractor = settings.load()
+        self.engine = local_engine(workers)
+
+    def __call__(self, items: Sequence[Item]) -> FeatureTable:
+        """Read, decode and extract a shard."""
+        return join_tables(list(self.engine(items, self.settings, self.extractor, self.half)))
+
+
+def on_cpu(settings: Loader) -> Loader:
+    """Settings for the process that only needs the fingerprint: it may have no GPU, or leave it to an actor."""
+    return dataclasses.replace(settings, device="cpu") if isinstance(settings, ExtractorSettings) else settings

@@ -1,0 +1,131 @@
+"""What an index knows about its images beside their vectors: names, sizes, times, and which rows live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maerestore.image import InputError
+
+_COLUMNS = ("name", "size", "mtime_ns", "folder", "alive")
+
+
+def load_pyarrow() -> Any:
+    """The module.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError("an index needs pyarrow: pip install 'maerestore[index]'") from None
+    return pyarrow
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The rows of an index; never changed, changes make others.
+
+    Attributes:
+        table: of pyarrow, with the columns name (string), size and mtime_ns (int64), folder (string: the working
+            directory from which the name leads to the image), alive (bool).
+    """
+
+    table: Any
+
+    @classmethod
+    def of(cls, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray, folder: str) -> Entries:
+        """Living rows.
+
+        Args:
+            names: of N images.
+            sizes, mtimes: (N,) int64, bytes and nanoseconds.
+            folder: from which the names lead to the images.
+        """
+        pa = load_pyarrow()
+        columns = [
+            pa.array(names, pa.string()),
+            pa.array(sizes, pa.int64()),
+            pa.array(mtimes, pa.int64()),
+            pa.repeat(pa.scalar(folder, pa.string()), len(names)),
+            pa.repeat(pa.scalar(True), len(names)),
+        ]
+        return cls(pa.table(dict(zip(_COLUMNS, columns, strict=True))))
+
+    @classmethod
+    def read(cls, path: Path) -> Entries:
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        pa = load_pyarrow()
+        try:
+            with pa.parquet.ParquetFile(path) as file:  # `read_table` loads all of pyarrow's file systems
+                table = file.read(columns=list(_COLUMNS), use_threads=False)
+        except (pa.ArrowException, ValueError, KeyError):
+            raise InputError(f"'{path}' is damaged: build the index again.") from None
+        return cls(table)
+
+    def write(self, path: Path) -> None:
+        """Write a Parquet file."""
+        load_pyarrow().parquet.write_table(self.table, path, compression="zstd")
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def alive(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.table["alive"].to_numpy()
+
+    def column(self, name: str) -> np.ndarray:
+        """(N,) int64: size or mtime_ns."""
+        return self.table[name].to_numpy()
+
+    def names(self, rows: np.ndarray | None = None) -> list[str]:
+        """Names of some rows; of those that live by default."""
+        rows = np.flatnonzero(self.alive) if rows is None else rows
+        return self.take(rows).table["name"].to_pylist()
+
+    def folders(self, rows: np.ndarray) -> list[str]:
+        """The folders from which the names of some rows lead to the images."""
+        return self.take(rows).table["folder"].to_pylist()
+
+    def rows_of(self, names: Sequence[str]) -> np.ndarray:
+        """(len(names),) int64: the living row of each name; -1 where there is none."""
+        pa = load_pyarrow()
+        living = np.flatnonzero(self.alive)
+        known = self.take(living).table["name"].combine_chunks()
+        places = pa.compute.index_in(pa.array(names, pa.string()), value_set=known)
+        places = places.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.where(places < 0, -1, living[places]) if len(living) else np.full(len(names), -1, np.int64)
+
+    def take(self, rows: np.ndarray) -> Entries:
+        """Some rows, in the order given."""
+        return Entries(self.table.take(load_pyarrow().array(rows, "int64")))
+
+    def without(self, rows: np.ndarray) -> Entries:
+        """The same with some rows dead."""
+        alive = self.alive.copy()
+        alive[rows] = False
+        return self._with_alive(alive)
+
+    def and_then(self, more: Entries) -> Entries:
+        """These rows, and others behind."""
+        return Entries(load_pyarrow().concat_tables([self.table, more.table]).combine_chunks())
+
+    def living(self) -> Entries:
+        """The rows that live, and no others."""
+        return Entries(self.table.filter(self.table["alive"]).combine_chunks())
+
+    def _with_alive(self, alive: np.ndarray) -> Entries:
+        place = self.table.column_names.index("alive")
+        return Entries(self.table.set_column(place, "alive", load_pyarrow().array(alive)))

@@ -1,0 +1,400 @@
+"""An index of images on disk: nearest images, near-duplicates; images come, change and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maerestore.features.index import kinds
+from maerestore.features.index.admission import as_stored, check_alike, unchanged_rows, usable_rows
+from maerestore.features.index.changes import publish_again, publish_change
+from maerestore.features.index.duplicates import DuplicateGroup, find_duplicates
+from maerestore.features.index.entries import Entries
+from maerestore.features.index.snapshot import Snapshot, chunks_of, load_snapshot, write_snapshot
+from maerestore.features.index.store import Generations
+from maerestore.features.table import FeatureTable
+from maerestore.image import InputError
+from maerestore.image.errors import quoted
+
+if TYPE_CHECKING:
+    from maerestore.features.extractor import FeatureExtractor
+    from maerestore.features.run import Loader
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and how many of how many are."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image that was found.
+
+    Attributes:
+        name: as the index knows it.
+        score: cosine similarity, -1 to 1.
+        folder: the working directory from which the name leads to the image.
+    """
+
+    name: str
+    score: float
+    folder: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What `ImageIndex.add` did.
+
+    Attributes:
+        added, replaced, unchanged: numbers of images.
+        errors: (name, reason) of images that cannot be read. The index keeps what it had of them.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+
+
+class ImageIndex:
+    """Features of images on disk, and what is near to what.
+
+    Convention:
+        Similarity is the cosine. An index holds features of one model with one set of options, and refuses others; the
+        vectors themselves are stored as float16. Every change is made in one step: a process that is killed at any
+        moment leaves the old content or the new one. One process writes at a time, others wait for it; readers see what
+        there was when they opened the index, or last changed it.
+
+    Args:
+        folder: of an index.
+
+    Attributes:
+        folder: of the index.
+
+    Raises:
+        InputError: no index there, or a damaged one; faiss or pyarrow are not installed.
+
+    Example:
+        >>> import tempfile
+        >>> names, features = ["a.jpg", "b.jpg", "c.jpg"], np.float32([[1, 0], [0, 1], [1, 0.1]])
+        >>> table = FeatureTable(names, features, [None] * 3, [None] * 3, {}, np.int64([1, 2, 3]), np.int64([0, 0, 0]))
+        >>> index = ImageIndex.build(Path(tempfile.mkdtemp(), "index"), table)
+        >>> [(hit.name, round(hit.score, 3)) for hit in index.search(np.float32([[2, 0]]), k=2)[0]]
+        [('a.jpg', 1.0), ('c.jpg', 0.995)]
+        >>> [group.names for group in index.duplicates(0.99)]
+        [['c.jpg', 'a.jpg']]
+        >>> index.remove(["a.jpg"]), len(index)
+        (1, 2)
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._store = Generations(self.folder)
+        self._snapshot: Snapshot = self._store.read(load_snapshot)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> ImageIndex:
+        """Open an index; arguments and errors as for the class."""
+        return cls(folder)
+
+    @classmethod
+    def build(
+        cls,
+        folder: str | Path,
+        source: FeatureTable | Sequence[str | Path],
+        extractor: FeatureExtractor | Loader | None = None,
+        kind: str = "auto",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> ImageIndex:
+        """Make an index.
+
+        Args:
+            folder: for the index, made where it is missing.
+            source: features, or images, folders, tars and tables of features (.parquet, .npy, .safetensors). Images
+                that cannot be read are left out.
+            extractor: for images, or an `ExtractorSettings` that loads one when it is needed; by default the bundled
+                model's.
+            kind: "flat" (exact), "hnsw", "ivfpq", or "auto" by the number of images, now and whenever it changes.
+            overwrite: replace an index that is there.
+            progress: of the extraction.
+
+        Raises:
+            InputError: an index is there, or other files; no image; features of several models, or without a direction;
+                faiss is not installed.
+            ValueError: another kind.
+        """
+        index, _ = cls.build_with_report(folder, source, extractor, kind, overwrite, progress)
+        return index
+
+    @classmethod
+    def build_with_report(
+        cls,
+        folder: str | Path,
+        source: FeatureTable | Sequence[str | Path],
+        extractor: FeatureExtractor | Loader | None = None,
+        kind: str = "auto",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[ImageIndex, Change]:
+        """As `build`; also returns what was done."""
+        kinds.choose_kind(0, kind)
+        kinds.load_faiss()
+        store = Generations(Path(folder))
+        cls._check_free(store, overwrite)
+        with _features_of(store, source, extractor, None, progress) as (given, _):
+            table, errors = usable_rows(given)
+            vectors, entries = as_stored(table)
+            facts = {
+                **{name: table.facts.get(name) for name in ("model", "fingerprint", "options")},
+                "dim": vectors.shape[1],
+                "kind": kinds.choose_kind(len(vectors), kind),
+                "wanted": kind,
+            }
+            with store.writing():
+                cls._check_free(store, overwrite)
+                store.publish(lambda target: write_snapshot(target, facts, entries, chunks_of(vectors)))
+        return cls(folder), Change(added=len(vectors), errors=errors)
+
+    @staticmethod
+    def _check_free(store: Generations, overwrite: bool) -> None:
+        store.check_target()
+        if store.current() is not None and not overwrite:
+            raise InputError(
+                f"index {quoted(store.folder)} exists: add to it, choose another folder, or add --overwrite."
+            )
+
+    def __len__(self) -> int:
+        return int(self._snapshot.entries.alive.sum())
+
+    @property
+    def names(self) -> list[str]:
+        """Of the images."""
+        return self._snapshot.entries.names()
+
+    @property
+    def kind(self) -> str:
+        """One of `kinds.KINDS`."""
+        return self._snapshot.kind
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the index was built with: "model", "fingerprint", "options", "dim", "kind", "wanted"."""
+        return dict(self._snapshot.facts)
+
+    def features(self, names: Sequence[str]) -> np.ndarray:
+        """Stored features of some images: (N, D) float32 of length 1.
+
+        Raises:
+            InputError: a name that is not in the index.
+        """
+        return kinds.as_float(self._snapshot.vectors[self._rows(self._snapshot, names)])
+
+    def unchanged(self, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
+        """(N,) bool: which images are in the index with this size in bytes and this time in nanoseconds."""
+        return unchanged_rows(self._snapshot.entries, names, sizes, mtimes)[1]
+
+    def add(
+        self,
+        source: FeatureTable | Sequence[str | Path],
+        extractor: FeatureExtractor | Loader | None = None,
+        progress: Progress | None = None,
+    ) -> Change:
+        """Add images. One that is there and has the same size and time is left as it is; another is replaced.
+
+        Args:
+            source, progress: as for `build`.
+            extractor: as for `build`; by default made of what the index was built with.
+
+        Raises:
+            InputError: features of another model or with other options; no image; the index cannot be written.
+            ModelError: the model that the index was built with is not there.
+        """
+        with _features_of(self._store, source, extractor, self, progress) as (given, known):
+            table, errors = usable_rows(given)
+            if not len(table):
+                return Change(unchanged=known, errors=errors)
+            self.check_alike(table.facts, table.features.shape[1])
+            vectors, entries = as_stored(table)
+            with self._store.writing():
+                old = self._store.read(load_snapshot)  # another process may have written
+                check_alike(old.facts, table.facts, table.features.shape[1], self.folder)
+                rows, same = unchanged_rows(old.entries, table.names, table.sizes, table.mtimes)
+                there = rows >= 0
+                if not same.all():
+                    fresh = np.flatnonzero(~same)
+                    self._publish(old, rows[there & ~same], entries.take(fresh), vectors[fresh])
+        return Change(int((~there).sum()), int((there & ~same).sum()), known + int(same.sum()), errors)
+
+    def remove(self, names: Sequence[str]) -> int:
+        """Remove images, all or none of them.
+
+        Returns:
+            how many there were.
+
+        Raises:
+            InputError: a name that is not in the index, or the index cannot be written.
+        """
+        names = list(dict.fromkeys(names))
+        with self._store.writing():
+            old = self._store.read(load_snapshot)
+            rows = self._rows(old, names)
+            if len(rows):
+                none = np.zeros((0, old.vectors.shape[1]), np.float16)
+                self._publish(old, rows, old.entries.take(rows[:0]), none)
+        return len(rows)
+
+    def rebuild(self, kind: str | None = None) -> None:
+        """Make the index again of the vectors that it holds, as another kind if asked.
+
+        Args:
+            kind: one of `kinds.KINDS`, "auto", or None for what it was built as.
+
+        Raises:
+            ValueError: another kind.
+            InputError: the index cannot be written.
+        """
+        with self._store.writing():
+            old = self._store.read(load_snapshot)
+            publish_again(self._store, old, kind or old.facts["wanted"])
+            self._snapshot = self._store.read(load_snapshot)
+
+    def _publish(self, old: Snapshot, dead: np.ndarray, more: Entries, vectors: np.ndarray) -> None:
+        publish_change(self._store, old, dead, more, vectors)
+        self._snapshot = self._store.read(load_snapshot)
+
+    def _rows(self, snapshot: Snapshot, names: Sequence[str]) -> np.ndarray:
+        rows = snapshot.entries.rows_of(names)
+        if len(rows) and rows.min() < 0:
+            name = names[int(np.argmin(rows))]
+            raise InputError(f"no image {quoted(name)} in index {quoted(self.folder)}.")
+        return rows
+
+    def search(self, features: np.ndarray, k: int = 10) -> list[list[Hit]]:
+        """Nearest images of features.
+
+        Args:
+            features: (Q, D), of any length.
+            k: how many, at least 1.
+
+        Returns:
+            for each feature at most k hits, nearest first.
+
+        Raises:
+            ValueError: another shape or k.
+        """
+        features = np.asarray(features)
+        if features.ndim != 2 or features.shape[1] != self._snapshot.facts["dim"]:
+            raise InputError(f"features must be (Q, {self._snapshot.facts['dim']}), got shape {features.shape}")
+        if not isinstance(k, int) or k < 1:
+            raise InputError(f"k must be a whole number of at least 1, got {k!r}")
+        count = min(k, len(self))
+        if not count or not len(features):
+            return [[] for _ in features]
+        queries = kinds.as_float(features)
+        scores, rows = self._read(lambda snapshot: snapshot.search(queries, count))
+        entries = self._snapshot.entries
+        found = rows[rows >= 0]
+        names, folders = iter(entries.names(found)), iter(entries.folders(found))
+        return [
+            [
+                Hit(next(names), float(np.clip(score, -1, 1)), next(folders))
+                for score, row in zip(line, places, strict=True)
+                if row >= 0
+            ]
+            for line, places in zip(scores, rows, strict=True)
+        ]
+
+    def query(self, images: Any, k: int = 10, extractor: FeatureExtractor | None = None) -> list[list[Hit]]:
+        """Nearest images of images.
+
+        Args:
+            images: one or several, of any kind that `FeatureExtractor` takes.
+            k: how many, at least 1.
+            extractor: by default made of what the index was built with; give one to load the model only once.
+
+        Returns:
+            for each image at most k hits, nearest first; an image that is in the index finds itself.
+
+        Raises:
+            InputError: an image that cannot be read, or an extractor whose features are not those of the index.
+            ModelError: the model that the index was built with is not there.
+        """
+        extractor = self.extractor() if extractor is None else extractor
+        self.check_alike({"model": extractor.name, "fingerprint": extractor.fingerprint}, extractor.dim)
+        return self.search(extractor(images).numpy(), k)
+
+    def duplicates(
+        self, threshold: float = 0.95, centred: bool = True, progress: Progress | None = None
+    ) -> list[DuplicateGroup]:
+        """Groups of images that are nearly the same.
+
+        Args:
+            threshold: similarity from which two images are linked, above 0 to 1.
+            centred: compare features without what all in the index have in common, their mean; else as a query does.
+            progress: of the search.
+
+        Returns:
+            groups of linked images, largest first; see `maerestore.features.index.duplicates`.
+
+        Raises:
+            ValueError: another threshold, or one under which too many pairs are linked.
+        """
+        return self._read(lambda snapshot: find_duplicates(snapshot, threshold, centred, progress))
+
+    def extractor(self, device: str = "auto", batch_size: int = 32) -> FeatureExtractor:
+        """An extractor as the index was built with.
+
+        Raises:
+            ModelError: its model is not there.
+            InputError: it has other weights now, or is not known.
+        """
+        from maerestore.features.index.sources import settings_of
+
+        extractor = settings_of(self.facts, self.folder, device, batch_size).load()
+        self.check_alike({"model": extractor.name, "fingerprint": extractor.fingerprint}, extractor.dim)
+        return extractor
+
+    def check_alike(self, facts: dict[str, Any], dim: int) -> None:
+        """Raise InputError unless features of these facts belong into this index.
+
+        Args:
+            facts: "model" and "fingerprint".
+            dim: width of the features.
+        """
+        check_alike(self._snapshot.facts, facts, dim, self.folder)
+
+    def _read(self, work: Callable[[Snapshot], Any]) -> Any:
+        """Use the snapshot; where a writer has removed the files of one that was not read yet, the newest."""
+        try:
+            return work(self._snapshot)
+        except FileNotFoundError:
+
+            def again(folder: Path) -> Any:
+                self._snapshot = load_snapshot(folder)
+                return work(self._snapshot)
+
+            return self._store.read(again)
+
+
+@contextmanager
+def _features_of(
+    store: Generations,
+    source: FeatureTable | Sequence[str | Path],
+    extractor: FeatureExtractor | Loader | None,
+    index: ImageIndex | None,
+    progress: Progress | None,
+) -> Iterator[tuple[FeatureTable, int]]:
+    """A table of a source, and how many images were left out of it because the index has them."""
+    if isinstance(source, FeatureTable):
+        yield source, 0
+    else:
+        from maerestore.features.index.sources import gathering
+
+        with gathering(
+            store, [source] if isinstance(source, str | Path) else source, extractor, index, progress
+        ) as got:
+            yield got.table, got.unchanged

@@ -1,0 +1,117 @@
+"""A contact sheet: each query and its hits in a row, with scores and names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from maerestore.features.decode import load_image
+from maerestore.features.items import Item, find_items, read_bytes
+from maerestore.image import InputError
+
+TILE = 160  # side in pixels
+MOST_ROWS = 100
+_GAP, _TEXT, _ACROSS = 8, 13, 10
+_INK, _PAPER, _FRAME, _NONE = (32, 32, 32), (255, 255, 255), (31, 95, 191), (225, 225, 225)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image on the sheet.
+
+    Attributes:
+        name: of the image, or of a member of a tar ("shard.tar/a.webp").
+        caption: a line above the name.
+        folder: from which the name leads to the image.
+        framed: the query, or the image to keep.
+    """
+
+    name: str
+    caption: str = ""
+    folder: str = "."
+    framed: bool = False
+
+
+def contact_sheet(rows: Sequence[Sequence[Tile]], across: int = _ACROSS) -> Image.Image:
+    """Draw rows of images; long ones go on in the next line. An image that is not there any more is left gray.
+
+    Args:
+        rows: at least one, of at least one tile; those after the hundredth are left out.
+        across: tiles in a line, at least 1.
+
+    Returns:
+        an RGB picture.
+
+    Raises:
+        ValueError: no tile.
+
+    Example:
+        >>> contact_sheet([[Tile("gone.jpg", "query", framed=True), Tile("gone too.jpg", "0.97")]]).mode
+        'RGB'
+    """
+    rows = [row for row in rows if row][:MOST_ROWS]
+    if not rows:
+        raise InputError("there is nothing to draw.")
+    across = min(across, max(len(row) for row in rows))
+    lines = [list(row[i : i + across]) for row in rows for i in range(0, len(row), across)]
+    step = TILE + _GAP, TILE + 2 * (_TEXT + 3) + _GAP
+    sheet = Image.new("RGB", (_GAP + across * step[0], _GAP + len(lines) * step[1]), _PAPER)
+    draw, font, find = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT), _Finder()
+    for j, line in enumerate(lines):
+        for i, tile in enumerate(line):
+            left, top = _GAP + i * step[0], _GAP + j * step[1]
+            picture = find(tile)
+            if picture is None:
+                draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), _NONE)
+                draw.text((left + TILE / 2, top + TILE / 2), "not found", _INK, font, anchor="mm")
+            else:
+                sheet.paste(picture, (left + (TILE - picture.width) // 2, top + (TILE - picture.height) // 2))
+            if tile.framed:
+                draw.rectangle((left - 3, top - 3, left + TILE + 2, top + TILE + 2), outline=_FRAME, width=3)
+            draw.text((left, top + TILE + 4), tile.caption, _INK, font)
+            draw.text((left, top + TILE + 4 + _TEXT + 2), _fitted(tile.name, font), _INK, font)
+    return sheet
+
+
+class _Finder:
+    """Reads images, and the lists of tars only once."""
+
+    def __init__(self) -> None:
+        self.tars: dict[Path, dict[str | None, Item]] = {}
+
+    def __call__(self, tile: Tile) -> Image.Image | None:
+        try:
+            content = self._content(Path(tile.folder) / tile.name)
+            if content is None:
+                return None
+            picture = Image.fromarray(load_image(content, at_least=TILE))
+        except (InputError, OSError, ValueError):  # names that no file can have, too
+            return None
+        picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+        return picture
+
+    def _content(self, path: Path) -> Path | bytes | None:
+        if path.is_file():
+            return path
+        for tar in path.parents:
+            if tar.suffix.lower() == ".tar" and tar.is_file():
+                if tar not in self.tars:
+                    self.tars[tar] = {item.member: item for item in find_items([tar])}
+                item = self.tars[tar].get(path.relative_to(tar).as_posix())
+                return None if item is None else read_bytes(item)
+        return None
+
+
+def _fitted(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The end of a name, which tells more than its beginning, as far as it fits under a tile."""
+    name = " ".join(name.split())
+    if isinstance(font, ImageFont.ImageFont):  # Pillow without FreeType draws ASCII only
+        name = name.encode("ascii", "replace").decode()
+    if font.getlength(name) <= TILE:
+        return name
+    while font.getlength("..." + name) > TILE:
+        name = name[1:]
+    return "..." + name

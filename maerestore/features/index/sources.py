@@ -1,0 +1,157 @@
+"""From what a user names (images, folders, tars, tables of features) to features for an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maerestore.features.index.store import PARTS, Generations
+from maerestore.features.items import Item, find_items
+from maerestore.features.options import FeatureOptions
+from maerestore.features.run import Extractor, ExtractorSettings, Loader, extract
+from maerestore.features.table import SUFFIXES, FeatureTable, companions, join_tables, read_table
+from maerestore.image import InputError
+from maerestore.image.errors import quoted
+
+if TYPE_CHECKING:
+    from maerestore.features.extractor import FeatureExtractor
+    from maerestore.features.index.image_index import ImageIndex
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Features of sources.
+
+    Attributes:
+        table: of new and changed images, with errors; of no rows where there are none.
+        unchanged: images that the index has already.
+    """
+
+    table: FeatureTable
+    unchanged: int = 0
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An extractor that is loaded, as `extract` asks for it."""
+
+    extractor: Extractor
+
+    def load(self) -> Extractor:
+        return self.extractor
+
+
+@contextmanager
+def gathering(
+    store: Generations,
+    sources: Sequence[str | Path],
+    extractor: FeatureExtractor | Loader | None = None,
+    index: ImageIndex | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Iterator[Gathered]:
+    """Read tables, and extract features of images that the index does not have yet, for the length of a `with` block.
+
+    Extracted features are kept in the index's folder batch by batch, until the block ends without an error: a run that
+    was killed goes on where it was.
+
+    Args:
+        store: folder of the index, made where it is missing.
+        sources: images, folders, tars, lists (.txt) and tables (.parquet, .npy, .safetensors).
+        extractor: for images, or what loads one; by default that of `index`, or the bundled model's.
+        index: None while it is built.
+        progress: called with "images" and how many of how many are done.
+
+    Raises:
+        InputError: nothing there, tables of different models, the folder cannot be written, or another process extracts
+            for the same index.
+        ModelError: no such model.
+    """
+    paths = [Path(source) for source in sources]
+    tables = [read_table(path) for path in paths if path.suffix.lower() in SUFFIXES]
+    images: list[str | Path] = [path for path in paths if path.suffix.lower() not in SUFFIXES]
+    items = find_items(images) if images or not tables else []
+    found = len(items)
+    if index is not None:
+        items = _not_in(index, items)
+    loaded = _loaded(extractor, index) if items else None
+    if loaded is not None and index is not None:
+        index.check_alike({"model": loaded.name, "fingerprint": loaded.fingerprint}, loaded.dim)
+    with store.extracting() if items else nullcontext():
+        kept: list[Path] = []
+        if loaded is not None:
+            out = store.folder / PARTS / f"{loaded.fingerprint[:16]}.safetensors"
+            tables.append(_extracted(items, out, loaded, progress))
+            kept = companions(out)
+        yield Gathered(_joined(tables), found - len(items))
+        for path in kept:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or another model's features wait in it
+            (store.folder / PARTS).rmdir()
+
+
+def settings_of(
+    facts: dict[str, Any],
+    folder: Path,
+    device: str = "auto",
+    batch_size: int = 32,
+    model: str | None = None,
+    whitening: str | None = None,
+) -> ExtractorSettings:
+    """What loads an extractor as an index was built with.
+
+    Args:
+        facts: of the index.
+        folder: of the index, for messages.
+        device, batch_size: as for `FeatureExtractor`.
+        model: where the model is now; None for where it was.
+        whitening: file; None for none.
+
+    Raises:
+        InputError: the index was built of features alone.
+    """
+    if facts.get("options") is None or facts.get("model") is None:
+        raise InputError(f"index {quoted(folder)} does not tell what its features were made with: give features.")
+    options = FeatureOptions.from_dict(facts["options"])
+    return ExtractorSettings(model or facts["model"], options, device, batch_size, whitening)
+
+
+def _not_in(index: ImageIndex, items: Sequence[Item]) -> list[Item]:
+    """The items that an index does not have, or has of another size or time."""
+    sizes, mtimes = (np.array([getattr(item, name) for item in items], np.int64) for name in ("size", "mtime_ns"))
+    there = index.unchanged([item.name for item in items], sizes, mtimes)
+    return [item for item, known in zip(items, there, strict=True) if not known]
+
+
+def _loaded(extractor: FeatureExtractor | Loader | None, index: ImageIndex | None) -> Extractor:
+    if extractor is None:
+        return ExtractorSettings().load() if index is None else index.extractor()
+    return extractor.load() if hasattr(extractor, "load") else extractor
+
+
+def _extracted(
+    items: Sequence[Item],
+    out: Path,
+    extractor: Extractor,
+    progress: Callable[[str, int, int], None] | None,
+) -> FeatureTable:
+    try:
+        out.parent.mkdir(exist_ok=True)
+    except OSError as err:
+        raise InputError(f"{quoted(out.parent)} cannot be made ({err.strerror}).") from None
+    tell = None if progress is None else lambda done, total: progress("images", done, total)
+    extract(items, _Ready(extractor), out, progress=tell)
+    return read_table(out)
+
+
+def _joined(tables: Sequence[FeatureTable]) -> FeatureTable:
+    for other in tables[1:]:
+        if other.facts.get("fingerprint") != tables[0].facts.get("fingerprint"):
+            raise InputError("the sources hold features of different models or options: give those of one.")
+    if tables:
+        return join_tables(tables)
+    return FeatureTable([], np.zeros((0, 1), np.float32), [], [], {}, np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -1,0 +1,326 @@
+"""Features of very many images as a folder of Parquet tables, written by the machines of a Ray cluster themselves.
+
+    features/                            on any filesystem that pyarrow opens
+        facts.json                           the weights and options that all tables are made with
+        shard-5b1f0c3a9d2e4f60.parquet       features of a tar, of a Parquet table, or of some loose images
+
+A shard is named by what it is made of: the names, sizes and times of its files. One that is there under its name, and
+is whole, is done; all others are not needed any more, and are removed at the end. The process that starts the work
+lists files only: tars and tables are opened where they are worked on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maerestore import cluster
+from maerestore.features.distributed import FeatureActor, on_cpu
+from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, is_uri, items_in, list_files
+from maerestore.features.run import Loader, Report, table_facts
+from maerestore.features.table import FeatureTable, read_table, write_table
+from maerestore.image.errors import InputError, quoted
+
+__all__ = ["LOOSE", "Shard", "extract_shards", "is_folder", "plan_shards", "read_shards"]
+
+LOOSE = 2048
+"""Images of a shard that are in no tar or table."""
+
+_FACTS = "facts.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some files, and where their features go.
+
+    Attributes:
+        name: of the table.
+        files: loose images; or one tar or Parquet table.
+    """
+
+    name: str
+    files: tuple[File, ...]
+
+
+def is_folder(out: str | Path) -> bool:
+    """Whether an output is a folder of shards: it ends with a slash.
+
+    Example:
+        >>> is_folder("features/"), is_folder("features.parquet"), is_folder("s3://bucket/features/")
+        (True, False, True)
+    """
+    return str(out).endswith(("/", os.sep))
+
+
+def plan_shards(sources: Sequence[str | Path], key: str = "", loose: int = LOOSE) -> list[Shard]:
+    """Cut sources into shards: each tar and table is one, loose images are taken by the number.
+
+    Args:
+        sources: URIs, files, folders and lists, as `list_files` takes them; no file counts twice.
+        key: what else decides the content: of the features.
+        loose: images of a shard.
+
+    Raises:
+        InputError: a source that cannot be listed, or nothing in any.
+    """
+    files = {file.name: file for source in sources for file in list_files(source)}
+    if not files:
+        raise InputError(f"no image in {', '.join(quoted(str(source)) for source in sources) or 'no source'}.")
+    archives = [(file,) for file in files.values() if file.suffix in ARCHIVES]
+    images = [file for file in files.values() if file.suffix not in ARCHIVES]
+    groups = [tuple(images[i : i + loose]) for i in range(0, len(images), loose)]
+    return [Shard(_name(group, key), group) for group in [*archives, *groups]]
+
+
+def extract_shards(
+    sources: Sequence[str | Path],
+    settings: Loader,
+    out: str,
+    *,
+    address: str | None = None,
+    ray_workers: int | None = None,
+    workers: int | None = None,
+    half: bool = False,
+    overwrite: bool = False,
+    retry: bool = False,
+    loose: int = LOOSE,
+    progress: Callable[[int, int], None] | None = None,
+    failed: Callable[[str, str], None] | None = None,
+) -> Report:
+    """Write the features of images to a folder of Parquet tables, or bring the folder up to date.
+
+    Convention:
+        Only shards that are new or changed are computed. One process at a time works on a folder. Paths of this
+        machine, and the output where it is one, are seen by all machines.
+
+    Args:
+        sources: as for `plan_shards`.
+        settings: an `ExtractorSettings`.
+        out: a folder or the URI of one; made where it is missing.
+        address, ray_workers, workers, half, failed: as for `maerestore.features.distributed.extract_ray`.
+        overwrite: start anew, whatever features are there.
+        retry: do shards again that have an image with an error.
+        loose: images of a shard that are in no tar or table.
+        progress: called with the numbers of shards done and to do.
+
+    Returns:
+        what was done; images of shards that were there are `kept`.
+
+    Raises:
+        InputError: the folder holds other features, or cannot be written; no image.
+        MaerestoreError: Ray is missing or cannot be reached; otherwise as for `extract`.
+    """
+    cluster.check_ray()
+    extractor = on_cpu(settings).load()
+    facts = table_facts(extractor, half)
+    folder = _Folder(out)
+    folder.claim(facts, overwrite)
+    planned = plan_shards(sources, facts["fingerprint"] + facts["dtype"], loose)
+    there = folder.check({shard.name for shard in planned})
+    if retry:
+        there = {name: found for name, found in there.items() if not found[1]}
+    todo = [shard for shard in planned if shard.name not in there]
+    report = Report(facts=facts, kept=sum(number for number, _ in there.values()))
+    report.errors = [error for _, errors in there.values() for error in errors]
+    if todo:
+        with cluster.ray_cluster(address) as ray:
+            share = cluster.share_of(cluster.nodes_of(ray), getattr(settings, "device", "auto"), ray_workers)
+            arguments = {
+                "settings": settings, "workers": workers or share.threads, "half": half, "out": out, "facts": facts,
+            }  # fmt: skip
+            if progress is not None:
+                progress(0, len(todo))
+            for done, (images, flaws) in enumerate(cluster.run_actors(ray, ShardActor, arguments, todo, share), 1):
+                report.computed += images
+                report.errors += flaws
+                if failed is not None:
+                    for name, error in flaws:
+                        failed(name, error)
+                if progress is not None:
+                    progress(done, len(todo))
+    report.dropped = folder.remove_others({shard.name for shard in planned})
+    report.images = report.kept + report.computed
+    return report
+
+
+def read_shards(folder: str | Path) -> Iterator[FeatureTable]:
+    """The tables of a folder, one after the other, in the order of their names; they need not fit into memory.
+
+    Raises:
+        InputError: it is not there, or a table is damaged.
+    """
+    opened = _Folder(str(folder))
+    for name in sorted(opened.names()):
+        with local_copy(RemotePath(opened.root, f"{opened.path}/{name}")) as path:
+            yield read_table(path)
+
+
+class ShardActor:
+    """Writes the table of shard after shard; arguments as for `FeatureActor`, and the folder and its facts."""
+
+    def __init__(self, out: str, facts: dict[str, Any], settings: Loader, workers: int, half: bool) -> None:
+        self.extract = FeatureActor(settings, workers, half)
+        self.folder, self.facts = _Folder(out), facts
+
+    def __call__(self, shard: Shard) -> tuple[int, list[tuple[str, str]]]:
+        """The number of images of a shard, and those with errors."""
+        with _nearby(shard.files) as files:
+            try:
+                items = [item for file in files for item in items_in(file)]
+            except InputError as error:  # a damaged tar is a row with an error, as a damaged image is
+                table = _rows(shard.files[:1], str(error).rstrip("."), self.facts["dim"])
+            else:
+                table = self.extract(items) if items else _rows((), "", self.facts["dim"])
+        features = table.features.astype(self.facts["dtype"], copy=False)
+        self.folder.write(shard.name, replace(table, features=features, facts=self.facts))
+        flaws = zip(table.names, table.errors, strict=True)
+        return len(table), [(name, error) for name, error in flaws if error is not None]
+
+
+class _Folder:
+    """A folder of shards on any filesystem."""
+
+    def __init__(self, out: str) -> None:
+        self.name = out.rstrip("/")
+        self.root = out if is_uri(out) else str(Path(out).absolute())
+        self.system, self.path = filesystem(self.root)
+
+    def claim(self, facts: dict[str, Any], overwrite: bool) -> None:
+        """Make the folder, and note the facts; InputError where it holds others."""
+        place = f"{self.path}/{_FACTS}"
+        try:
+            self.system.create_dir(self.path, recursive=True)
+            [note] = self.system.get_file_info([place])
+            if note.is_file and not overwrite:
+                with self.system.open_input_file(place) as file:
+                    _check_alike(self.name, json.loads(file.read()), facts)
+            if overwrite:
+                for name in self.names():
+                    self.system.delete_file(f"{self.path}/{name}")
+            self.put(_FACTS, json.dumps(facts, indent=1).encode())
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"output {quoted(self.name)} cannot be used ({str(error).splitlines()[0]}).") from None
+
+    def names(self) -> list[str]:
+        """Of the tables that are there."""
+        from pyarrow import fs
+
+        listed = self.system.get_file_info(fs.FileSelector(self.path))
+        return [i.base_name for i in listed if i.base_name.startswith("shard-") and i.base_name.endswith(".parquet")]
+
+    def check(self, names: set[str]) -> dict[str, tuple[int, list[tuple[str, str]]]]:
+        """Of the tables that are there and whole: numbers of images, and those with errors."""
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        def look(name: str) -> tuple[int, list[tuple[str, str]]] | None:
+            try:
+                with self.system.open_input_file(f"{self.path}/{name}") as file, pq.ParquetFile(file) as table:
+                    valid = pc.is_valid(table.read(["error"]).column("error"))
+                    flawed = table.read(["path", "error"]).filter(valid) if pc.any(valid).as_py() else None
+                    images = table.metadata.num_rows
+            except (OSError, ValueError):  # cut off: done again
+                return None
+            if flawed is None:
+                return images, []
+            return images, list(zip(*(flawed.column(c).to_pylist() for c in ("path", "error")), strict=True))
+
+        chosen = [name for name in self.names() if name in names]
+        with ThreadPoolExecutor(16) as pool:  # far stores take their time for each
+            return {
+                name: found for name, found in zip(chosen, pool.map(look, chosen), strict=True) if found is not None
+            }
+
+    def write(self, name: str, table: FeatureTable) -> None:
+        """Write a table, whole or not at all."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            write_table(table, path, durable=False)
+            self.put(name, path.read_bytes())
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file under another name, and rename it."""
+        staged = f"{self.path}/.{name}.{secrets.token_hex(6)}.tmp"
+        try:
+            with self.system.open_output_stream(staged) as file:
+                file.write(content)
+            self.system.move(staged, f"{self.path}/{name}")
+        except OSError:
+            with suppress(OSError):
+                self.system.delete_file(staged)
+            raise
+
+    def remove_others(self, names: set[str]) -> int:
+        """Remove tables of other names, and give the number of images in them."""
+        gone = 0
+        for name in set(self.names()) - names:
+            gone += sum(number for number, _ in self.check({name}).values())
+            self.system.delete_file(f"{self.path}/{name}")
+        return gone
+
+
+@contextmanager
+def local_copy(path: RemotePath) -> Iterator[Path]:
+    """A file of any filesystem as a file of this machine, for as long as the block lasts; copied in one stream."""
+    from pyarrow import fs
+
+    system, _ = filesystem(path.root)
+    if isinstance(system, fs.LocalFileSystem):
+        yield Path(path.path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, Path(path.path).name)
+        with system.open_input_stream(path.path) as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 22)
+        yield copy
+
+
+@contextmanager
+def _nearby(files: Sequence[File]) -> Iterator[list[File]]:
+    """A far tar or table is copied whole, since it is all read; loose images are read where they are."""
+    [*rest] = files
+    if len(rest) == 1 and rest[0].suffix in ARCHIVES:
+        with local_copy(rest[0].path) as path:
+            yield [replace(rest[0], path=RemotePath(str(path), str(path)))]
+    else:
+        yield rest
+
+
+def _name(files: Sequence[File], key: str) -> str:
+    facts = json.dumps([[file.name, file.size, file.mtime_ns, file.label] for file in files])
+    return f"shard-{hashlib.sha256((key + facts).encode()).hexdigest()[:16]}.parquet"
+
+
+def _rows(files: Sequence[File], error: str, dim: int) -> FeatureTable:
+    """A row without a feature for each tar or table that cannot be read."""
+    return FeatureTable(
+        [file.name for file in files],
+        np.full((len(files), dim), np.nan, np.float32),
+        [error for _ in files],
+        [file.label for file in files],
+        {},
+        np.full(len(files), -1),
+        np.array([file.mtime_ns for file in files], dtype=np.int64),
+    )
+
+
+def _check_alike(name: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if any(old.get(fact) != new.get(fact) for fact in ("fingerprint", "dtype")):
+        raise InputError(
+            f"{quoted(name)} holds features of other weights or options: choose another output, or add --overwrite to "
+            "write new ones."
+        )

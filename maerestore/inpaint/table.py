@@ -1,0 +1,323 @@
+"""Filling the photos of a table, one after the other with one loaded model, or on a Ray cluster.
+
+A table is a CSV file with a header, or a Parquet file. Its columns are `photo`, `mask`, and, if wanted, `output`: where
+the fill goes in the output folder. Other columns are left alone. Paths start from the working directory.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+from maerestore.image import InputError, Photo, mask_is_empty, mask_is_full, read_mask, read_photo, write_photo
+from maerestore.image.errors import quoted
+from maerestore.image.output import SUFFIXES, format_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maerestore.inpaint.pipeline import Inpainter
+
+__all__ = ["FillSettings", "Pair", "Report", "fill_pair", "fill_table", "read_pair", "read_pairs"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row of a table.
+
+    Attributes:
+        row: its number, from 1.
+        photo, mask: as they stand in the table.
+        out: the file to write.
+        error: why it cannot be done; None so far.
+    """
+
+    row: int
+    photo: str
+    mask: str
+    out: Path
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class FillSettings:
+    """How every photo of a table is filled; cheap, and can be sent to another process.
+
+    Attributes:
+        model: as for `Inpainter.from_pretrained`, as are device and precision.
+        dilate, feather, sharp, seed: as for `Inpainter.inpaint`.
+        mask_white: what white in a mask means, "hole" or "keep".
+        resize_mask: scale masks of another size.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    dilate: int = 0
+    feather: int = 0
+    sharp: bool = True
+    seed: int = 0
+    mask_white: Literal["hole", "keep"] = "hole"
+    resize_mask: bool = False
+
+    def load(self) -> Inpainter:
+        """Load the model.
+
+        Raises:
+            ModelError: no such model, or one that predicts no pixels.
+        """
+        from maerestore.inpaint.pipeline import Inpainter
+
+        return Inpainter.from_pretrained(self.model, device=self.device, precision=self.precision)
+
+
+@dataclass
+class Report:
+    """What became of a table.
+
+    Attributes:
+        rows: of the table.
+        written: photos filled.
+        present: rows whose output was there.
+        errors: (row, photo, reason) of the others, in the order of the rows.
+    """
+
+    rows: int = 0
+    written: int = 0
+    present: int = 0
+    errors: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+Engine = Callable[[Sequence[Pair], FillSettings, bool], Iterator[tuple[Pair, str | None]]]
+"""engine(pairs, settings, overwrite): yields each pair with the reason why it failed, or None, as it is finished."""
+
+
+def read_pairs(table: Path, folder: Path) -> list[Pair]:
+    """Read a table and decide where each fill goes.
+
+    Convention:
+        Without an output, a photo's fill gets its path in the folder where that is relative, and its name otherwise; a
+        suffix that cannot be written, such as .heic, becomes .png.
+
+    Args:
+        table: .csv, .tsv or .parquet.
+        folder: of the fills.
+
+    Returns:
+        a pair for each row; rows that cannot be done have an error.
+
+    Raises:
+        InputError: it cannot be read, or lacks a column.
+
+    Example:
+        >>> import tempfile
+        >>> table = Path(tempfile.mkdtemp(), "pairs.csv")
+        >>> _ = table.write_text("photo,mask\\ncats/a.jpg,masks/a.png\\n/photos/b.heic,masks/b.png\\n,\\n")
+        >>> pairs = read_pairs(table, Path("filled"))
+        >>> [pair.out.as_posix() for pair in pairs[:2]], pairs[2].error
+        (['filled/cats/a.jpg', 'filled/b.png'], 'no photo is given')
+    """
+    rows = _rows(table)
+    pairs: list[Pair] = []
+    taken: dict[Path, int] = {}
+    for number, (photo, mask, output) in enumerate(rows, 1):
+        try:
+            for what, value in (("photo", photo), ("mask", mask)):
+                if not value:
+                    raise InputError(f"no {what} is given")
+            out = folder / _place(photo, output)
+            format_of(out)
+            if out in taken:
+                raise InputError(f"its fill would replace that of row {taken[out]}: name another in a column 'output'")
+            taken[out] = number
+            pairs.append(Pair(number, photo, mask, out))
+        except InputError as error:
+            pairs.append(Pair(number, photo, mask, folder, str(error).rstrip(".")))
+    return pairs
+
+
+def fill_table(
+    pairs: Sequence[Pair],
+    settings: FillSettings,
+    *,
+    overwrite: bool = False,
+    engine: Engine | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    failed: Callable[[Pair, str], None] | None = None,
+) -> Report:
+    """Fill the photos of a table.
+
+    Convention:
+        Outputs that are there are kept: the same call goes on where it was cut off. A row that cannot be done is
+        recorded, and the others are done.
+
+    Args:
+        pairs: what `read_pairs` gave.
+        settings: of the model and the fills.
+        overwrite: fill again what is there.
+        engine: None for `local_engine`.
+        progress: called with the numbers of rows done and to do.
+        failed: called with each pair that cannot be done, and the reason.
+
+    Raises:
+        InputError: settings that are out of range.
+        ModelError: as `Inpainter.from_pretrained`.
+
+    Example:
+        >>> pairs = read_pairs(Path("pairs.csv"), Path("filled"))       # doctest: +SKIP
+        >>> fill_table(pairs, FillSettings(dilate=3)).written           # doctest: +SKIP
+        24
+    """
+    report = Report(rows=len(pairs))
+
+    def note(pair: Pair, reason: str) -> None:
+        report.errors.append((pair.row, pair.photo, reason))
+        if failed is not None:
+            failed(pair, reason)
+
+    todo = []
+    for pair in pairs:
+        if pair.error is not None:
+            note(pair, pair.error)
+        elif not overwrite and pair.out.is_file():
+            report.present += 1
+        else:
+            todo.append(pair)
+    if todo:
+        from maerestore.inpaint.arrays import check_settings, check_whole
+
+        check_whole("dilate", settings.dilate, at_least=0)
+        check_settings(settings.sharp, settings.feather, settings.seed)
+        for number, (pair, reason) in enumerate((engine or local_engine)(todo, settings, overwrite), 1):
+            if reason is None:
+                report.written += 1
+            else:
+                note(pair, reason)
+            if progress is not None:
+                progress(number, len(todo))
+    report.errors.sort()
+    return report
+
+
+def local_engine(pairs: Sequence[Pair], settings: FillSettings, overwrite: bool) -> Iterator[tuple[Pair, str | None]]:
+    """One model, one pair after the other."""
+    inpainter = settings.load()
+    for pair in pairs:
+        yield pair, fill_pair(inpainter, pair, settings, overwrite)
+
+
+def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrite: bool = False) -> str | None:
+    """Fill one photo of a table.
+
+    Returns:
+        why it could not be done, in one line; None where it is written.
+    """
+    try:
+        for source in (pair.photo, pair.mask):
+            if os.path.realpath(source) == os.path.realpath(pair.out):
+                raise InputError(f"its fill would replace the input {quoted(source)}: choose another output folder")
+        photo, mask = read_pair(Path(pair.photo), Path(pair.mask), settings.mask_white, settings.resize_mask)
+        filled, _ = inpainter.fill(
+            photo, mask, settings.dilate, settings.feather, sharp=settings.sharp, seed=settings.seed
+        )
+        try:
+            pair.out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"the folder {quoted(pair.out.parent)} cannot be made ({error.strerror})") from None
+        write_photo(filled, pair.out, overwrite)
+    except InputError as error:
+        return str(error).rstrip(".")
+    except MemoryError:
+        return "not enough memory for this picture"
+    except RuntimeError as error:
+        if "memory" not in str(error).lower():  # torch says so in several ways, on CPU and GPU
+            raise
+        return "not enough memory on this device"
+    return None
+
+
+def read_pair(
+    photo: Path, mask: Path, white: Literal["hole", "keep"] = "hole", resize: bool = False
+) -> tuple[Photo, np.ndarray]:
+    """Read a photo and its mask, which marks a part of it.
+
+    Args:
+        photo, mask: the files.
+        white: what white in the mask means, "hole" or "keep".
+        resize: scale a mask of another size to the photo's.
+
+    Raises:
+        InputError: one cannot be read, sizes differ, or the mask marks nothing or all.
+    """
+    read = read_photo(photo)
+    marked = read_mask(mask, read.size, white=white, resize=resize)
+    other = "keep" if white == "hole" else "hole"
+    if mask_is_empty(marked):
+        marks = "light (128 or more)" if other == "keep" else "dark (below 128)"
+        raise InputError(
+            f"{quoted(mask)}: nothing to fill, no pixel of the mask is {marks}; "
+            f"if it marks what to keep, pass --mask-white {other}"
+        )
+    if mask_is_full(marked):
+        raise InputError(
+            f"{quoted(mask)}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
+        )
+    return read, marked
+
+
+def _place(photo: str, output: str) -> PurePath:
+    """Where a fill goes in the output folder."""
+    if output:
+        place = PurePath(output)
+        if place.is_absolute() or place.drive or not place.name or ".." in place.parts:
+            raise InputError(f"the output {quoted(output)} leaves the output folder: name a place in it")
+        return place
+    place = PurePath(photo)
+    if not place.name:
+        raise InputError(f"{quoted(photo)} is a folder: give an image file")
+    if place.is_absolute() or place.drive or ".." in place.parts:
+        place = PurePath(place.name)
+    return place if place.suffix.lower() in SUFFIXES else place.with_suffix(".png")
+
+
+def _rows(table: Path) -> list[tuple[str, str, str]]:
+    """(photo, mask, output) of each row, as text; "" where there is none."""
+    try:
+        columns = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
+    except InputError:
+        raise
+    except Exception as error:  # the readers of both have many for files that are damaged
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise InputError(f"{quoted(table)} cannot be read ({reason.splitlines()[0]}).") from None
+    for name in ("photo", "mask"):
+        if name not in columns:
+            raise InputError(f"{quoted(table)} has no column '{name}': columns are photo, mask and, if wanted, output.")
+    photos, masks = columns["photo"], columns["mask"]
+    outputs = columns.get("output", [None] * len(photos))
+    return [
+        (str(photo or "").strip(), str(mask or "").strip(), str(output or "").strip())
+        for photo, mask, output in zip(photos, masks, outputs, strict=True)
+    ]
+
+
+def _csv(table: Path) -> dict[str, list[Any]]:
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",", skipinitialspace=True)
+        names = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = names
+        rows = list(reader)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _parquet(table: Path) -> dict[str, list[Any]]:
+    try:
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        raise InputError("a table in Parquet needs pyarrow: pip install 'maerestore[features]', or use CSV.") from None
+    with pq.ParquetFile(table) as file:
+        wanted = [name for name in ("photo", "mask", "output") if name in file.schema_arrow.names]
+        return dict(file.read(wanted).to_pydict()) if wanted else {}

@@ -1,0 +1,271 @@
+"""The `index` verb in process, with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maerestore.cli import index as verb
+
+from .conftest import contents, noise
+
+Index = Callable[..., tuple[int, str, str]]
+SMOOTH = Image.Resampling.BICUBIC
+
+
+def picture(seed: int) -> Image.Image:
+    """Smooth, as photographs are: it survives JPEG."""
+    return Image.fromarray(noise(4, 5, seed=seed)).resize((60, 48), SMOOTH)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """a, b and c in a folder, d and e in a tar; the working directory is the one around them."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for name, seed in (("a.png", 1), ("b.png", 2), ("deep/c.png", 3), ("d.png", 4), ("e.png", 5)):
+        picture(seed).save(folder / name)
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for name in ("d.png", "e.png"):
+            tar.add(folder / name, name)
+            (folder / name).unlink()
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def index(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Index:
+    """index(action, *arguments): exit code, stdout and stderr; built with the tiny model, on the CPU."""
+    from maerestore.cli.main import main
+
+    def run(action: str, *given: object) -> tuple[int, str, str]:
+        arguments = ["index", action, *map(str, given)]
+        if action == "build" and "--model" not in arguments:
+            arguments += ["--model", str(model_folder)]
+        if action in ("build", "add", "query"):
+            arguments += ["--device", "cpu"]
+        capsys.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def built(index: Index, photos: Path) -> str:
+    assert index("build", "photos", "shard.tar", "-o", "photos.index", "--precision", "fp32")[0] == 0
+    return "photos.index"
+
+
+def test_the_way_from_photos_to_hits(index: Index, photos: Path) -> None:
+    code, out, err = index("build", "photos", "-o", "x.index")
+    assert (code, err) == (0, "")
+    assert out.startswith("x.index: 3 added; 3 images, flat, in ")
+    code, out, err = index("add", "x.index", "photos", "shard.tar")
+    assert (code, err) == (0, "")
+    assert out.startswith("x.index: 2 added, 3 were there; 5 images, flat, in ")
+    code, out, err = index("query", "x.index", "photos/b.png", "-k", 2)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == ["photos/b.png", "  1.000  photos/b.png"]
+    assert len(out.splitlines()) == 3
+    code, out, err = index("remove", "x.index", "photos/b.png", "shard.tar/d.png")
+    assert (code, out, err) == (0, "x.index: 2 removed, 3 images left\n", "")
+    _, out, _ = index("query", "x.index", "photos/b.png")
+    assert len(out.splitlines()) == 4
+    assert "  photos/b.png" not in out
+    assert sorted(path.name for path in Path("x.index").iterdir()) == ["00000002", "current", "lock", "parts.lock"]
+
+
+def test_a_changed_image_is_replaced_and_an_unchanged_one_needs_no_model(
+    index: Index, built: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(9).save("photos/a.png")
+    code, out, _ = index("add", built, "photos")
+    assert code == 0
+    assert ": 0 added, 1 replaced, 2 were there; 5 images" in out
+    picture(9).save("same.png")
+    assert index("query", built, "same.png", "-k", 1)[1].splitlines()[1].endswith("  photos/a.png")
+    monkeypatch.setattr("maerestore.features.run.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded"))
+    assert ": 0 added, 5 were there; 5 images" in index("add", built, "photos", "shard.tar")[1]
+
+
+def test_hits_have_the_similarities_of_the_features(index: Index, built: str, model_folder: Path) -> None:
+    from maerestore.features.extractor import FeatureExtractor
+
+    code, out, _ = index("query", built, "photos", "-k", 5, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert [query["image"] for query in told["queries"]] == ["photos/a.png", "photos/b.png", "photos/deep/c.png"]
+    extractor = FeatureExtractor.from_pretrained(model_folder, precision="fp32", device="cpu")
+    assert told["fingerprint"] == extractor.fingerprint
+    names = ["photos/a.png", "photos/b.png", "photos/deep/c.png", "shard.tar/d.png", "shard.tar/e.png"]
+    features = extractor([picture(seed) for seed in range(1, 6)]).numpy()
+    for row, query in enumerate(told["queries"]):
+        expected = features @ features[row]
+        assert [hit["name"] for hit in query["hits"]] == [names[i] for i in np.argsort(-expected)]
+        for hit in query["hits"]:
+            assert hit["score"] == pytest.approx(expected[names.index(hit["name"])], abs=1e-3)
+
+
+def test_duplicates_are_grouped_and_drawn(index: Index, built: str) -> None:
+    picture(2).save("photos/copy.jpg", quality=95)
+    index("add", built, "photos", "--quiet")
+    code, out, err = index("duplicates", built, "--threshold", 0.9, "--sheet", "groups.png")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "2 images"
+    assert {line.split("  ")[-1] for line in lines[1:3]} == {"photos/b.png", "photos/copy.jpg"}
+    assert lines[3] == f"{built}: 1 groups, 1 of 6 images are nearly another's equal"
+    with Image.open("groups.png") as sheet:
+        assert sheet.width > 2 * 160
+    told = json.loads(index("duplicates", built, "--threshold", 0.9, "--json")[1])
+    assert [{member["name"] for member in group} for group in told["groups"]] == [{"photos/b.png", "photos/copy.jpg"}]
+    assert json.loads(index("duplicates", built, "--threshold", 0.01, "--uncentred", "--json")[1])["centred"] is False
+
+
+def test_a_sheet_shows_query_and_hits_from_anywhere(
+    index: Index, built: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = index("query", f"../{built}", "../photos/b.png", "-k", 5, "--sheet", "b.png")
+    assert (code, err) == (0, "")
+    with Image.open("b.png") as sheet:
+        assert sheet.width == 8 + 6 * 168
+        pixels = np.asarray(sheet)
+    for left in (8, 176):  # the query, and itself among the hits
+        tile = pixels[8:168, left : left + 160]
+        assert (tile[56:104, 50:110] == np.asarray(picture(2))).all()
+    gray = (pixels == (225, 225, 225)).all(axis=2).sum()
+    assert gray < 160 * 80  # every hit was found, those in the tar too
+    before = Path("b.png").read_bytes()
+    code, _, err = index("query", f"../{built}", "../photos/a.png", "--sheet", "b.png")
+    assert (code, Path("b.png").read_bytes()) == (2, before)
+    assert "exists" in err
+    assert index("query", f"../{built}", "../photos/a.png", "--sheet", "b.png", "--overwrite")[0] == 0
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_done(index: Index, photos: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no image")
+    code, out, err = index("build", "photos", "-o", "x.index", "--json")
+    told = json.loads(out)
+    assert (code, told["added"], told["images"], err.count("\n")) == (1, 3, 3, 1)
+    assert [skipped["image"] for skipped in told["skipped"]] == ["photos/broken.png"]
+    assert err.startswith("maerestore index: skipped: photos/broken.png: ")
+    code, out, err = index("query", "x.index", "photos", "-k", 1)
+    assert (code, len(out.splitlines()), err.count("\n")) == (1, 6, 1)
+    assert index("query", "x.index", "photos/broken.png", "-k", 1)[0] == 2
+
+
+def test_a_run_that_was_killed_goes_on(
+    index: Index, photos: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path
+) -> None:
+    from maerestore.features.extractor import FeatureExtractor
+
+    seen: list[int] = []
+    extract = FeatureExtractor.__call__
+
+    def dying(self: FeatureExtractor, images: object) -> object:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(images))  # type: ignore[arg-type]
+        return extract(self, images)
+
+    monkeypatch.setattr(FeatureExtractor, "__call__", dying)
+    command = ("build", "photos", "-o", "x.index", "--batch-size", 1)
+    assert index(*command)[0] == 130
+    assert not Path("x.index/current").exists()
+    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, images: (seen.append(-1), extract(self, images))[1])
+    code, out, _ = index(*command)
+    assert code == 0
+    assert ": 3 added; 3 images" in out
+    assert seen == [1, 1, -1]
+    assert not Path("x.index/parts").exists()
+
+
+def test_tables_of_features_are_sources_and_others_are_refused(index: Index, built: str, model_folder: Path) -> None:
+    from maerestore.cli.main import main
+
+    options = ["--model", str(model_folder), "--device", "cpu", "--quiet"]
+    assert main(["features", "photos", "-o", "same.npy", *options]) == 0
+    assert main(["features", "photos", "-o", "other.npy", "--pooling", "cls", *options]) == 0
+    assert ": 0 added, 3 were there; 5 images" in index("add", built, "same.npy")[1]
+    code, _, err = index("add", built, "other.npy")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "with other weights or options" in err
+    assert ": 3 added; 3 images, hnsw" in index("build", "other.npy", "-o", "y.index", "--kind", "hnsw")[1]
+    assert index("query", "y.index", "photos/a.png", "-k", 1)[1].splitlines()[1] == "  1.000  photos/a.png"
+
+
+def test_other_weights_are_refused(index: Index, built: str, tiny_model: Callable[..., object], tmp_path: Path) -> None:
+    tiny_model(seed=5).save_pretrained(tmp_path / "other")  # type: ignore[attr-defined]
+    before = contents(Path(built))
+    for command in (("query", built, "photos/a.png"), ("add", built, "more.png")):
+        picture(7).save("more.png")
+        code, out, err = index(*command, "--model", tmp_path / "other")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "with other weights or options" in err
+    assert {name: data for name, data in contents(Path(built)).items() if "lock" not in name} == {
+        name: data for name, data in before.items() if "lock" not in name
+    }
+
+
+BAD = {
+    "no source": ("build none -o x.index", "does not exist"),
+    "no image": ("build empty -o x.index", "no image in"),
+    "no index": ("query none photos/a.png", "is no index: make one"),
+    "other files": ("build photos -o photos", "holds other files"),
+    "there": ("build photos -o photos.index", "exists: add to it"),
+    "kind": ("build photos -o x.index --kind tree", "tree"),
+    "pooling": ("build photos -o x.index --pooling patch", "patch"),
+    "size": ("build photos -o x.index --size 0", "'0' is no whole number of at least 1"),
+    "model": ("build photos -o x.index --model nonesuch", "no model 'nonesuch'"),
+    "unknown name": ("remove photos.index photos/z.png", "no image 'photos/z.png'"),
+    "threshold": ("duplicates photos.index --threshold 2", "'2' is no number from 0 to 1"),
+    "zero": ("duplicates photos.index --threshold 0", "threshold must be above 0"),
+    "k": ("query photos.index photos/a.png -k 0", "'0' is no whole number of at least 1"),
+    "sheet": ("query photos.index photos/a.png --sheet a.xyz", ".xyz"),
+    "action": ("search photos.index", "search"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line(index: Index, built: str, tmp_path: Path, case: str) -> None:
+    command, message = BAD[case]
+    (tmp_path / "empty").mkdir()
+    before = contents(tmp_path)
+    code, out, err = index(*command.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert {name: data for name, data in contents(tmp_path).items() if not name.endswith("lock")} == {
+        name: data for name, data in before.items() if not name.endswith("lock")
+    }
+
+
+def test_bad_input_is_told_before_torch_is_loaded(photos: Path) -> None:
+    code = (
+        "import sys; from maerestore.cli.main import main; "
+        "assert main(['index', 'build', 'none', '-o', 'x.index']) == 2; "
+        "assert main(['index', 'query', 'none', 'photos/a.png']) == 2; assert 'torch' not in sys.modules"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(verb.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    from maerestore.features.index.kinds import KINDS
+
+    assert ("auto", *KINDS) == verb._KINDS

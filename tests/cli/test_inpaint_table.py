@@ -1,0 +1,239 @@
+"""`maerestore inpaint --table`: the photos and masks of a table, one model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maerestore.cli.main import main
+from maerestore.inpaint.table import FillSettings, fill_table, read_pairs
+
+from .conftest import HEIGHT, WIDTH, contents, hole, noise, save_mask
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: photos a.png and cats/b.jpg, one mask for both."""
+    monkeypatch.chdir(tmp_path)
+    Path("cats").mkdir()
+    Image.fromarray(noise(seed=1)).save("a.png")
+    Image.fromarray(noise(seed=2)).save("cats/b.jpg", quality=95)
+    save_mask(Path("mask.png"), hole())
+    return tmp_path
+
+
+@pytest.fixture
+def run(work: Path, model_folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    """run(text of pairs.csv, *options): exit code, stdout, stderr."""
+
+    def called(text: str | None, *options: Any) -> tuple[int, str, str]:
+        if text is not None:
+            Path("pairs.csv").write_text(text)
+        arguments = ["inpaint", "--table", "pairs.csv", "--model", model_folder, "--device", "cpu"]
+        arguments += [] if "-o" in options else ["-o", "filled"]
+        capfd.readouterr()
+        code = main([*map(str, arguments), *map(str, options)])
+        return code, *capfd.readouterr()
+
+    return called
+
+
+BOTH = "photo,mask\na.png,mask.png\ncats/b.jpg,mask.png\n"
+
+
+def test_each_row_is_filled_as_it_is_alone(run: Run, work: Path, fill: Callable[..., int]) -> None:
+    code, out, err = run(BOTH, "--dilate", 2)
+    assert (code, err) == (0, "")
+    assert "2 photos filled" in out
+    assert {name for name, content in contents(work / "filled").items() if content} == {"a.png", "cats/b.jpg"}
+    assert fill("a.png", "mask.png", "-o", "alone.png", "--dilate", 2) == 0
+    assert Path("filled/a.png").read_bytes() == Path("alone.png").read_bytes()
+    before, after = (np.asarray(Image.open(path)) for path in ("a.png", "filled/a.png"))
+    assert (before[:8] == after[:8]).all()
+    assert (before[hole()] != after[hole()]).any()
+
+
+def test_the_model_is_loaded_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maerestore.inpaint.pipeline import Inpainter
+
+    load, times = Inpainter.from_pretrained, []
+    monkeypatch.setattr(Inpainter, "from_pretrained", lambda *a, **k: times.append(a) or load(*a, **k))
+    assert run(BOTH)[0] == 0
+    assert len(times) == 1
+
+
+def test_what_is_there_is_kept_unless_told_otherwise(run: Run, work: Path) -> None:
+    Path("filled").mkdir()
+    Path("filled/a.png").write_bytes(b"mine")
+    code, out, _ = run(BOTH)
+    assert code == 0
+    assert "1 photos filled, 1 were there" in out
+    assert Path("filled/a.png").read_bytes() == b"mine"
+    before = contents(work)
+    assert json.loads(run(None, "--json")[1])["present"] == 2
+    assert contents(work) == before
+    assert run(None, "--overwrite")[0] == 0
+    assert Image.open("filled/a.png").size == (WIDTH, HEIGHT)
+
+
+def test_where_nothing_is_left_to_do_no_model_is_loaded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(BOTH)[0] == 0
+    monkeypatch.setattr(FillSettings, "load", lambda self: pytest.fail("a model was loaded"))
+    assert run(None)[0] == 0
+
+
+def test_rows_that_cannot_be_done_are_told_and_the_others_are_done(run: Run, work: Path) -> None:
+    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:500])
+    save_mask(Path("empty.png"), np.zeros((HEIGHT, WIDTH), bool))
+    save_mask(Path("small.png"), hole()[:-3])
+    rows = ["photo,mask,output", "gone.png,mask.png,", "cut.png,mask.png,", "a.png,empty.png,", "a.png,small.png,x.png",
+            ",mask.png,", "a.png,,", "a.png,mask.png,../out.png", "a.png,mask.png,y.docx", "a.png,mask.png,z/good.png",
+            "cats/b.jpg,mask.png,z/good.png"]  # fmt: skip
+    code, out, err = run("\n".join(rows), "--json")
+    assert code == 1
+    told = json.loads(out)
+    assert (told["rows"], told["written"], told["present"]) == (10, 1, 0)
+    assert [error["row"] for error in told["errors"]] == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    lines = err.splitlines()
+    assert sorted(int(line.split("row ")[1].split(":")[0]) for line in lines) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert all(line.startswith("maerestore inpaint: row ") for line in lines)
+    for word in ("gone.png", "cut.png", "--mask-white keep", "small.png", "no photo", "no mask", "output folder",
+                 ".docx", "row 9"):  # fmt: skip
+        assert word in err
+    assert {name for name, content in contents(work / "filled").items() if content} == {"z/good.png"}
+
+
+def test_no_input_is_ever_replaced(run: Run, work: Path) -> None:
+    before = contents(work)
+    code, _, err = run("photo,mask\na.png,mask.png\n", "-o", ".", "--overwrite")
+    assert code == 1
+    assert "would replace the input" in err
+    Path("pairs.csv").unlink()
+    assert contents(work) == before
+
+
+def test_a_failed_write_leaves_nothing(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    code, _, err = run("photo,mask\na.png,mask.png\n")
+    assert code == 1
+    assert "No space left" in err
+    assert contents(work / "filled") == {}
+
+
+def test_parquet_and_tsv_hold_the_same(work: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"n": [1, 2], "photo": ["a.png", "/x/b.tif"], "mask": ["m.png", None]}), "pairs.parquet")
+    Path("pairs.csv").write_text("\ufeffn, photo ,mask\n1,a.png,m.png\n2, /x/b.tif,\n", encoding="utf-8")
+    Path("pairs.tsv").write_text("n\tphoto\tmask\n1\ta.png\tm.png\n2\t/x/b.tif\t\n")
+    one, two, three = (read_pairs(Path(f"pairs.{suffix}"), Path("out")) for suffix in ("parquet", "csv", "tsv"))
+    assert one == two == three
+    assert (one[0].out, one[0].error, one[1].error) == (Path("out/a.png"), None, "no mask is given")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "word"),
+    [
+        ("image,mask\na.png,mask.png\n", (), "photo"),
+        ("photo\na.png\n", (), "mask"),
+        ("", (), "photo"),
+        (BOTH, ("-o", "a.png"), "folder"),
+        (BOTH, ("--samples", 2), "--samples"),
+        (BOTH, ("--confidence", "sure.png"), "--confidence"),
+        (BOTH, ("--ray-workers", 2), "--engine ray"),
+        (BOTH, ("--dilate", -1), "dilate"),
+        (BOTH, ("a.png", "mask.png"), "--table"),
+    ],
+)
+def test_bad_calls_end_with_one_line(run: Run, work: Path, text: str, options: tuple[Any, ...], word: str) -> None:
+    Path("pairs.csv").write_text(text)
+    before = contents(work)
+    code, out, err = run(None, *options)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert word in err
+    assert contents(work) == before
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.parquet"])
+def test_a_table_that_cannot_be_read(name: str, run: Run, work: Path) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+        Path(name).write_bytes(b"PAR1 nothing")
+    code, _, err = run(None, "--table", name)
+    assert code == 2
+    assert name in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.png"]])
+def test_without_a_table_a_photo_and_a_mask_are_needed(
+    arguments: list[str], work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["inpaint", *arguments])
+    assert caught.value.code == 2
+    err = capfd.readouterr().err
+    assert "--table" in err
+    assert err.count("\n") == 1
+
+
+def test_an_engine_without_a_table(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["inpaint", "a.png", "mask.png", "--engine", "ray"]) == 2
+    assert "--table" in capfd.readouterr().err
+    assert not Path("a_filled.png").exists()
+
+
+def test_without_ray_its_remedy_is_named(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, _, err = run(BOTH, "--engine", "ray")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "pip install 'maerestore[ray]'" in err
+    assert not Path("filled").exists()
+
+
+def test_a_task_that_is_done_twice_keeps_what_it_finds(work: Path, model_folder: Path) -> None:
+    from maerestore.inpaint.distributed import FillActor
+
+    Path("pairs.csv").write_text(BOTH)
+    pairs = read_pairs(Path("pairs.csv"), Path("filled"))
+    Path("filled").mkdir()
+    Path("filled/a.png").write_bytes(b"mine")
+    actor = FillActor(FillSettings(model=str(model_folder), device="cpu"), overwrite=False)
+    assert actor(pairs) == [(1, None), (2, None)]
+    assert Path("filled/a.png").read_bytes() == b"mine"
+    assert Image.open("filled/cats/b.jpg").size == (WIDTH, HEIGHT)
+
+
+def test_an_engine_of_another_kind_gets_what_is_to_do(work: Path) -> None:
+    Path("pairs.csv").write_text(BOTH + "gone.png,mask.png\n")
+    Path("filled").mkdir()
+    Path("filled/a.png").touch()
+    seen: list[int] = []
+
+    def engine(pairs: Any, settings: Any, overwrite: bool) -> Any:
+        for pair in reversed(pairs):
+            seen.append(pair.row)
+            yield pair, "wrong" if pair.row == 3 else None
+
+    told: list[tuple[int, int]] = []
+    report = fill_table(read_pairs(Path("pairs.csv"), Path("filled")), FillSettings(), engine=engine,
+                        progress=lambda done, total: told.append((done, total)))  # fmt: skip
+    assert seen == [3, 2]
+    assert told == [(1, 2), (2, 2)]
+    assert (report.rows, report.written, report.present, report.errors) == (3, 1, 1, [(3, "gone.png", "wrong")])

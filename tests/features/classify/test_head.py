@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from maerestore import ModelError
+from maerestore.features.classify.classifier import Classifier
+from maerestore.features.classify.fit import FitSettings, fit_tables
+from maerestore.features.classify.head import HeadConfig, load_head, save_head
+
+NAMES = ("cat", "dog", "owl")
+
+
+@pytest.fixture
+def fitted(clouds, table):
+    """fitted(method): a classifier of three clouds."""
+
+    def make(method="knn"):
+        x, y = clouds(20)
+        val_x, val_y = clouds(10, seed=1)
+        named = [[NAMES[i] for i in labels.tolist()] for labels in (y, val_y)]
+        return fit_tables(table(x, named[0]), table(val_x, named[1], "val"), FitSettings(method=method))
+
+    return make
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("method", ["knn", "linear", "logistic"])
+def test_a_head_comes_back_as_it_was(fitted, clouds, tmp_path, method):
+    classifier = fitted(method)
+    classifier.save_pretrained(tmp_path / "head")
+    assert files(tmp_path) == ["head"]
+    assert files(tmp_path / "head") == ["config.json", "head.safetensors"]
+    loaded = Classifier.from_pretrained(tmp_path / "head")
+    query, _ = clouds(10, seed=2)
+    assert torch.equal(loaded.probabilities(query), classifier.probabilities(query))
+    assert loaded.classes == NAMES
+    assert loaded.method == method
+    assert loaded.config.validation == classifier.config.validation
+    stored = load_file(tmp_path / "head" / "head.safetensors")
+    assert {name: value.dtype for name, value in stored.items()} == (
+        {"features": torch.float16} if method == "knn" else {"weight": torch.float32, "bias": torch.float32}
+    )
+
+
+def test_a_head_is_replaced_only_when_asked_and_then_whole(fitted, tmp_path):
+    fitted("logistic").save_pretrained(tmp_path / "head")
+    with pytest.raises(ModelError, match="--overwrite"):
+        fitted("knn").save_pretrained(tmp_path / "head")
+    assert load_head(tmp_path / "head")[0].method == "logistic"
+    fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
+    assert load_head(tmp_path / "head")[0].method == "knn"
+    assert files(tmp_path) == ["head"]
+
+
+def test_a_save_that_fails_leaves_the_old_head(fitted, tmp_path, monkeypatch):
+    fitted("logistic").save_pretrained(tmp_path / "head")
+    before = {name: (tmp_path / "head" / name).read_bytes() for name in files(tmp_path / "head")}
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("maerestore.hub.save.save_file", full)
+    with pytest.raises(ModelError, match="No space left"):
+        fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
+    assert files(tmp_path) == ["head"]
+    assert {name: (tmp_path / "head" / name).read_bytes() for name in files(tmp_path / "head")} == before
+
+
+def test_other_folders_are_not_written_over(fitted, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"mine")
+    (tmp_path / "file").touch()
+    for name, words in (("photos", "something else"), ("file", "is a file"), ("none/head", "create it first")):
+        with pytest.raises(ModelError, match=words):
+            fitted().save_pretrained(tmp_path / name, overwrite=True)
+    assert files(tmp_path) == ["file", "photos"]
+    (tmp_path / "empty").mkdir()
+    fitted().save_pretrained(tmp_path / "empty")
+    assert "config.json" in files(tmp_path / "empty")
+
+
+CHANGES = {
+    "method": "svm",
+    "classes": ["cat", "cat", "owl"],
+    "counts": [1, 2],
+    "dim": 0,
+    "model": None,
+    "fingerprint": "../..",
+    "options": {"pooling": "median"},
+    "validation": [],
+    "chosen": {"temperature": 0.07},
+    "surplus": 1,
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_config_that_does_not_fit_is_refused_in_one_line(fitted, tmp_path, key):
+    fitted().save_pretrained(tmp_path / "head")
+    path = tmp_path / "head/config.json"
+    content = json.loads(path.read_text())
+    content["classifier"][key] = CHANGES[key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError) as caught:
+        load_head(tmp_path / "head")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "words"),
+    [
+        ("logistic", lambda t: t.pop("bias"), "does not fit"),
+        ("logistic", lambda t: t.update(more=torch.ones(1)), "does not fit"),
+        ("logistic", lambda t: t.update(weight=t["weight"][:, :-1].contiguous()), "does not fit"),
+        ("logistic", lambda t: t["weight"].fill_(float("nan")), "not finite"),
+        ("knn", lambda t: t.update(features=t["features"][:-1].contiguous()), "does not fit"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(fitted, tmp_path, method, change, words):
+    fitted(method).save_pretrained(tmp_path / "head")
+    path = tmp_path / "head/head.safetensors"
+    tensors = {name: value.clone() for name, value in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path)
+    with pytest.raises(ModelError, match=words):
+        load_head(tmp_path / "head")
+
+
+def test_damaged_and_missing_files_are_refused(fitted, tmp_path):
+    fitted().save_pretrained(tmp_path / "head")
+    path = tmp_path / "head/head.safetensors"
+    os.truncate(path, path.stat().st_size - 5)
+    with pytest.raises(ModelError, match="safetensors"):
+        load_head(tmp_path / "head")
+    path.unlink()
+    with pytest.raises(ModelError, match=r"head\.safetensors"):
+        load_head(tmp_path / "head")
+    (tmp_path / "head/config.json").write_text("{}")
+    with pytest.raises(ModelError, match="holds no classifier"):
+        load_head(tmp_path / "head")
+    with pytest.raises(ModelError, match="no model 'nothing'"):
+        Classifier.from_pretrained("nothing")
+
+
+def test_the_default_model_is_no_classifier():
+    with pytest.raises(ModelError, match="holds no classifier"):
+        Classifier.from_pretrained("default")
+
+
+def test_a_head_on_a_local_model_does_not_go_to_the_hub(fitted, tmp_path, hub):
+    classifier = fitted()
+    classifier.config = replace(classifier.config, model=str(tmp_path / "model"))
+    with pytest.raises(ModelError, match="only this machine has"):
+        classifier.push_to_hub("org/head")
+    assert hub.requests == []
+
+
+def test_push_and_load_over_the_hub(fitted, clouds, hub, tmp_path):
+    classifier = fitted("logistic")
+    address = classifier.push_to_hub("org/head", license="mit")
+    assert address.startswith(f"{hub.endpoint}/org/head/commit/")
+    stored = hub.repositories["org/head"]
+    commit = stored.commits[stored.refs["main"]]
+    assert {"README.md", "config.json", "head.safetensors"} <= set(commit)
+    assert stored.messages[stored.refs["main"]] == "Upload classifier with maerestore"
+    card = commit["README.md"].data.decode()
+    for words in ("pipeline_tag: image-classification", "license: mit", "logistic regression", "| owl | 20 |",
+                  'Classifier.from_pretrained("org/head")', "95% Wilson interval", "`default`"):  # fmt: skip
+        assert words in card
+    loaded = Classifier.from_pretrained("org/head")
+    query, _ = clouds(5, seed=3)
+    assert torch.equal(loaded.probabilities(query), classifier.probabilities(query))
+
+
+def test_a_damaged_head_is_not_sent(fitted, hub, tmp_path):
+    from maerestore.hub.push import push_folder
+
+    fitted().save_pretrained(tmp_path / "head")
+    (tmp_path / "head/head.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError):
+        push_folder(tmp_path / "head", "org/head")
+    assert hub.requests == []
+
+
+def test_features_of_another_width_or_model_are_refused(fitted):
+    classifier = fitted()
+    with pytest.raises(ModelError, match=r"\(N, 8\), got \(2, 7\)"):
+        classifier.probabilities(torch.zeros(2, 7))
+    with pytest.raises(ModelError, match="fit again"):
+        classifier.check("0" * 64)
+    classifier.check("f" * 64)
+
+
+def test_predictions_are_the_most_probable_classes(fitted):
+    classifier = fitted()
+    rows = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
+    first, second = classifier.ranked(rows, top=2)
+    assert (first.label, [label for label, _ in first.top]) == ("dog", ["dog", "owl"])
+    assert (second.label, second.probability) == ("cat", pytest.approx(0.6))
+    assert len(classifier.ranked(rows, top=99)[0].top) == 3
+
+
+def test_a_finetuned_head_needs_no_model_and_others_need_one():
+    chosen = {"k": 1, "temperature": 0.07, "epochs": 1}
+    facts = {
+        "classes": ("a", "b"),
+        "counts": (1, 1),
+        "dim": 2,
+        "fingerprint": "f" * 64,
+        "options": {},
+        "chosen": chosen,
+    }
+    for method, model in (("finetune", "default"), ("knn", None)):
+        with pytest.raises(ModelError, match="model does not fit"):
+            HeadConfig(method=method, model=model, **facts)
+
+
+def test_the_folder_around_has_to_be_there(fitted, tmp_path):
+    config, head = fitted().config, fitted().head
+    with pytest.raises(ModelError, match="does not exist"):
+        save_head(tmp_path / "no/such", config, head)

@@ -1,0 +1,188 @@
+"""Items of URIs and of Parquet tables."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maerestore.features import remote
+from maerestore.features.decode import load_image
+from maerestore.features.items import find_items, read_bytes
+from maerestore.features.remote import find_sources, is_uri, items_in, list_files
+from maerestore.image import InputError
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def png(seed: int = 0, size: tuple[int, int] = (20, 12)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder, with a space in its name, of two images in classes, a tar and things that are no images."""
+    folder = tmp_path / "my photos"
+    (folder / "cats").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    (folder / "cats/a.png").write_bytes(png(1))
+    (folder / "b.png").write_bytes(png(2))
+    (folder / "notes.md").write_text("no image")
+    (folder / ".hidden/c.png").write_bytes(png(3))
+    tar_of(folder / "s.tar", {"x.png": png(4), "x.cls": b"dogs", "y.png": png(5)})
+    return folder
+
+
+def test_a_uri_has_the_images_of_the_folder_that_it_names(photos: Path) -> None:
+    uri = photos.as_uri()
+    far, near = find_sources([uri]), find_items([photos])
+    assert "%20" in uri
+    assert [item.name for item in far] == [f"{uri}/{Path(item.name).relative_to(photos)}" for item in near]
+    assert [(item.label, item.size, item.mtime_ns) for item in far] == [
+        (item.label, item.size, item.mtime_ns) for item in near
+    ]
+    assert [item.label for item in far] == [None, "cats", "dogs", None]
+    for one, other in zip(far, near, strict=True):
+        assert read_bytes(pickle.loads(pickle.dumps(one))) == read_bytes(other)  # as Ray sends it
+
+
+def test_sources_of_this_machine_are_those_of_find_items(photos: Path) -> None:
+    assert find_sources([photos]) == find_items([photos])
+    assert find_sources([photos / "b.png", photos / "b.png"]) == find_items([photos / "b.png"])
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "struct"])
+def test_a_table_of_bytes(kind: str, tmp_path: Path) -> None:
+    contents = [png(k) for k in range(5)]
+    if kind == "struct":  # as the library datasets writes it
+        column: Any = pa.array([{"bytes": content, "path": None} for content in contents])
+    else:
+        column = pa.array(contents, getattr(pa, kind)())
+    path = tmp_path / "photos.parquet"
+    pq.write_table(pa.table({"image": column, "label": [3, 1, None, 1, 0], "other": range(5)}), path, row_group_size=2)
+    items = find_sources([path])
+    assert [item.name for item in items] == [f"{path.as_posix()}/{k}" for k in range(5)]
+    assert [item.label for item in items] == ["3", "1", None, "1", "0"]
+    assert [item.size for item in items] == [len(content) for content in contents]
+    assert [read_bytes(item) for item in reversed(items)] == contents[::-1]
+    assert read_bytes(pickle.loads(pickle.dumps(items[3]))) == contents[3]
+
+
+def test_a_null_among_the_bytes_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "photos.parquet"
+    pq.write_table(pa.table({"image": pa.array([png(), None], pa.binary())}), path)
+    items = find_sources([path])
+    assert load_image(read_bytes(items[0])).shape == (12, 20, 3)
+    with pytest.raises(InputError):
+        load_image(read_bytes(items[1]))
+
+
+def test_a_table_of_paths(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    paths = ["b.png", str(photos / "cats/a.png"), (photos / "b.png").as_uri(), "gone.png", None]
+    path = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"path": paths, "class": ["u", "v", "w", "x", None]}), path)
+    items = find_sources([path])
+    assert [item.name for item in items] == [*paths[:4], f"{path.as_posix()}/4"]
+    assert [item.label for item in items] == ["u", "v", "w", "x", None]
+    assert [item.size for item in items] == [len(png(2)), len(png(1)), len(png(2)), -1, -1]
+    assert read_bytes(items[2]) == png(2)
+    for item in items[3:]:
+        with pytest.raises(InputError):
+            read_bytes(item)
+
+
+def test_a_filesystem_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import fs
+
+    memory, _ = fs.FileSystem.from_uri("mock:///")
+    monkeypatch.setattr(remote, "_opened", lambda root: (memory, ""))  # it holds nothing for another connection
+    memory.create_dir("bucket/cats")
+    for name, content in (("bucket/cats/a.png", png(1)), ("bucket/b.png", png(2))):
+        with memory.open_output_stream(name) as file:
+            file.write(content)
+    items = find_sources(["mock:///bucket/"])
+    assert [(item.name, item.label) for item in items] == [
+        ("mock:///bucket/b.png", None),
+        ("mock:///bucket/cats/a.png", "cats"),
+    ]
+    assert [read_bytes(item) for item in items] == [png(2), png(1)]
+
+
+def test_passwords_and_options_are_in_no_name() -> None:
+    assert remote._public("s3://key:secret@bucket/a?region=x") == "s3://bucket/a"
+    assert remote._public("photos/what?.png") == "photos/what?.png"
+
+
+def test_a_list_of_uris_and_paths(photos: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{(photos / 'b.png').as_uri()}\n\n{photos / 's.tar'}\n")
+    assert [Path(file.name).name for file in list_files(listed)] == ["b.png", "s.tar"]
+
+
+def _table_without_images(folder: Path) -> str:
+    pq.write_table(pa.table({"number": [1, 2]}), folder / "t.parquet")
+    return str(folder / "t.parquet")
+
+
+def _damaged_table(folder: Path) -> str:
+    (folder / "t.parquet").write_bytes(b"PAR1 and nothing more")
+    return str(folder / "t.parquet")
+
+
+def _damaged_tar(folder: Path) -> str:
+    (folder / "t.tar").write_bytes(b"no tar" * 1000)
+    return (folder / "t.tar").as_uri()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _table_without_images,
+        _damaged_table,
+        _damaged_tar,
+        lambda folder: (folder / "gone").as_uri(),
+        lambda folder: "nonesuch://bucket/photos",
+        lambda folder: folder.as_uri(),  # nothing in it
+    ],
+)
+def test_bad_sources_are_told_in_one_line(make: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        find_sources([make(tmp_path)])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_files_are_opened_only_when_their_images_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "t.tar").write_bytes(b"no tar" * 1000)
+    [file] = list_files(tmp_path)
+    with pytest.raises(InputError, match=r"t\.tar"):
+        items_in(file)
+
+
+def test_what_is_a_uri() -> None:
+    assert [is_uri(text) for text in ("s3://b/a", "file:///a", "C:/a", "a/b", "a:b")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
