@@ -7,7 +7,7 @@
 What the last two find is ranked again by the vectors themselves. Features of one network are near to each other, so
 that small errors count: at 100,000 images, recall@10 is 0.983 without it, however broadly HNSW searches, and 0.9999
 with it. Up to about 10,000 images the flat kind answers as fast as HNSW (of 192 numbers, on one core), and at 20,000
-within 2 ms; it is built at once, where HNSW takes 20 s for 100,000. IVF-PQ takes the least memory, which counts where
+within 2 ms; it is built at once, where HNSW takes 30 s for 100,000. IVF-PQ takes the least memory, which counts where
 there are millions; it learns its clusters from the images, and serves less well what comes later.
 
 The rows of a faiss index are those of the stored vectors, dead ones too: a search is told which live, and the
