@@ -5,6 +5,7 @@ or org/name[@revision] on the Hub. The options that state a model's settings ser
 
     maerestore export default vit-mae --format transformers --drop-mask-embed
     maerestore export mae_visualize_vit_base.pth mae-base --format maerestore
+    maerestore export runs/tuned encoder --format maerestore --encoder-only --dtype float16
     maerestore export default fill.onnx --format onnx
 
 The ONNX file takes `image` (1, 3, H, W) uint8 RGB and `mask` (1, 1, H, W) uint8, not 0 = hole, of any size, and gives
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="transformers: leave out the weights for partly known patches, which it has no place for",
     )
+    parser.add_argument("--encoder-only", action="store_true",
+                        help="leave out decoder and refiner: for features, at half the size")  # fmt: skip
     parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads of the encoder")
     parser.add_argument("--decoder-num-heads", type=int, metavar="N", help="attention heads of the decoder")
     parser.add_argument("--image-size", type=int, metavar="N", help="side that a missing position table was made for")
@@ -78,18 +81,22 @@ def _write_model(args: argparse.Namespace) -> int:
 
     import torch
 
-    from maerestore.hub.export import export_transformers
+    from maerestore.hub.export import encoder_of, export_transformers
     from maerestore.hub.load import load_autoencoder, read_notes
     from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_refiner
     from maerestore.hub.save import save_autoencoder
 
     model = load_autoencoder(source, **settings)
+    model = encoder_of(model) if args.encoder_only else model
     dtype: torch.dtype = getattr(torch, args.dtype)
     if args.format == "transformers":
         export_transformers(model, args.out, dtype=dtype, drop_mask_embed=args.drop_mask_embed)
     else:
-        notes, refiner, facts = read_notes(source), load_refiner(source), read_refiner_notes(source)
-        save_autoencoder(model, args.out, notes.get("training"), notes.get("fill"), dtype)
+        notes = read_notes(source)
+        refiner, facts = (None, None) if args.encoder_only else (load_refiner(source), read_refiner_notes(source))
+        save_autoencoder(
+            model, args.out, notes.get("training"), None if args.encoder_only else notes.get("fill"), dtype
+        )
         if refiner is not None:
             save_refiner(refiner, args.out, facts, dtype)
     kind = "an autoencoder" if model.config.has_decoder else "an encoder"
@@ -104,7 +111,7 @@ def _write_onnx(args: argparse.Namespace) -> int:
     stated = ("num_heads", "decoder_num_heads", "image_size", "norm_pix_loss", "mean", "std")
     given = [name for name in stated if getattr(args, name) is not None]
     given += ["dtype"] if args.dtype != "float32" else []
-    given += ["drop_mask_embed"] if args.drop_mask_embed else []
+    given += [name for name in ("drop_mask_embed", "encoder_only") if getattr(args, name)]
     if given:
         option = "--" + given[0].replace("_", "-")
         raise ModelError(f"{option} is not for --format onnx: export to --format maerestore first, then that to onnx")

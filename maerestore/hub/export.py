@@ -1,7 +1,8 @@
-"""Write a model in the layouts of other libraries."""
+"""Write a model in the layouts of other libraries, or without its decoder."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,21 @@ from maerestore.hub.save import in_dtype, write_files
 from maerestore.model import MaskedAutoencoder
 
 _MASK_WEIGHT = "patch_embed.mask_proj.weight"
+
+
+def encoder_of(model: MaskedAutoencoder) -> MaskedAutoencoder:
+    """The same encoder without a decoder: all that features need.
+
+    Example:
+        >>> from maerestore.model import MAEConfig
+        >>> model = MaskedAutoencoder(MAEConfig(32, 8, 3, 32, 1, 2, 16, 1, 2))
+        >>> encoder_of(model).config.has_decoder
+        False
+    """
+    encoder = MaskedAutoencoder(dataclasses.replace(model.config, decoder_depth=0))
+    kept = encoder.state_dict().keys()
+    encoder.load_state_dict({name: value for name, value in model.state_dict().items() if name in kept})
+    return encoder.to(model.cls_token.device).train(model.training)
 
 
 def export_transformers(

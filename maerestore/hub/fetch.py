@@ -14,7 +14,9 @@ from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR
 
 DEFAULT_NAME = "default"
 AUGMENT_NAME = "augment"
-_BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment"}  # by name, the folder inside that of the default
+FEATURES_NAME = "features"
+# By name, the folder inside that of the default.
+_BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment", FEATURES_NAME: "features"}
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME, HEAD_NAME)  # what lies beside the weights
 # The first of these that a repository holds is fetched: more would be the same weights once more.
@@ -43,8 +45,9 @@ def resolve_model(
     """The folder or file that holds a model, downloaded first where need be.
 
     Args:
-        name: None or "default" for the bundled model, "augment" for the bundled small one of `maerestore.augment`; an
-            existing folder or file; or "org/name[@revision]" on the Hub.
+        name: None or "default" for the bundled model, "augment" for the bundled small one of `maerestore.augment`,
+            "features" for the encoder of `maerestore.features`; an existing folder or file; or "org/name[@revision]" on
+            the Hub.
         revision, token, cache_dir, local_files_only, force_download: as for `fetch_repository`.
 
     Raises:
@@ -64,7 +67,7 @@ def resolve_model(
         repository, pinned = split_name(name)
     except ModelError as err:
         raise ModelError(
-            f"no model {name!r}: give '{DEFAULT_NAME}', '{AUGMENT_NAME}', a folder, a file, "
+            f"no model {name!r}: give {', '.join(map(repr, _BUNDLED))}, a folder, a file, "
             "or org/name[@revision] of the Hub"
         ) from err
     if pinned and revision and pinned != revision:

@@ -123,6 +123,18 @@ def test_ours_keeps_its_notes_and_may_be_halved(ours, tmp_path):
     assert (out / "model.safetensors").stat().st_size < 0.7 * (tmp_path / "ours/model.safetensors").stat().st_size
 
 
+def test_an_encoder_alone_gives_the_same_features(ours, tmp_path, noise_images):
+    out = tmp_path / "encoder"
+    assert main(["export", ours(), str(out), "--format", "maerestore", "--encoder-only"]) == 0
+    encoder, whole = load_autoencoder(out), load_autoencoder(ours())
+    assert not encoder.config.has_decoder
+    assert not [name for name in encoder.state_dict() if "decoder" in name]
+    assert torch.equal(encoder.encode(noise_images())[0], whole.encode(noise_images())[0])
+    assert read_notes(out) == {"training": {"samples": 7}}  # how to fill is the decoder's matter
+    assert main(["export", ours(), str(tmp_path / "vit"), "--format", "transformers", "--encoder-only"]) == 0
+    assert json.loads((tmp_path / "vit/config.json").read_text())["architectures"] == ["ViTMAEModel"]
+
+
 def test_a_model_is_written_over_only_when_told_to(ours, tmp_path, capsys):
     source, out = ours(), tmp_path / "vitmae"
     assert main(["export", source, str(out), "--format", "transformers"]) == 0
