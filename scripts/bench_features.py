@@ -16,10 +16,10 @@ models and data. Exit code 2: something in the arguments or files has to be put 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from typing import Any
 import torch
 from benchlib.feature_data import LabelledSet, load_set
 from benchlib.feature_methods import (
+    POOLINGS,
     Features,
     colour_histogram,
     hog,
     model_features,
+    part,
     random_twin,
     third_party,
 )
@@ -45,15 +47,13 @@ from maerestore.features.classify.linear import fit_linear
 from maerestore.features.classify.report import Evaluation
 from maerestore.features.options import PRECISIONS
 
-POOLINGS = ("cls", "mean", "cls+mean")
-
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, action="append", default=[], metavar="FOLDER", help="repeatable")
     parser.add_argument("--model", action="append", metavar="[LABEL=]NAME",
                         help="bundled name, folder, file, Hub repository or timm:NAME; repeatable")  # fmt: skip
-    parser.add_argument("--pooling", nargs="+", default=list(POOLINGS), metavar="NAME",
+    parser.add_argument("--pooling", nargs="+", default=list(POOLINGS), choices=POOLINGS, metavar="NAME",
                         help="of the models (default: cls mean cls+mean)")  # fmt: skip
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the models (default auto)")
     parser.add_argument("--evalnets", type=Path, metavar="FOLDER", help="with nets.py and the weights of its networks")
@@ -68,35 +68,46 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def methods(args: argparse.Namespace) -> dict[str, tuple[str, Features]]:
-    """By label: what identifies the method, and its features."""
-    found: dict[str, tuple[str, Features]] = {}
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Features by one network or descriptor.
+
+    Attributes:
+        identity: changes with its weights.
+        run: pictures to features.
+        poolings: what is measured of them; (None,) where they are taken as they are.
+    """
+
+    identity: str
+    run: Features
+    poolings: tuple[str | None, ...] = (None,)
+
+
+def methods(args: argparse.Namespace) -> dict[str, Method]:
+    """By label."""
+    found: dict[str, Method] = {}
+    poolings = tuple(dict.fromkeys(args.pooling))
     for number, text in enumerate(args.model or ["default"]):
         label, equals, name = text.partition("=")
         if not equals:
             label, name = text, text
-        twin = None
-        for pooling in args.pooling:
-            extractor = model_features(name, pooling, args.precision)
-            if f"{label}, {pooling}" in found:
-                raise BenchError(f"two models are called {label!r}: give --model LABEL=NAME")
-            found[f"{label}, {pooling}"] = (extractor.fingerprint, extractor)
-            if twin is None and number == 0 and not args.no_peers and not name.startswith("timm:"):
-                twin = random_twin(extractor)
-                found[f"random weights, {pooling}"] = (twin.fingerprint, twin)
+        if label in found:
+            raise BenchError(f"two models are called {label!r}: give --model LABEL=NAME")
+        extractor = model_features(name, args.precision)
+        found[label] = Method(extractor.fingerprint, extractor, poolings)
+        if number == 0 and not args.no_peers and not name.startswith("timm:"):
+            twin = random_twin(extractor)
+            found["random weights"] = Method(twin.fingerprint, twin, poolings)
     if not args.no_peers:
-        found["colour histogram"] = ("1", colour_histogram)
-        found["HOG"] = ("1", hog)
+        found["colour histogram"] = Method("1", colour_histogram)
+        found["HOG"] = Method("1", hog)
         if args.evalnets is not None:
-            found |= {label: ("1", run) for label, run in third_party(args.evalnets).items()}
+            found |= {label: Method("1", run) for label, run in third_party(args.evalnets).items()}
     return found
 
 
-def measure(run: Features, data: LabelledSet, seed: int) -> dict[str, Any]:
-    """Accuracies of one kind of features on one set, with what was chosen, and images per second."""
-    start = time.perf_counter()
-    train, test = run(data.train.images), run(data.test.images)
-    seconds = time.perf_counter() - start
+def measure(train: Tensor, test: Tensor, data: LabelledSet, seed: int) -> dict[str, Any]:
+    """Accuracies of one kind of features on one set, with what was chosen."""
     labels, truth, count = data.train.labels, data.test.labels, len(data.classes)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     held, rest = order[: len(order) // 5], order[len(order) // 5 :]
@@ -105,11 +116,11 @@ def measure(run: Features, data: LabelledSet, seed: int) -> dict[str, Any]:
     neighbours, _ = fit_knn(train, labels, count, ks=[k])
     _, chosen = fit_linear(train[rest], labels[rest], count, train[held], labels[held], seed=seed)
     probe, _ = fit_linear(train, labels, count, rates=[chosen["lr"]], seed=seed)
-    result: dict[str, Any] = {"dim": train.shape[1], "images_per_second": (len(train) + len(test)) / seconds}
+    result: dict[str, Any] = {"dim": train.shape[1], "k": k, "lr": chosen["lr"]}
     for name, head in (("knn", neighbours), ("linear", probe)):
         found = evaluate(head.probabilities, test, truth, data.classes)
         result[name] = {"accuracy": found.accuracy, "low": found.interval[0], "high": found.interval[1]}
-    return result | {"k": k, "lr": chosen["lr"]}
+    return result
 
 
 def evaluate(probabilities: Callable[[Tensor], Tensor], test: Tensor, truth: Tensor, classes: list[str]) -> Evaluation:
@@ -118,9 +129,9 @@ def evaluate(probabilities: Callable[[Tensor], Tensor], test: Tensor, truth: Ten
 
 def digest(data: LabelledSet) -> str:
     found = hashlib.sha256()
-    for part in (data.train, data.test):
-        found.update(part.labels.numpy().tobytes())
-        for image in part.images:
+    for split in (data.train, data.test):
+        found.update(split.labels.numpy().tobytes())
+        for image in split.images:
             found.update(image.numpy().tobytes())
     return found.hexdigest()
 
@@ -133,6 +144,11 @@ def earlier(path: Path | None) -> dict[str, dict[str, Any]]:
         return {row["key"]: row for row in json.loads(path.read_text())["rows"]}
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise BenchError(f"{path} is no file of this benchmark: choose another, or remove it") from err
+
+
+def others(kept: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of an earlier run that this one has not come to, or was not asked for."""
+    return [row for key, row in kept.items() if key not in {done["key"] for done in rows}]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -198,17 +214,26 @@ def main(argv: list[str] | None = None) -> int:
         result["versions"] = versions(["maerestore", "torch", "timm", "scikit-image"])
         if args.speed:
             result["speed"] = measure_speed()
+        elif args.json is not None and args.json.exists():
+            result["speed"] = json.loads(args.json.read_text()).get("speed")
         found = methods(args) if args.data else {}
         for data in (load_set(folder) for folder in dict.fromkeys(args.data)):
             sha = digest(data)
-            for label, (identity, run) in found.items():
-                key = f"{data.name}/{sha[:16]}/{label}/{identity}/{args.precision}/{args.seed}"
-                done = kept.get(key) or measure(run, data, args.seed)
-                rows.append({**done, "key": key, "data": data.name, "method": label})
-                print(f"{data.name}, {label}: k-NN {done['knn']['accuracy']:.3f}, linear "
-                      f"{done['linear']['accuracy']:.3f}", file=sys.stderr, flush=True)  # fmt: skip
-                if args.json is not None:
-                    write_json(args.json, result)
+            for label, method in found.items():
+                made: tuple[Tensor, Tensor] | None = None
+                for pooling in method.poolings:
+                    shown = label if pooling is None else f"{label}, {pooling}"
+                    key = f"{data.name}/{sha[:16]}/{shown}/{method.identity}/{args.precision}/{args.seed}"
+                    done = kept.get(key)
+                    if done is None:
+                        made = made or (method.run(data.train.images), method.run(data.test.images))
+                        train, test = made if pooling is None else (part(features, pooling) for features in made)
+                        done = measure(train, test, data, args.seed)
+                    rows.append({**done, "key": key, "data": data.name, "method": shown})
+                    print(f"{data.name}, {shown}: k-NN {done['knn']['accuracy']:.3f}, linear "
+                          f"{done['linear']['accuracy']:.3f}", file=sys.stderr, flush=True)  # fmt: skip
+                    if args.json is not None:
+                        write_json(args.json, result | {"rows": rows + others(kept, rows)})
     except (BenchError, MaerestoreError, OSError) as err:
         print(f"bench_features: {err}", file=sys.stderr)
         return 2
@@ -217,7 +242,7 @@ def main(argv: list[str] | None = None) -> int:
     if result["speed"]:
         print(("\n" if rows else "") + speed_table(result["speed"]))
     if args.json is not None:
-        write_json(args.json, result)
+        write_json(args.json, result | {"rows": rows + others(kept, rows)})
     if args.plot is not None and rows:
         plot(rows, args.plot)
     return 0

@@ -24,9 +24,23 @@ Features = Callable[[Sequence[Tensor]], Tensor]
 BATCH = 64
 
 
-def model_features(name: str, pooling: str, precision: str) -> FeatureExtractor:
-    """One of our models, or any that `FeatureExtractor` takes."""
-    return FeatureExtractor.from_pretrained(name, pooling=pooling, precision=precision, batch_size=BATCH)
+POOLINGS = ("cls", "mean", "cls+mean")
+
+
+def model_features(name: str, precision: str) -> FeatureExtractor:
+    """One of our models, or any that `FeatureExtractor` takes: class token and mean, side by side."""
+    return FeatureExtractor.from_pretrained(name, pooling="cls+mean", precision=precision, batch_size=BATCH)
+
+
+def part(features: Tensor, pooling: str) -> Tensor:
+    """What an extractor with another pooling gives, from what one with "cls+mean" gave.
+
+    Example:
+        >>> part(torch.tensor([[0.6, 0.0, 0.0, 0.8]]), "mean").tolist()
+        [[0.0, 1.0]]
+    """
+    cls, mean = features.chunk(2, dim=1)
+    return features if pooling == "cls+mean" else F.normalize(cls if pooling == "cls" else mean, dim=1)
 
 
 def random_twin(extractor: FeatureExtractor) -> FeatureExtractor:
