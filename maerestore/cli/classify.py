@@ -7,9 +7,10 @@
     maerestore classify eval heads/animals test --confusion confusion.png
 
 Methods: knn (votes of the nearest training images) and linear (a linear probe), after DINOv2's protocol; logistic
-(logistic regression, the default for up to 10,000 images); finetune (the whole encoder is trained: slow without a
-GPU). A head fits only the model and options that it was fitted with. It goes to the Hub with `maerestore push`, and
-comes from there by name. The exit code is 1 where images were skipped, and 2 where nothing could be done.
+(logistic regression, the default for up to 10,000 images); finetune (a linear or logistic probe first, then the whole
+encoder from there on, slow without a GPU; of the probe and all epochs the best by validation is kept). A head fits only
+the model and options that it was fitted with. It goes to the Hub with `maerestore push`, and comes from there by name.
+The exit code is 1 where images were skipped, and 2 where nothing could be done.
 """
 
 from __future__ import annotations
@@ -22,24 +23,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maerestore.cli.feature_flags import add_feature_flags, feature_flags, feature_options
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio, seed
-from maerestore.features.options import POOLINGS, PRECISIONS
 
 if TYPE_CHECKING:
     from maerestore.features.classify.classifier import Classifier
     from maerestore.features.table import FeatureTable
 
-_METHODS = (
-    "auto",
-    "knn",
-    "linear",
-    "logistic",
-    "finetune",
-)  # as in maerestore.features.classify.head, which loads torch
+# As in maerestore.features.classify.head, which loads torch.
+_METHODS = ("auto", "knn", "linear", "logistic", "finetune")
 _OF_METHOD = {"k": ("knn", "--k"), "epochs": ("finetune", "--epochs"), "lr": ("finetune", "--lr"),
               "layer_decay": ("finetune", "--layer-decay")}  # fmt: skip
-_OF_EXTRACTOR = ("pooling", "layers", "scales", "size", "no_normalize")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,12 +75,6 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
                       help="of each class, kept from training to choose and measure by (default 0.2)")  # fmt: skip
     held.add_argument("--val", type=Path, nargs="+", metavar="SOURCE", help="images or features to validate on instead")
     parser.add_argument("--model", help="bundled name, folder, file, org/name[@revision] or timm:NAME")
-    parser.add_argument("--pooling", choices=[name for name in POOLINGS if name != "patch"], help="(default mean)")
-    parser.add_argument("--layers", type=int, nargs="+", metavar="L", help="blocks whose output is taken (default -1)")
-    parser.add_argument("--scales", type=float, nargs="+", metavar="S", help="multiples of --size (default 1)")
-    parser.add_argument("--size", type=count, metavar="PX", help="side at which images are seen (default the model's)")
-    parser.add_argument("--no-normalize", action="store_true", help="leave features at their length")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--features", type=Path, metavar="FILE", help="table to keep these images' features in, "
                         "for the next time: .parquet, .npy or .safetensors")  # fmt: skip
     parser.add_argument("--k", type=count, nargs="+", metavar="K", help="neighbours to try, of knn (default 10 20 100)")
@@ -95,6 +84,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
                         "next (default 0.75)")  # fmt: skip
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="(default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace the head that is there")
+    add_feature_flags(parser)
 
 
 def _add_head(parser: argparse.ArgumentParser) -> None:
@@ -182,8 +172,15 @@ def _settings(args: argparse.Namespace) -> Any:
     from maerestore.features.classify.fit import FitSettings
 
     tuned = {name: getattr(args, name) for name in ("epochs", "lr", "layer_decay") if getattr(args, name) is not None}
+    if args.method == "finetune":
+        tuned["size"] = args.size
     ks: dict[str, Any] = {"ks": tuple(args.k)} if args.k else {}
     return FitSettings(method=args.method, seed=args.seed, tuning=FineTuneSettings(**tuned), **ks)
+
+
+def _of_images(args: argparse.Namespace, *names: str) -> list[str]:
+    """Of these options and those of features, the ones that were given, as they are typed."""
+    return [f"--{name}" for name in names if getattr(args, name) is not None] + feature_flags(args)
 
 
 def _fitted_tables(args: argparse.Namespace, bar: Bar) -> Classifier:
@@ -191,9 +188,8 @@ def _fitted_tables(args: argparse.Namespace, bar: Bar) -> Classifier:
     from maerestore.features.classify.labelled import read_labelled, split
     from maerestore.image import InputError
 
-    for name in ("model", "features", "whiten", *_OF_EXTRACTOR):
-        if getattr(args, name):
-            raise InputError(f"--{name.replace('_', '-')} is for images: the features of a table are made already.")
+    for flag in _of_images(args, "model", "features", "whiten"):
+        raise InputError(f"{flag} is for images: the features of a table are made already.")
     train = read_labelled(args.sources, args.labels, partial=bool(args.val))
     validation = None
     if args.val:
@@ -209,7 +205,6 @@ def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
     from maerestore.features.classify.fit import fit_images, fit_tables
     from maerestore.features.classify.images import features_of_items
     from maerestore.features.classify.labelled import find_labelled, split
-    from maerestore.features.options import FeatureOptions
     from maerestore.image import InputError
 
     items = find_labelled(args.sources, args.labels, partial=bool(args.val))
@@ -224,8 +219,9 @@ def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
         kept, held = (part.tolist() for part in parts)
     settings = _settings(args)
     if settings.method == "finetune":
-        if wrong := [name for name in ("features", "whiten", *_OF_EXTRACTOR) if getattr(args, name)]:
-            raise InputError(f"--{wrong[0].replace('_', '-')} does not go with --method finetune.")
+        for flag in _of_images(args, "features", "whiten"):
+            if flag != "--size":
+                raise InputError(f"{flag} does not go with --method finetune.")
         from maerestore.model import MaskedAutoencoder
 
         start = args.model or "default"
@@ -237,10 +233,8 @@ def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
         return fit_images(model, train_items, held_items, settings, start=start, progress=bar, failed=skipped, **shared)
     from maerestore.features.extractor import FeatureExtractor
 
-    chosen = {name: getattr(args, name) for name in ("pooling", "layers", "scales", "size") if getattr(args, name)}
-    options = FeatureOptions(normalize=not args.no_normalize, precision=args.precision, **chosen)
     extractor = FeatureExtractor.from_pretrained(
-        args.model, options=options, device=args.device, batch_size=args.batch_size, whitening=args.whiten
+        args.model, options=feature_options(args), device=args.device, batch_size=args.batch_size, whitening=args.whiten
     )
     table = features_of_items(items, extractor, args.features, args.workers, bar, skipped)
     train, validation = (table.rows(part).without_errors() for part in (kept, held))
@@ -256,9 +250,11 @@ def _check_apart(train: Sequence[str], validation: Sequence[str]) -> None:
 
 def _load(args: argparse.Namespace) -> Classifier:
     from maerestore.features.classify.classifier import Classifier
+    from maerestore.features.classify.head import recover
     from maerestore.hub.client import quieten
 
     quieten(progress=not args.quiet and sys.stderr.isatty())
+    recover(Path(args.head))
     return Classifier.from_pretrained(
         args.head, model=args.model, device=args.device, batch_size=args.batch_size, whitening=args.whiten
     )
@@ -307,19 +303,18 @@ def _predict(args: argparse.Namespace) -> int:
             file.write(text.encode())
         if not args.quiet:
             print(f"{args.out}: {len(good)} of {len(table)} images classified")
-    return 1 if len(good) < len(table) else 0
+    return 2 if not len(good) else 1 if len(good) < len(table) else 0
 
 
 def _eval(args: argparse.Namespace) -> int:
     import numpy as np
 
     from maerestore.features.classify.labelled import numbers_of
-    from maerestore.features.classify.report import Evaluation, draw_confusion
+    from maerestore.features.classify.report import Evaluation, check_picture, draw_confusion
     from maerestore.image import InputError
-    from maerestore.image.output import check_target
 
     if args.confusion is not None:
-        check_target(args.confusion, args.overwrite)
+        check_picture(args.confusion, args.overwrite)
     classifier, skipped = _load(args), _Skipped()
     table = _features(args, classifier, True, skipped).without_errors()
     if not len(table):

@@ -21,15 +21,14 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maerestore.cli.feature_flags import add_feature_flags, feature_options
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count
-from maerestore.features.options import POOLINGS, PRECISIONS, FeatureOptions
 
 if TYPE_CHECKING:
     from maerestore.features.run import Report
@@ -41,17 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", required=True, metavar="TABLE",
                         help="the table: .parquet, .npy (and .npy.json beside it) or .safetensors; with --engine ray "
                         "also a folder of tables, which ends with a slash")  # fmt: skip
-    parser.add_argument("--pooling", choices=POOLINGS, default="mean",
-                        help="how an image's patches become one vector (default mean)")  # fmt: skip
-    parser.add_argument("--layers", type=int, nargs="+", default=[-1], metavar="L",
-                        help="blocks whose output is taken: 0 the first, -1 the last, the default")  # fmt: skip
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S",
-                        help="sizes at which an image is seen, multiples of --size (default 1)")  # fmt: skip
-    parser.add_argument("--size", type=count, metavar="PX",
-                        help="images get the area of a square of this side (default the model's)")  # fmt: skip
-    parser.add_argument("--no-normalize", action="store_true", help="do not scale features to length 1")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto",
-                        help="number format of the network (default auto: bf16 where the hardware has it)")  # fmt: skip
     parser.add_argument("--whiten", metavar="FILE", help="whitening to apply last, as Whitening.save wrote it")
     parser.add_argument("--float16", action="store_true", help="store features in half the space")
     parser.add_argument("--model", default="default",
@@ -68,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="start a new table, whatever is there")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    add_feature_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,17 +65,15 @@ def run(args: argparse.Namespace) -> int:
     # Imported here, and torch only once a network is needed: bad input is answered at once.
     from maerestore.features.remote import find_sources
     from maerestore.features.run import ExtractorSettings
-    from maerestore.features.table import suffix_of
+    from maerestore.features.table import is_folder, suffix_of
     from maerestore.image import InputError
 
-    options = FeatureOptions(args.pooling, args.layers, args.scales, args.size, not args.no_normalize, args.precision)
-    if options.pooling == "patch":
-        raise InputError("--pooling patch gives a grid for each image, which fits no table: use it from Python.")
+    options = feature_options(args)
     if args.engine != "ray":
         for option in ("ray_address", "ray_workers"):
             if getattr(args, option) is not None:
                 raise InputError(f"--{option.replace('_', '-')} goes with --engine ray.")
-    shards = args.out.endswith(("/", os.sep))
+    shards = is_folder(args.out)
     if shards and args.engine != "ray":
         raise InputError("-o with a slash at its end is a folder of tables, which --engine ray writes: name a table.")
     settings = ExtractorSettings(args.model, options, args.device, args.batch_size, args.whiten)

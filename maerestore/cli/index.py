@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maerestore.cli.feature_flags import add_feature_flags, feature_options
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio
-from maerestore.features.options import POOLINGS, PRECISIONS, FeatureOptions
 
 if TYPE_CHECKING:
     from maerestore.features.index.image_index import Change, ImageIndex
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from maerestore.features.run import ExtractorSettings
 
 _KINDS = ("auto", "flat", "hnsw", "ivfpq")  # as in maerestore.features.index.kinds, which loads NumPy
-_SOURCES = "images, folders, tars, lists of paths (.txt), or tables of features (.parquet, .npy, .safetensors)"
+_SOURCES = "images, folders, tars, lists of paths (.txt), or tables of features (.parquet, .npy, .safetensors, folders)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,16 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("-o", "--out", type=Path, required=True, metavar="INDEX", help="folder for the index")
     build.add_argument("--kind", choices=_KINDS, default="auto", help="(default auto: by the number of images)")
     build.add_argument("--overwrite", action="store_true", help="replace an index that is there")
-    build.add_argument("--pooling", choices=[name for name in POOLINGS if name != "patch"], default="mean",
-                       help="how an image's patches become one vector (default mean)")  # fmt: skip
-    build.add_argument("--layers", type=int, nargs="+", default=[-1], metavar="L",
-                       help="blocks whose output is taken, side by side; -1 is the last (default -1)")  # fmt: skip
-    build.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S",
-                       help="sizes to see an image at, multiples of --size, side by side (default 1)")  # fmt: skip
-    build.add_argument("--size", type=count, metavar="PX",
-                       help="side of the square whose area images are scaled to (default the model's own)")  # fmt: skip
-    build.add_argument("--precision", choices=PRECISIONS, default="auto",
-                       help="number format of the network (default auto: bf16 where the hardware has it)")  # fmt: skip
+    add_feature_flags(build)
 
     add = action("add", _add, "add images to an index")
     add.add_argument("index", type=Path, metavar="INDEX")
@@ -107,8 +98,7 @@ def _build(args: argparse.Namespace) -> int:
     from maerestore.features.index.image_index import ImageIndex
     from maerestore.features.run import ExtractorSettings
 
-    options = FeatureOptions(args.pooling, args.layers, args.scales, args.size, precision=args.precision)
-    settings = ExtractorSettings(args.model, options, args.device, args.batch_size, args.whiten)
+    settings = ExtractorSettings(args.model, feature_options(args), args.device, args.batch_size, args.whiten)
     with _bar(args) as bar:
         index, change = ImageIndex.build_with_report(args.out, args.sources, settings, args.kind, args.overwrite, bar)
     return _tell_change(args, index, change)
@@ -159,6 +149,7 @@ def _query(args: argparse.Namespace) -> int:
                 print(f"maerestore index: skipped: {name}: {error}", file=sys.stderr)
             elif sheet is not None:
                 rows.append(_row(name, [(hit.name, hit.score, hit.folder) for hit in hits]))
+    drawn = _draw(args, sheet, rows)  # before anything is printed: who reads that may stop reading
     if args.json:
         _print_json(args, index, {"queries": asked})
     else:
@@ -166,8 +157,8 @@ def _query(args: argparse.Namespace) -> int:
             if query["error"] is None:
                 lines = [f"  {hit['score']:.3f}  {hit['name']}" for hit in query["hits"]]
                 print("\n".join([query["image"], *lines]))
-    if rows:
-        _draw(args, sheet, rows)
+    if drawn:
+        print(drawn)
     failed = sum(query["error"] is not None for query in asked)
     return 2 if failed == len(asked) else 1 if failed else 0
 
@@ -180,6 +171,14 @@ def _duplicates(args: argparse.Namespace) -> int:
     index = ImageIndex.open(args.index)
     with _bar(args) as bar:
         groups = index.duplicates(args.threshold, not args.uncentred, bar)
+    rows = [
+        [
+            Tile(name, f"{score:.3f}" if i else f"group {number}", folder, framed=not i)
+            for i, (name, score, folder) in enumerate(zip(group.names, group.scores, group.folders, strict=True))
+        ]
+        for number, group in enumerate(groups, 1)
+    ]
+    drawn = _draw(args, sheet, rows)
     if args.json:
         told = [
             [{"name": name, "score": round(score, 5)} for name, score in zip(group.names, group.scores, strict=True)]
@@ -193,15 +192,8 @@ def _duplicates(args: argparse.Namespace) -> int:
         if not args.quiet:
             surplus = sum(len(group.names) - 1 for group in groups)
             print(f"{index.folder}: {len(groups)} groups, {surplus} of {len(index)} images are nearly another's equal")
-    if groups and sheet is not None:
-        rows = [
-            [
-                Tile(name, f"{score:.3f}" if i else f"group {number}", folder, framed=not i)
-                for i, (name, score, folder) in enumerate(zip(group.names, group.scores, group.folders, strict=True))
-            ]
-            for number, group in enumerate(groups, 1)
-        ]
-        _draw(args, sheet, rows)
+    if drawn:
+        print(drawn)
     return 0
 
 
@@ -256,10 +248,13 @@ def _row(name: str, hits: Sequence[tuple[str, float, str]]) -> list[Tile]:
     return [Tile(name, "query", framed=True), *found]
 
 
-def _draw(args: argparse.Namespace, sheet: Path | None, rows: list[list[Tile]]) -> None:
+def _draw(args: argparse.Namespace, sheet: Path | None, rows: list[list[Tile]]) -> str | None:
+    """Write the sheet where there is one to write; what is to be said about it, where something is to be said."""
     from maerestore.cli import pictures
     from maerestore.features.index.sheet import contact_sheet
 
-    if sheet is not None:
-        across = 1 + args.k if "k" in args and args.k < 12 else 10
-        pictures.write(contact_sheet(rows, across), sheet, args.overwrite, args.quiet or args.json, args.start)
+    if sheet is None or not rows:
+        return None
+    across = 1 + args.k if "k" in args and args.k < 12 else 10
+    told = pictures.write(contact_sheet(rows, across), sheet, args.overwrite, True, args.start)
+    return None if args.quiet or args.json else told

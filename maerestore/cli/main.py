@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import maerestore
@@ -69,8 +70,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb.
 
     Returns:
-        0; 2 after one line on stderr for bad input; 130 when interrupted.
+        0; 2 after one line on stderr for bad input; 130 when interrupted; 141, as other programs, when what reads the
+        output has ended: `| head` has seen enough.
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:  # as where it was closed from the start
+                sys.stdout.flush()  # here, and not when Python ends, where nothing can be done any more
+    except BrokenPipeError:
+        _drop_output()
+        return 141
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     _wait_briefly()
     try:
@@ -89,6 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"maerestore {args.verb}: interrupted", file=sys.stderr)
         return 130
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere: Python tries once more when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # no file behind it, or no stream
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)
 
 
 def _wait_briefly() -> None:

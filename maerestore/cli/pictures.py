@@ -26,12 +26,18 @@ def target(photo: Path, out: Path | None, ending: str) -> Path | None:
     return out / name if out.is_dir() else out
 
 
-def write(picture: Image.Image, out: Path, overwrite: bool, quiet: bool, start: float) -> None:
-    """Write a picture, and say so; `start` is when the work began, by `time.perf_counter`."""
+def write(picture: Image.Image, out: Path, overwrite: bool, quiet: bool, start: float) -> str:
+    """Write a picture, and say so; `start` is when the work began, by `time.perf_counter`.
+
+    Returns:
+        what there is to say.
+    """
     import numpy as np
 
     from maerestore.image import Photo, write_photo
 
     write_photo(Photo(np.array(picture)), out, overwrite)
+    told = f"{out}: {picture.width} x {picture.height} pixels in {time.perf_counter() - start:.1f} s"
     if not quiet:
-        print(f"{out}: {picture.width} x {picture.height} pixels in {time.perf_counter() - start:.1f} s")
+        print(told)
+    return told

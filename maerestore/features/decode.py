@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from maerestore.image import MAX_PIXELS, InputError
-from maerestore.image.errors import quoted
+from maerestore.image.errors import InputError, quoted
 from maerestore.image.opening import open_still, short
 
-_FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF"]
+_STRAIGHT = {"RGBa": "RGBA", "La": "LA"}  # by modes whose colours are multiplied with alpha
 
 
 def load_image(source: str | Path | bytes | Image.Image, at_least: int | None = None) -> np.ndarray:
@@ -29,7 +26,7 @@ def load_image(source: str | Path | bytes | Image.Image, at_least: int | None = 
         (H, W, 3) uint8.
 
     Raises:
-        InputError: no image, a damaged one, or one of more than `maerestore.image.MAX_PIXELS`.
+        InputError: no image, a damaged or animated one, or one of more than `maerestore.image.MAX_PIXELS`.
 
     Example:
         >>> load_image(Image.new("LA", (4, 2))).shape
@@ -38,28 +35,8 @@ def load_image(source: str | Path | bytes | Image.Image, at_least: int | None = 
     if isinstance(source, Image.Image):
         return _rgb(source)
     if isinstance(source, bytes):
-        return _decode(_open_bytes(source), "the image", at_least)
-    path = Path(source)
-    return _decode(open_still(path), quoted(path), at_least)
-
-
-def _open_bytes(content: bytes) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is told below
-            image = Image.open(io.BytesIO(content), formats=[name for name in _FORMATS if _known(name)])
-    except UnidentifiedImageError:
-        raise InputError("the content is no image, or damaged") from None
-    except Exception as err:  # decoders fail in many ways
-        raise InputError(f"the image cannot be opened ({short(err)})") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(f"the image has {image.width}x{image.height} pixels, over {MAX_PIXELS // 10**6} megapixels")
-    return image
-
-
-def _known(name: str) -> bool:
-    Image.init()
-    return name in Image.OPEN
+        return _decode(open_still(source), "the content", at_least)
+    return _decode(open_still(Path(source)), quoted(source), at_least)
 
 
 def _decode(image: Image.Image, name: str, at_least: int | None) -> np.ndarray:
@@ -84,7 +61,9 @@ def _rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(gray[..., None], 3, axis=2)
     if image.mode == "F":
         raise InputError("the image holds floating-point samples: save it with 8 or 16 bits a channel")
-    if "A" in image.mode or "transparency" in image.info:
+    if image.mode in _STRAIGHT:
+        image = image.convert(_STRAIGHT[image.mode])
+    if image.mode.endswith("A") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))  # a copy: Pillow's own memory cannot be written to

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from maerestore.image.errors import InputError, quoted
+from maerestore.image.errors import InputError, quoted, reason_of
 from maerestore.image.output import SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "Item", "find_items", "read_bytes", "tar_items"]
+__all__ = ["IMAGE_SUFFIXES", "Item", "as_utf8", "find_items", "read_bytes", "source_of", "tar_items"]
 
 IMAGE_SUFFIXES = {*SUFFIXES, ".avif", ".heic", ".heif", ".hif", ".jp2", ".mpo", ".psd", ".qoi"}
 """What counts as an image in folders and tars; a file that is named itself is taken whatever its suffix."""
@@ -106,6 +106,15 @@ def read_bytes(item: Item) -> bytes:
     return data
 
 
+def source_of(item: Item) -> Path | bytes:
+    """What `maerestore.features.decode.load_image` takes of an item: its file, or its part of the tar.
+
+    Raises:
+        InputError: as `read_bytes`.
+    """
+    return item.path if item.member is None else read_bytes(item)
+
+
 def _of_source(source: Path) -> Iterator[Item]:
     if source.is_dir():
         yield from _of_folder(source)
@@ -127,7 +136,7 @@ def _of_file(path: Path, label: str | None = None) -> Iterator[Item]:
             status = path.stat()
         except OSError as error:
             raise _unreadable(path, error) from None
-        yield Item(_utf8(path.as_posix()), path, None, status.st_size, status.st_mtime_ns, label=label)
+        yield Item(as_utf8(path.as_posix()), path, None, status.st_size, status.st_mtime_ns, label=label)
 
 
 def _of_folder(folder: Path) -> Iterator[Item]:
@@ -146,7 +155,7 @@ def _of_folder(folder: Path) -> Iterator[Item]:
     for parts in sorted(found):
         path = folder.joinpath(*parts)
         if path.is_file():  # neither a broken link nor a pipe
-            yield from _of_file(path, _utf8(parts[0]) if len(parts) > 1 else None)
+            yield from _of_file(path, as_utf8(parts[0]) if len(parts) > 1 else None)
 
 
 def _of_list(source: Path) -> Iterator[Item]:
@@ -163,7 +172,7 @@ def _of_list(source: Path) -> Iterator[Item]:
         if path.is_file():
             yield from _of_file(path)
         else:
-            yield Item(_utf8(path.as_posix()), path, None, -1, 0)
+            yield Item(as_utf8(path.as_posix()), path, None, -1, 0)
 
 
 def tar_items(file: IO[bytes], path: Path, name: str, mtime_ns: int) -> list[Item]:
@@ -199,7 +208,7 @@ def tar_items(file: IO[bytes], path: Path, name: str, mtime_ns: int) -> list[Ite
         raise _unreadable(path, error) from None
     return [
         Item(
-            _utf8(f"{name}/{member.name}"),
+            as_utf8(f"{name}/{member.name}"),
             path,
             member.name,
             member.size,
@@ -219,11 +228,10 @@ def _of_tar(path: Path) -> list[Item]:
         raise _unreadable(path, error) from None
 
 
-def _utf8(name: str) -> str:
+def as_utf8(name: str) -> str:
     """A name that every format can hold: bytes that are no UTF-8 are written as \\xNN."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return InputError(f"{quoted(path)} cannot be read ({(reason or type(error).__name__).splitlines()[0]}).")
+    return InputError(f"{quoted(path)} cannot be read ({reason_of(error)}).")

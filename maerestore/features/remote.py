@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from maerestore.features.items import IMAGE_SUFFIXES, Item, find_items, tar_items
-from maerestore.image.errors import InputError, quoted
+from maerestore.image.errors import InputError, quoted, reason_of
 
 __all__ = ["ARCHIVES", "File", "RemotePath", "filesystem", "find_sources", "is_uri", "items_in", "list_files"]
 
@@ -62,10 +62,11 @@ class _Cell:
     column: str
     group: int
     row: int
+    mtime_ns: int
 
     def open(self, mode: str = "rb") -> IO[bytes]:
         with _ONE_READER:  # the decoding threads ask for rows of one group: it is read once
-            values = _group(self.table, self.column, self.group)
+            values = _group(self.table, self.column, self.group, self.mtime_ns)
         return io.BytesIO(values[self.row].as_py() or b"")
 
     def __str__(self) -> str:
@@ -159,11 +160,13 @@ def find_sources(sources: Sequence[str | Path]) -> list[Item]:
     return list(found.values())
 
 
-def list_files(source: str | Path) -> Iterator[File]:
+def list_files(source: str | Path, listed: bool = False) -> Iterator[File]:
     """The images, tars and Parquet tables of a source, in the order of their names, none of them opened.
 
     Args:
         source: a URI, a file or a folder; a list of such (.txt), one a line.
+        listed: the source stands in a list: where it is not there, it is a file of size -1, whose reading fails; lists
+            are no sources.
 
     Raises:
         InputError: it is not there, or cannot be read.
@@ -175,23 +178,27 @@ def list_files(source: str | Path) -> Iterator[File]:
     system, base = filesystem(root)
     try:
         [here] = system.get_file_info([base])
+        if here.type == fs.FileType.NotFound and listed:
+            yield File(name, RemotePath(root, here.path), -1, 0)
+            return
         if here.type == fs.FileType.NotFound:
             raise InputError(f"{quoted(name)} does not exist: give images, folders, tars or Parquet tables.")
         if here.type != fs.FileType.Directory:
-            if Path(base).suffix.lower() == ".txt":
-                lines = RemotePath(root, base).open().read().decode("utf-8-sig", "replace").splitlines()
+            if Path(base).suffix.lower() == ".txt" and not listed:
+                with RemotePath(root, base).open() as file:
+                    lines = file.read().decode("utf-8-sig", "replace").split("\n")
                 for line in filter(str.strip, lines):
-                    yield from list_files(line)
+                    yield from list_files(line.rstrip("\r"), listed=True)
             else:
                 yield _file(name, root, here)
             return
-        listed = system.get_file_info(fs.FileSelector(base, recursive=True))
+        found = system.get_file_info(fs.FileSelector(base, recursive=True))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise _unreadable(root, error) from None
     folder = base.rstrip("/")
-    for info in sorted(listed, key=lambda info: info.path.split("/")):
+    for info in sorted(found, key=lambda info: info.path.split("/")):
         inner = info.path[len(folder) :].strip("/")
         parts = inner.split("/")
         wanted = Path(inner).suffix.lower() in IMAGE_SUFFIXES or inner.lower().endswith(ARCHIVES)
@@ -245,8 +252,9 @@ def _rows(file: File) -> Iterator[Item]:
                 labels = [None] * len(batch) if label is None else batch.column(label).to_pylist()
                 if holds_bytes:
                     items = [
-                        Item(f"{file.name}/{number + k}", cast(Path, _Cell(file.path, image, group, row + k)), "",
-                             size or 0, file.mtime_ns)
+                        Item(f"{file.name}/{number + k}",
+                             cast(Path, _Cell(file.path, image, group, row + k, file.mtime_ns)),
+                             "", size or 0, file.mtime_ns)
                         for k, size in enumerate(pc.binary_length(values).to_pylist())
                     ]  # fmt: skip
                 else:
@@ -285,7 +293,8 @@ def _leaf(batch: Any, column: str) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _group(table: RemotePath, column: str, group: int) -> Any:
+def _group(table: RemotePath, column: str, group: int, mtime_ns: int) -> Any:
+    """The images of a row group; the time tells one content of the table from the next."""
     import pyarrow.parquet as pq
 
     with table.open() as opened, pq.ParquetFile(opened) as file:
@@ -324,5 +333,4 @@ def _public(uri: str) -> str:
 
 
 def _unreadable(name: str, error: Exception) -> InputError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return InputError(f"{quoted(_public(name))} cannot be read ({(reason or type(error).__name__).splitlines()[0]}).")
+    return InputError(f"{quoted(_public(name))} cannot be read ({reason_of(error)}).")

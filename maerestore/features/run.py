@@ -16,7 +16,7 @@ import numpy as np
 import maerestore
 from maerestore.errors import MaerestoreError
 from maerestore.features.decode import load_image
-from maerestore.features.items import Item, read_bytes
+from maerestore.features.items import Item, source_of
 from maerestore.features.options import FeatureOptions
 from maerestore.features.store import FeatureStore
 from maerestore.features.table import FeatureTable
@@ -25,7 +25,17 @@ from maerestore.image.errors import InputError
 if TYPE_CHECKING:
     from maerestore.features.extractor import FeatureExtractor
 
-__all__ = ["Extractor", "ExtractorSettings", "Loader", "Report", "extract", "features_of", "local_engine"]
+__all__ = [
+    "Extractor",
+    "ExtractorSettings",
+    "Loaded",
+    "Loader",
+    "Report",
+    "extract",
+    "features_of",
+    "local_engine",
+    "table_facts",
+]
 
 _MOST_BYTES = 1 << 28  # of decoded images that wait, unless a single one is larger
 
@@ -49,6 +59,17 @@ class Loader(Protocol):
     """What makes an extractor, here or in another process."""
 
     def load(self) -> Extractor: ...
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An extractor that is there already, where a loader is asked for."""
+
+    extractor: Extractor
+
+    def load(self) -> Extractor:
+        """The extractor."""
+        return self.extractor
 
 
 @dataclass(frozen=True)
@@ -270,7 +291,7 @@ def _decoded(items: Sequence[Item], at_least: int, threads: int, ahead: int) -> 
 def _load(item: Item, at_least: int) -> np.ndarray | str:
     """The image, or why there is none."""
     try:
-        return load_image(item.path if item.member is None else read_bytes(item), at_least)
+        return load_image(source_of(item), at_least)
     except InputError as error:
         return str(error).rstrip(".")
     except MemoryError:
@@ -308,6 +329,6 @@ def _opens(item: Item) -> bool:
     try:
         with item.path.open("rb") as file:
             file.read(1)
-    except OSError:
+    except (OSError, ValueError):  # names that no file can have; and of filesystems and tables, pyarrow's errors
         return False
     return True

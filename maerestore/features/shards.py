@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import tempfile
@@ -30,15 +29,13 @@ from maerestore import cluster
 from maerestore.features.distributed import FeatureActor, on_cpu
 from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, is_uri, items_in, list_files
 from maerestore.features.run import Loader, Report, table_facts
-from maerestore.features.table import FeatureTable, read_table, write_table
-from maerestore.image.errors import InputError, quoted
+from maerestore.features.table import FACTS_NAME, FeatureTable, read_table, write_table
+from maerestore.image.errors import InputError, quoted, reason_of
 
-__all__ = ["LOOSE", "Shard", "extract_shards", "is_folder", "plan_shards", "read_shards"]
+__all__ = ["LOOSE", "Shard", "extract_shards", "plan_shards", "read_shards"]
 
 LOOSE = 2048
 """Images of a shard that are in no tar or table."""
-
-_FACTS = "facts.json"
 
 
 @dataclass(frozen=True)
@@ -54,28 +51,21 @@ class Shard:
     files: tuple[File, ...]
 
 
-def is_folder(out: str | Path) -> bool:
-    """Whether an output is a folder of shards: it ends with a slash.
-
-    Example:
-        >>> is_folder("features/"), is_folder("features.parquet"), is_folder("s3://bucket/features/")
-        (True, False, True)
-    """
-    return str(out).endswith(("/", os.sep))
-
-
-def plan_shards(sources: Sequence[str | Path], key: str = "", loose: int = LOOSE) -> list[Shard]:
+def plan_shards(
+    sources: Sequence[str | Path], key: str = "", loose: int = LOOSE, without: str | None = None
+) -> list[Shard]:
     """Cut sources into shards: each tar and table is one, loose images are taken by the number.
 
     Args:
         sources: URIs, files, folders and lists, as `list_files` takes them; no file counts twice.
         key: what else decides the content: of the features.
         loose: images of a shard.
+        without: URI or absolute path of a folder whose files do not count: that of the output may lie in a source.
 
     Raises:
         InputError: a source that cannot be listed, or nothing in any.
     """
-    files = {file.name: file for source in sources for file in list_files(source)}
+    files = {file.name: file for source in sources for file in list_files(source) if not _below(file.path, without)}
     if not files:
         raise InputError(f"no image in {', '.join(quoted(str(source)) for source in sources) or 'no source'}.")
     archives = [(file,) for file in files.values() if file.suffix in ARCHIVES]
@@ -126,8 +116,8 @@ def extract_shards(
     extractor = on_cpu(settings).load()
     facts = table_facts(extractor, half)
     folder = _Folder(out)
+    planned = plan_shards(sources, facts["fingerprint"] + facts["dtype"], loose, without=folder.root)
     folder.claim(facts, overwrite)
-    planned = plan_shards(sources, facts["fingerprint"] + facts["dtype"], loose)
     there = folder.check({shard.name for shard in planned})
     if retry:
         there = {name: found for name, found in there.items() if not found[1]}
@@ -199,7 +189,7 @@ class _Folder:
 
     def claim(self, facts: dict[str, Any], overwrite: bool) -> None:
         """Make the folder, and note the facts; InputError where it holds others."""
-        place = f"{self.path}/{_FACTS}"
+        place = f"{self.path}/{FACTS_NAME}"
         try:
             self.system.create_dir(self.path, recursive=True)
             [note] = self.system.get_file_info([place])
@@ -209,17 +199,20 @@ class _Folder:
             if overwrite:
                 for name in self.names():
                     self.system.delete_file(f"{self.path}/{name}")
-            self.put(_FACTS, json.dumps(facts, indent=1).encode())
+            self.put(FACTS_NAME, json.dumps(facts, indent=1).encode())
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"output {quoted(self.name)} cannot be used ({str(error).splitlines()[0]}).") from None
+            raise InputError(f"output {quoted(self.name)} cannot be used ({reason_of(error)}).") from None
 
     def names(self) -> list[str]:
         """Of the tables that are there."""
         from pyarrow import fs
 
-        listed = self.system.get_file_info(fs.FileSelector(self.path))
+        try:
+            listed = self.system.get_file_info(fs.FileSelector(self.path))
+        except OSError as error:
+            raise InputError(f"{quoted(self.name)} cannot be read ({reason_of(error)}).") from None
         return [i.base_name for i in listed if i.base_name.startswith("shard-") and i.base_name.endswith(".parquet")]
 
     def check(self, names: set[str]) -> dict[str, tuple[int, list[tuple[str, str]]]]:
@@ -253,16 +246,16 @@ class _Folder:
             self.put(name, path.read_bytes())
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a file under another name, and rename it."""
+        """Write a file under another name, and rename it; InputError where that fails."""
         staged = f"{self.path}/.{name}.{secrets.token_hex(6)}.tmp"
         try:
             with self.system.open_output_stream(staged) as file:
                 file.write(content)
             self.system.move(staged, f"{self.path}/{name}")
-        except OSError:
+        except OSError as error:
             with suppress(OSError):
                 self.system.delete_file(staged)
-            raise
+            raise InputError(f"output {quoted(self.name)} cannot be written ({reason_of(error)}).") from None
 
     def remove_others(self, names: set[str]) -> int:
         """Remove tables of other names, and give the number of images in them."""
@@ -275,7 +268,11 @@ class _Folder:
 
 @contextmanager
 def local_copy(path: RemotePath) -> Iterator[Path]:
-    """A file of any filesystem as a file of this machine, for as long as the block lasts; copied in one stream."""
+    """A file of any filesystem as a file of this machine, for as long as the block lasts; copied in one stream.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     from pyarrow import fs
 
     system, _ = filesystem(path.root)
@@ -284,8 +281,11 @@ def local_copy(path: RemotePath) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, Path(path.path).name)
-        with system.open_input_stream(path.path) as source, copy.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 22)
+        try:
+            with system.open_input_stream(path.path) as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 22)
+        except OSError as error:
+            raise InputError(f"{quoted(path.path)} cannot be read ({reason_of(error)}).") from None
         yield copy
 
 
@@ -298,6 +298,13 @@ def _nearby(files: Sequence[File]) -> Iterator[list[File]]:
             yield [replace(rest[0], path=RemotePath(str(path), str(path)))]
     else:
         yield rest
+
+
+def _below(path: RemotePath, folder: str | None) -> bool:
+    if folder is None:
+        return False
+    (system, place), (other, _) = filesystem(folder), filesystem(path.root)
+    return bool(system.equals(other)) and path.path.startswith(place.rstrip("/") + "/")
 
 
 def _name(files: Sequence[File], key: str) -> str:

@@ -3,6 +3,7 @@
     features.parquet        one row an image: path, label, error, size, mtime_ns, feature (null where an error is)
     features.npy            the features as an array; the rest beside it in features.npy.json
     features.safetensors    the features as a tensor; names, labels and errors as JSON in another
+    features/               many tables in Parquet (shard-*.parquet), which maerestore.features.shards writes
 
 Each holds a checksum of the features, so that a damaged file, or an array beside a foreign sidecar, is refused.
 """
@@ -22,9 +23,23 @@ import numpy as np
 from maerestore.image.errors import InputError, quoted
 from maerestore.image.output import atomic_file
 
-__all__ = ["SUFFIXES", "FeatureTable", "companions", "join_tables", "read_table", "suffix_of", "write_table"]
+__all__ = [
+    "SUFFIXES",
+    "FeatureTable",
+    "companions",
+    "is_folder",
+    "is_table",
+    "join_tables",
+    "read_table",
+    "suffix_of",
+    "write_table",
+]
 
 SUFFIXES = (".parquet", ".npy", ".safetensors")
+FACTS_NAME = "facts.json"
+"""In a folder of tables: what they are made with."""
+
+_SHARDS = "shard-*.parquet"
 _File = tuple[Path, Callable[[IO[bytes]], None]]  # where it goes, and what writes it
 _GROUP = 1 << 26  # bytes of features in one row group of a Parquet file
 
@@ -125,19 +140,46 @@ def suffix_of(path: Path) -> str:
     return suffix
 
 
+def is_table(path: Path) -> bool:
+    """Whether a source is a table of features, by its suffix, or a folder of such tables; else it is of images."""
+    if not path.is_dir():
+        return path.suffix.lower() in SUFFIXES
+    return (path / FACTS_NAME).is_file() and any(path.glob(_SHARDS))
+
+
+def is_folder(out: str | Path) -> bool:
+    """Whether an output is to be a folder of tables: it ends with a slash.
+
+    Example:
+        >>> is_folder("features/"), is_folder("features.parquet"), is_folder("s3://bucket/features/")
+        (True, False, True)
+    """
+    return str(out).endswith(("/", os.sep))
+
+
 def companions(path: Path) -> list[Path]:
     """The files that a table consists of, in the order in which they are written and put into place."""
     return [path, path.with_name(path.name + ".json")] if path.suffix.lower() == ".npy" else [path]
 
 
 def read_table(path: Path) -> FeatureTable:
-    """Read a table that `write_table` wrote; features as float32.
+    """Read a table that `write_table` wrote, or all tables of a folder as one; features as float32.
 
     Raises:
         InputError: it is not there, was not written by this package, or is damaged.
     """
+    path = Path(path)
+    if path.is_dir() and is_table(path):
+        return _joined_shards(path)
     table = read_stored(path)
     return replace(table, features=table.features.astype(np.float32, copy=False))
+
+
+def _joined_shards(folder: Path) -> FeatureTable:
+    tables = [read_table(path) for path in sorted(folder.glob(_SHARDS))]
+    if len({str(table.facts.get("fingerprint")) for table in tables}) > 1:
+        raise InputError(f"{quoted(folder)} holds features of different models or options: give tables of one.")
+    return join_tables(tables)
 
 
 def read_stored(path: Path) -> FeatureTable:

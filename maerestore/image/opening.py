@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
@@ -19,22 +20,31 @@ MAX_PIXELS = 200_000_000
 
 _FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "PSD", "QOI"]
 _MANY_FRAMES_ONE_PHOTO = ("MPO", "PSD", "HEIF")  # previews, layers and further shots, not an animation
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # the last two: AVIF as well
 _READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF, JPEG 2000 or PPM"
 _LIMIT_LOCK = threading.Lock()
 
 
-def open_still(path: Path) -> Image.Image:
+def open_still(source: Path | bytes) -> Image.Image:
     """Open an image file without decoding its pixels; the caller closes it.
+
+    Args:
+        source: the file, or what it contains.
 
     Raises:
         InputError: the file is not one still image of 1 to `MAX_PIXELS` pixels, as far as its header says.
     """
-    name = quoted(path)
-    _check_file(path)
+    if isinstance(source, bytes):
+        name = "the content"
+        if not source:
+            raise InputError(f"{name} is empty: give an image file.")
+    else:
+        name = quoted(source)
+        _check_file(source)
     try:
-        image = _open(path)
+        image = _open(source, name)
     except UnidentifiedImageError:
-        if _signature(path) in (b"II*\0", b"MM\0*"):
+        if _head(source)[:4] in (b"II*\0", b"MM\0*"):
             raise InputError(
                 f"{name} is damaged, or a TIFF with unusual samples: save it with 8 or 16 bits per channel."
             ) from None
@@ -46,16 +56,18 @@ def open_still(path: Path) -> Image.Image:
     except Exception as error:
         raise InputError(f"{name} is damaged and cannot be opened ({short(error)}): give an intact file.") from None
     try:
-        _check_image(image, path)
+        _check_image(image, name)
     except BaseException:
         image.close()
         raise
     return image
 
 
-def _signature(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4)
+def _head(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:12]
+    with source.open("rb") as file:
+        return file.read(12)
 
 
 def short(error: BaseException) -> str:
@@ -92,22 +104,26 @@ def _without_pillow_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _open(path: Path) -> Image.Image:
-    if path.suffix.lower() in (".heic", ".heif", ".hif"):
-        try:
+def _open(source: Path | bytes, name: str) -> Image.Image:
+    head = _head(source)
+    heic = head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS
+    if heic:
+        with suppress(ImportError):
             from pillow_heif import register_heif_opener  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            raise InputError(
-                f"{quoted(path)} is HEIC, which needs pillow-heif: run 'pip install pillow-heif'."
-            ) from None
-        register_heif_opener()
+
+            register_heif_opener()
     Image.init()
-    with _without_pillow_limit():
-        return Image.open(path, formats=[name for name in [*_FORMATS, "HEIF"] if name in Image.OPEN])
+    try:
+        with _without_pillow_limit():
+            formats = [known for known in [*_FORMATS, "HEIF"] if known in Image.OPEN]
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+    except UnidentifiedImageError:
+        if heic and "HEIF" not in Image.OPEN:
+            raise InputError(f"{name} is HEIC, which needs pillow-heif: run 'pip install pillow-heif'.") from None
+        raise
 
 
-def _check_image(image: Image.Image, path: Path) -> None:
-    name = quoted(path)
+def _check_image(image: Image.Image, name: str) -> None:
     width, height = image.size
     if min(width, height) < 1:
         raise InputError(f"{name} has no pixels ({width}x{height}): give an image of at least 1x1.")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from maerestore.image import InputError, Photo, mask_is_empty, mask_is_full, read_mask, read_photo, write_photo
-from maerestore.image.errors import quoted
+from maerestore.image.errors import quoted, reason_of
 from maerestore.image.output import SUFFIXES, format_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
 
     Convention:
         Without an output, a photo's fill gets its path in the folder where that is relative, and its name otherwise; a
-        suffix that cannot be written, such as .heic, becomes .png.
+        suffix that cannot be written, such as .heic, becomes .png. No fill may replace a photo or mask of any row.
 
     Args:
         table: .csv, .tsv or .parquet.
@@ -124,13 +124,18 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
     rows = _rows(table)
     pairs: list[Pair] = []
     taken: dict[Path, int] = {}
+    inputs = {os.path.realpath(name): name for row in rows for name in row[:2] if name and "\0" not in name}
     for number, (photo, mask, output) in enumerate(rows, 1):
         try:
+            if "\0" in photo + mask + output:
+                raise InputError("a name holds a zero byte")
             for what, value in (("photo", photo), ("mask", mask)):
                 if not value:
                     raise InputError(f"no {what} is given")
             out = folder / _place(photo, output)
             format_of(out)
+            if (source := inputs.get(os.path.realpath(out))) is not None:
+                raise InputError(f"its fill would replace the input {quoted(source)}: choose another output folder")
             if out in taken:
                 raise InputError(f"its fill would replace that of row {taken[out]}: name another in a column 'output'")
             taken[out] = number
@@ -217,9 +222,6 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
         why it could not be done, in one line; None where it is written.
     """
     try:
-        for source in (pair.photo, pair.mask):
-            if os.path.realpath(source) == os.path.realpath(pair.out):
-                raise InputError(f"its fill would replace the input {quoted(source)}: choose another output folder")
         photo, mask = read_pair(Path(pair.photo), Path(pair.mask), settings.mask_white, settings.resize_mask)
         filled, _ = inpainter.fill(
             photo, mask, settings.dilate, settings.feather, sharp=settings.sharp, seed=settings.seed
@@ -291,8 +293,7 @@ def _rows(table: Path) -> list[tuple[str, str, str]]:
     except InputError:
         raise
     except Exception as error:  # the readers of both have many for files that are damaged
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise InputError(f"{quoted(table)} cannot be read ({reason.splitlines()[0]}).") from None
+        raise InputError(f"{quoted(table)} cannot be read ({reason_of(error)}).") from None
     for name in ("photo", "mask"):
         if name not in columns:
             raise InputError(f"{quoted(table)} has no column '{name}': columns are photo, mask and, if wanted, output.")

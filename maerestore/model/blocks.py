@@ -14,8 +14,8 @@ from maerestore.model.config import MAEConfig
 
 def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention: (N, heads, T, D / heads) each; `key_mask` (N, 1, 1, T), False = no such token."""
-    # For the few hundred tokens of a window, plain products train 2 to 6 times faster on a CPU than the fused kernel, and
-    # in bfloat16 run 1.5 times faster; in float32, without gradients, the fused kernel is twice as fast.
+    # For the few hundred tokens of a window, plain products train 2 to 6 times faster on a CPU than the fused kernel,
+    # and in bfloat16 run 1.5 times faster; in float32, without gradients, the fused kernel is twice as fast.
     plain = q.device.type == "cpu" and q.shape[-2] <= 512 and (q.requires_grad or q.dtype == torch.bfloat16)
     if not plain:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)

@@ -78,11 +78,9 @@ def third_party(folder: Path) -> dict[str, Features]:
     mobile, resnet, squeeze = load_nets(
         folder, lambda nets: (nets.MobileNetV2(), nets.ResNet50V2Stages(), nets.lpips_squeeze())
     )
-    squeeze_mean = torch.tensor(squeeze.scaling_layer.shift).view(1, 3, 1, 1)
-    squeeze_std = torch.tensor(squeeze.scaling_layer.scale).view(1, 3, 1, 1)
 
     def squeezed(x: Tensor) -> Tensor:
-        return squeeze.net((2 * x - 1 - squeeze_mean) / squeeze_std)[-1].mean((2, 3))
+        return squeeze.net(squeeze.scaling_layer(2 * x - 1))[-1].mean((2, 3))
 
     return {
         "MobileNetV2 (labels)": _network(mobile),

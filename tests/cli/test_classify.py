@@ -278,3 +278,21 @@ def test_every_action_has_its_help(classify, action, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["classify", action, "--help"])
     assert f"maerestore classify {action}" in capsys.readouterr().out
+
+
+def test_where_no_image_can_be_read_nothing_could_be_done(classify, head, tmp_path):
+    (tmp_path / "bad").mkdir()
+    for name in "ab":
+        (tmp_path / "bad" / f"{name}.png").write_bytes(b"no image")
+    code, out, err = classify("predict", head, tmp_path / "bad")
+    assert (code, out, err.count("\n")) == (2, "", 2)
+
+
+def test_a_picture_of_another_format_is_refused_before_the_work(classify, head, tmp_path, monkeypatch):
+    monkeypatch.setattr(verb, "_load", lambda args: pytest.fail("the head is loaded"))
+    refused(classify("eval", head, tmp_path / "photos", "--confusion", tmp_path / "c.jpg"), "should end in .png")
+
+
+@pytest.mark.parametrize("option", [["--precision", "fp32"], ["--no-normalize"], ["--pooling", "mean"]])
+def test_options_of_features_are_not_for_tables(classify, tmp_path, option):
+    refused(classify("fit", tmp_path / "t.npy", "-o", tmp_path / "h", *option), f"{option[0]} is for images")

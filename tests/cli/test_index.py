@@ -269,3 +269,29 @@ def test_the_choices_are_those_of_the_library() -> None:
     from maerestore.features.index.kinds import KINDS
 
     assert ("auto", *KINDS) == verb._KINDS
+
+
+def test_a_folder_of_tables_is_a_source(index: Index, photos: Path, model_folder: Path) -> None:
+    from maerestore.cli.main import main
+    from maerestore.features.table import FACTS_NAME
+
+    Path("features").mkdir()
+    Path("features", FACTS_NAME).write_text("{}")
+    for number, source in enumerate(("photos", "shard.tar")):
+        out = f"features/shard-{number}.parquet"
+        assert main(["features", source, "-o", out, "--model", str(model_folder), "--device", "cpu", "--quiet"]) == 0
+    code, out, _ = index("build", "features", "-o", "of.index", "--json")
+    assert (code, json.loads(out)["added"]) == (0, 5)
+
+
+def test_a_name_of_other_bytes_than_utf8_is_as_find_items_writes_it(index: Index, built: str) -> None:
+    odd = os.fsdecode(b"photos/caf\xe9.png")
+    try:
+        picture(7).save(odd)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    assert index("add", built, odd)[0] == 0
+    assert index("remove", built, odd)[0] == 0
+    code, _, err = index("remove", built, odd)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no image 'photos/caf\\xe9.png'" in err

@@ -237,3 +237,26 @@ def test_an_engine_of_another_kind_gets_what_is_to_do(work: Path) -> None:
     assert seen == [3, 2]
     assert told == [(1, 2), (2, 2)]
     assert (report.rows, report.written, report.present, report.errors) == (3, 1, 1, [(3, "gone.png", "wrong")])
+
+
+def test_no_input_of_another_row_is_replaced(run: Run, work: Path) -> None:
+    before = contents(work)
+    code, _, err = run("photo,mask,output\na.png,mask.png,cats/b.jpg\ncats/b.jpg,mask.png,mask.png\n", "-o", ".",
+                       "--overwrite")  # fmt: skip
+    assert code == 1
+    assert "replace the input 'cats/b.jpg'" in err
+    assert "replace the input 'mask.png'" in err
+    Path("pairs.csv").unlink()
+    assert contents(work) == before
+
+
+def test_a_photo_is_not_taken_for_its_own_fill(run: Run) -> None:
+    code, out, err = run("photo,mask\na.png,mask.png\n", "-o", ".", "--json")
+    assert code == 1
+    assert json.loads(out)["present"] == 0
+    assert "would replace the input" in err
+
+
+def test_a_zero_byte_in_a_name_gets_one_line(run: Run) -> None:
+    code, _, err = run("photo,mask,output\na\0.png,mask.png,\na.png,mask.png,b\0.png\n")
+    assert (code, err.count("\n")) == (1, 2)

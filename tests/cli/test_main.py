@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -39,3 +41,34 @@ def test_what_the_user_set_stays(
     monkeypatch.setenv(name, value)
     command.main(["show", "photo.png"])
     assert told == [{name: value}]
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_seen_enough_is_no_error(lines: int) -> None:
+    code = (
+        "import sys; from maerestore.cli import main as c; "
+        f"c.VERBS['show'].run = lambda _: [print('line') for _ in range({lines})] and 0; "
+        "sys.stdin.read(); sys.exit(c.main(['show', 'photo.png']))"
+    )
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.close()
+        process.stdin.close()  # now it may write
+        told = process.stderr.read()
+    assert (process.returncode, told) == (141, b"")
+
+
+def test_the_output_stays_where_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(command.VERBS["show"], "run", run)
+    monkeypatch.setattr(command, "_drop_output", lambda: None)
+    assert command.main(["show", "photo.png"]) == 141
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_output_that_was_never_open_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.VERBS["show"], "run", lambda _: print("line") or 0)
+    monkeypatch.setattr(command.sys, "stdout", None)
+    assert command.main(["show", "photo.png"]) == 0

@@ -243,7 +243,7 @@ def test_what_does_not_fit_is_named(extractor, fields, says):
         (np.zeros((4, 4, 3), np.int32), "got dtype int32"),
         (3, "must be an image"),
         ("nonesuch.png", "does not exist"),
-        (b"no image", "no image"),
+        (b"no image", "is not an image"),
     ],
 )
 def test_what_is_no_image_is_refused(extractor, image, says):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from maerestore.features.items import Item, find_items, read_bytes
+from maerestore.features.items import Item, find_items, read_bytes, source_of
 from maerestore.image import InputError
 
 
@@ -161,3 +161,9 @@ def test_it_loads_no_torch() -> None:
     root = Path(sys.modules["maerestore"].__file__ or "").parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_source_of_a_member_is_its_content() -> None:
+    [member] = find_items([make_tar(Path("shard.tar"), [("a.png", png())])])
+    assert source_of(member) == png()
+    assert source_of(find_items(["photos/a.png"])[0]) == Path("photos/a.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -137,6 +138,27 @@ def test_a_list_of_uris_and_paths(photos: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text(f"{(photos / 'b.png').as_uri()}\n\n{photos / 's.tar'}\n")
     assert [Path(file.name).name for file in list_files(listed)] == ["b.png", "s.tar"]
+
+
+def test_a_list_names_what_is_gone_and_no_list(photos: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{photos / 'b.png'}\r\n{photos / 'gone.png'}\n{listed}\n")
+    files = list(list_files(listed))
+    assert [(Path(file.name).name, file.size) for file in files[:2]] == [("b.png", len(png(2))), ("gone.png", -1)]
+    [gone], [itself] = items_in(files[1]), items_in(files[2])
+    with pytest.raises(InputError, match=r"gone\.png"):
+        read_bytes(gone)
+    with pytest.raises(InputError, match="not an image"):
+        load_image(read_bytes(itself))
+
+
+def test_a_table_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "photos.parquet"
+    for k in (1, 2):
+        pq.write_table(pa.table({"image": pa.array([png(k)], pa.binary())}), path)
+        os.utime(path, ns=(k, k))
+        [item] = find_sources([path])
+        assert read_bytes(item) == png(k)
 
 
 def _table_without_images(folder: Path) -> str:

@@ -301,3 +301,11 @@ def test_the_command_is_killed_and_goes_on(tmp_path: Path, tiny_model: Callable[
     assert one.names == other.names
     np.testing.assert_allclose(one.features, other.features, atol=1e-5)
     assert len({row.tobytes() for row in one.features}) == 40
+
+
+def test_a_name_that_no_file_can_have_is_a_row_with_an_error() -> None:
+    Path("list.txt").write_bytes("photos/1.png\n".encode("utf-16"))  # as some editors save it
+    report = go(Fake(), sources=("photos", "list.txt"))
+    assert report.computed == 12
+    assert len(report.errors) == 2
+    assert len(read_table(Path("t.npy")).without_errors()) == 10

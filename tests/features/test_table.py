@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from maerestore.features import table as module
-from maerestore.features.table import SUFFIXES, FeatureTable, join_tables, read_stored, read_table, write_table
+from maerestore.features.table import (
+    FACTS_NAME,
+    SUFFIXES,
+    FeatureTable,
+    is_table,
+    join_tables,
+    read_stored,
+    read_table,
+    write_table,
+)
 from maerestore.image import InputError
 
 FACTS = {"model": "default", "fingerprint": "f" * 64, "options": {"pooling": "mean", "layers": [-1]}, "dim": 5}
@@ -175,3 +184,27 @@ def test_parquet_without_pyarrow_gets_one_line(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match=r"pip install 'maerestore\[features\]'"):
         write_table(make_table(), tmp_path / "t.parquet")
     write_table(make_table(), tmp_path / "t.npy")
+
+
+def test_a_folder_of_tables_is_read_as_one(tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    folder.mkdir()
+    (folder / FACTS_NAME).write_text("{}")
+    assert not is_table(folder)  # nothing in it yet
+    tables = [make_table(seed=seed) for seed in range(2)]
+    for number, table in enumerate(tables):
+        write_table(table, folder / f"shard-{number}.parquet")
+    assert is_table(folder)
+    assert_equal(read_table(folder), join_tables(tables))
+    write_table(replace(tables[0], facts={"fingerprint": "0" * 64}), folder / "shard-2.parquet")
+    with pytest.raises(InputError, match="different models"):
+        read_table(folder)
+
+
+def test_a_folder_of_images_is_no_table(tmp_path: Path) -> None:
+    folder = tmp_path / "photos.npy"
+    folder.mkdir()
+    assert not is_table(folder)
+    (folder / FACTS_NAME).write_text("{}")
+    assert not is_table(folder)
+    assert is_table(tmp_path / "none.NPY")

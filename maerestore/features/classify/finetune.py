@@ -1,12 +1,16 @@
-"""Fine-tuning of a whole encoder for classification, after the recipe of the MAE paper, for small sets.
+"""Fine-tuning of a whole encoder for classification, from a linear probe on, for small sets.
 
-He et al. 2022, https://arxiv.org/abs/2111.06377, appendix A.2: AdamW with layer-wise decay of the learning rate,
-linear warm-up and a cosine, label smoothing, the mean of the patch tokens before the classifier. Views are random
-resized crops and flips only; mixup and the like are left out.
+The start is that of LP-FT (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features",
+https://arxiv.org/abs/2202.10054): the classifier was fitted to the features first, so that its errors, and not those of
+random weights, move the encoder. The recipe is that of the MAE paper (He et al. 2022, https://arxiv.org/abs/2111.06377,
+appendix A.2): AdamW with layer-wise decay of the learning rate, linear warm-up and a cosine, label smoothing, the mean
+of the patch tokens before the classifier. Views are random resized crops and flips only; mixup and the like are left
+out.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 
 from maerestore.errors import MaerestoreError
 from maerestore.features.backbone import AutoencoderBackbone
-from maerestore.features.classify.linear import LinearHead
+from maerestore.features.classify.linear import LinearHead, Standardize
 from maerestore.features.options import FeatureOptions
 from maerestore.features.pooling import pool
 from maerestore.features.preprocess import in_unit_range
@@ -28,7 +32,9 @@ from maerestore.model import MaskedAutoencoder
 from maerestore.train.crops import random_boxes
 from maerestore.train.optim import layer_scale, set_lr
 
-OPTIONS = FeatureOptions(pooling="mean", normalize=False)  # what the head sees of an image, later on too
+OPTIONS = FeatureOptions(pooling="mean", normalize=False)  # what the head sees of an image, before, during and after
+
+Score = Callable[[MaskedAutoencoder, LinearHead], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class FineTuneSettings:
         warmup: share of the run in which the rate rises.
         label_smoothing: share of the target spread over all classes.
         min_area: crops cover this share of the image at least.
-        seed: of the order, the crops and the classifier's first weights.
+        size: side in pixels at which images are seen; None is the model's own.
+        seed: of the order and the crops.
 
     Raises:
         ValueError: a value that does not fit, named.
@@ -58,6 +65,7 @@ class FineTuneSettings:
     warmup: float = 0.1
     label_smoothing: float = 0.1
     min_area: float = 0.3
+    size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,9 +78,15 @@ class FineTuneSettings:
             "warmup": 0 <= self.warmup < 1,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "min_area": 0 < self.min_area <= 1,
+            "size": self.size is None or self.size >= 1,
         }
         if wrong := [name for name, good in checks.items() if not good]:
             raise MaerestoreError(f"{wrong[0]} does not fit: {getattr(self, wrong[0])!r}")
+
+    @property
+    def options(self) -> FeatureOptions:
+        """Of the features that the head classifies."""
+        return replace(OPTIONS, size=self.size)
 
     def rate(self, done: float) -> float:
         """The learning rate after a share of the run, for this batch size.
@@ -88,25 +102,69 @@ class FineTuneSettings:
         return full * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup))) / 2
 
 
+class Network(nn.Module):
+    """Images to logits: the encoder, the mean of its patch tokens, the classifier.
+
+    The classifier works on standardised features, whose statistics are those that the probe was fitted with and stay as
+    they are: all its weights are of one order then, which the optimiser's steps are too. `head` folds them in.
+
+    Args:
+        encoder: to tune.
+        probe: the head on plain features to start from.
+        scales: of the features that the probe was fitted to.
+        bf16: whether the encoder computes in bfloat16.
+    """
+
+    def __init__(self, encoder: MaskedAutoencoder, probe: LinearHead, scales: Standardize, bf16: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.bf16 = encoder, bf16
+        device = encoder.pos_embed.device
+        self.scales = Standardize(scales.mean.to(device), scales.scale.to(device))
+        unfolded = scales.unfold(probe)
+        self.classifier = nn.utils.skip_init(nn.Linear, probe.weight.shape[1], probe.weight.shape[0], device=device)
+        with torch.no_grad():
+            self.classifier.weight.copy_(unfolded.weight)
+            self.classifier.bias.copy_(unfolded.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) float in [0, 1] -> (N, C)."""
+        backbone = AutoencoderBackbone(self.encoder)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            tokens = backbone.tokens(backbone.normalize(images), OPTIONS.layers, False).layers[0]
+        logits: Tensor = self.classifier(self.scales(pool(tokens, OPTIONS.pooling)))
+        return logits
+
+    def head(self) -> LinearHead:
+        """The classifier on plain features, on the CPU."""
+        scales = Standardize(self.scales.mean.cpu(), self.scales.scale.cpu())
+        return scales.fold(self.classifier.weight.detach().cpu(), self.classifier.bias.detach().cpu())
+
+
 def finetune(
     model: MaskedAutoencoder,
     load: Callable[[int], np.ndarray],
     labels: Tensor,
-    num_classes: int,
+    probe: LinearHead,
+    scales: Standardize,
     settings: FineTuneSettings | None = None,
+    score: Score | None = None,
     device: torch.device | str = "cpu",
     at_once: int = 32,
     workers: int = 4,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[MaskedAutoencoder, LinearHead, dict[str, Any]]:
-    """Tune an encoder and a linear classifier on the mean of its patch tokens.
+    """Tune an encoder together with a linear classifier on the mean of its patch tokens.
 
     Args:
         model: where to start; it is left as it is.
         load: image number -> (H, W, 3) uint8; called from threads.
-        labels: (N,) int64, 0 to `num_classes` - 1.
-        num_classes: C.
+        labels: (N,) int64, classes of the probe.
+        probe: the classifier to start from, fitted to the features that `encoder_of(model)` gives with
+            `settings.options`.
+        scales: statistics of those features.
         settings: of the run.
+        score: what an encoder and a head are worth, the greater the better; asked for the start and after every epoch,
+            with weights as they are saved. The best is kept, the first of equals; None keeps the last.
         device: where it runs; with bfloat16 on CUDA.
         at_once: images that go through the network together; a step of more is summed up from several passes.
         workers: threads that read and cut images.
@@ -114,36 +172,34 @@ def finetune(
 
     Returns:
         the encoder, without a decoder, in eval mode on the CPU, its weights rounded to float16 as they are saved; the
-        head; and the settings with the mean loss of every epoch.
+        head; and the settings, with every epoch's mean loss and the number of the one that is kept, 0 for the start.
 
     Raises:
         MaerestoreError: the loss is no finite number any more.
-        Whatever `load` raises.
+        Whatever `load` or `score` raises.
     """
     settings = settings or FineTuneSettings()
     device = torch.device(device)
-    encoder = encoder_of(model).to(device).train()
+    start = encoder_of(model).to(device)
+    network = Network(copy.deepcopy(start), probe, scales, bf16=device.type == "cuda").train()
+    optimizer = _optimizer(network, settings)
     generator = torch.Generator().manual_seed(settings.seed)
-    head = nn.utils.skip_init(nn.Linear, model.config.embed_dim, num_classes)
-    with torch.no_grad():
-        head.weight.normal_(0, 0.01, generator=generator)
-        head.bias.zero_()
-    head = head.to(device)
-    optimizer = _optimizer(encoder, head, settings)
-    backbone = AutoencoderBackbone(encoder)
+    patch = model.config.patch_size
+    side = max(1, round((settings.size or model.config.image_size) / patch)) * patch
     total, done, losses = settings.epochs * len(labels), 0, []
+    kept, best = (0, start, probe), score(start, probe) if score is not None else None
     with ThreadPoolExecutor(max(1, workers)) as threads:
-        for _ in range(settings.epochs):
+        for epoch in range(1, settings.epochs + 1):
             epoch_loss = 0.0
-            for images, numbers in _batches(load, len(labels), model.config.image_size, settings, generator, threads):
+            for images, numbers in _batches(load, len(labels), side, settings, generator, threads):
                 set_lr([optimizer], settings.rate((done + len(numbers) / 2) / total))
                 optimizer.zero_grad()
                 for part, of_part in zip(images.split(at_once), labels[numbers].split(at_once), strict=True):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                        tokens = backbone.tokens(backbone.normalize(part.to(device)), OPTIONS.layers, False).layers[0]
-                    logits = head(pool(tokens, OPTIONS.pooling))
                     loss = F.cross_entropy(
-                        logits, of_part.to(device), label_smoothing=settings.label_smoothing, reduction="sum"
+                        network(part.to(device)),
+                        of_part.to(device),
+                        label_smoothing=settings.label_smoothing,
+                        reduction="sum",
                     )
                     (loss / len(numbers)).backward()
                     epoch_loss += loss.item() / len(labels)
@@ -154,31 +210,37 @@ def finetune(
             if not math.isfinite(epoch_loss):
                 raise MaerestoreError("fine-tuning diverged: try a lower learning rate")
             losses.append(round(epoch_loss, 4))
-    encoder = encoder.cpu().eval()
+            tuned = rounded(copy.deepcopy(network.encoder)), network.head()
+            found = score(*tuned) if score is not None else None
+            if found is None or best is None or found > best:
+                kept, best = (epoch, *tuned), found
+    number, encoder, head = kept
+    chosen = {name: value for name, value in asdict(settings).items() if name != "seed"}
+    return encoder.cpu().eval(), head, chosen | {"losses": losses, "kept": number}
+
+
+def encoder_of(model: MaskedAutoencoder) -> MaskedAutoencoder:
+    """A copy without the decoder, its weights rounded to float16."""
+    encoder = MaskedAutoencoder(replace(model.config, decoder_depth=0))
+    encoder.load_state_dict({name: model.state_dict()[name] for name in encoder.state_dict()})
+    return rounded(encoder)
+
+
+def rounded(encoder: MaskedAutoencoder) -> MaskedAutoencoder:
+    """Round the weights, in place, to what the files keep of them."""
     with torch.no_grad():
         for parameter in encoder.parameters():
             if parameter.requires_grad:  # tables of positions are saved in full precision
                 parameter.copy_(parameter.half())
-    fitted = LinearHead(head.weight.detach().cpu().contiguous(), head.bias.detach().cpu())
-    chosen = {name: value for name, value in asdict(settings).items() if name != "seed"}
-    return encoder, fitted, chosen | {"losses": losses}
-
-
-def encoder_of(model: MaskedAutoencoder) -> MaskedAutoencoder:
-    """A copy without the decoder."""
-    encoder = MaskedAutoencoder(replace(model.config, decoder_depth=0))
-    encoder.load_state_dict({name: model.state_dict()[name] for name in encoder.state_dict()})
     return encoder
 
 
-def _optimizer(encoder: MaskedAutoencoder, head: nn.Linear, settings: FineTuneSettings) -> torch.optim.AdamW:
+def _optimizer(network: Network, settings: FineTuneSettings) -> torch.optim.AdamW:
     """AdamW, with groups by rate and by whether weights decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    named = [
-        (name, p, layer_scale(name, len(encoder.blocks), settings.layer_decay))
-        for name, p in encoder.named_parameters()
-    ]
-    named += [(name, p, 1.0) for name, p in head.named_parameters()]
+    depth, below = len(network.encoder.blocks), settings.layer_decay
+    named = [(name, p, layer_scale(name, depth, below)) for name, p in network.encoder.named_parameters()]
+    named += [(name, p, 1.0) for name, p in network.classifier.named_parameters()]
     for name, parameter, scale in named:
         unused = name.startswith("patch_embed.mask_proj")  # nothing is unknown in these images
         if parameter.requires_grad and not unused:

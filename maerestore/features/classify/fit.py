@@ -14,17 +14,17 @@ from torch import Tensor
 from maerestore.errors import MaerestoreError
 from maerestore.features.backbone import AutoencoderBackbone
 from maerestore.features.classify.classifier import Classifier
-from maerestore.features.classify.finetune import OPTIONS, FineTuneSettings, finetune
+from maerestore.features.classify.finetune import FineTuneSettings, encoder_of, finetune
 from maerestore.features.classify.head import METHODS, HeadConfig
-from maerestore.features.classify.images import Progress, features_of_items, readable, source_of
+from maerestore.features.classify.images import Progress, features_of_items
 from maerestore.features.classify.knn import NEIGHBOURS, TEMPERATURE, KNNHead, fit_knn
-from maerestore.features.classify.labelled import numbers_of
-from maerestore.features.classify.linear import RATES, LinearHead, fit_linear
-from maerestore.features.classify.logistic import fit_logistic
+from maerestore.features.classify.labelled import numbers_of, split
+from maerestore.features.classify.linear import RATES, LinearHead, Standardize, fit_linear, score
+from maerestore.features.classify.logistic import MOST_CROSS_VALIDATED, STRENGTHS, fit_logistic
 from maerestore.features.classify.report import Evaluation
 from maerestore.features.decode import load_image
 from maerestore.features.extractor import FeatureExtractor
-from maerestore.features.items import Item
+from maerestore.features.items import Item, source_of
 from maerestore.features.table import FeatureTable
 from maerestore.hub.load import pick_device
 from maerestore.image.errors import InputError
@@ -146,7 +146,9 @@ def fit_images(
     progress: Progress | None = None,
     failed: Callable[[str, str], None] | None = None,
 ) -> Classifier:
-    """Tune an encoder and a head on images.
+    """Fit a linear probe to an encoder's features, then tune both on images.
+
+    With a validation set the best epoch by it is kept, the probe itself among them: the result is no worse there.
 
     Args:
         model: where to start; it is left as it is.
@@ -163,32 +165,60 @@ def fit_images(
         InputError: fewer than two classes, or a class of the validation that was not trained on.
     """
     settings = settings or FitSettings(method="finetune")
-    train = readable(train, workers, progress, failed)
-    classes, labels, _ = _classes([item.label for item in train], [item.label for item in validation])
-    side = round(1.5 * model.config.image_size)
+    tuning = replace(settings.tuning, seed=settings.seed)
+    _classes([item.label for item in train], [item.label for item in validation])  # told before the work
+
+    def features(
+        items: Sequence[Item], encoder: MaskedAutoencoder, told: Callable[[str, str], None] | None
+    ) -> FeatureTable:
+        extractor = FeatureExtractor(AutoencoderBackbone(encoder), tuning.options, device=device, batch_size=batch_size)
+        return features_of_items(items, extractor, None, workers, progress, told)
+
+    encoder = encoder_of(model)
+    table = features(train, encoder, failed)
+    train = [item for item, error in zip(train, table.errors, strict=True) if error is None]
+    val_x: Tensor | None = None
+    if validation:
+        val_table = features(validation, encoder, failed)
+        validation = [item for item, error in zip(validation, val_table.errors, strict=True) if error is None]
+        val_x = torch.from_numpy(val_table.without_errors().features) if validation else None
+    classes, labels, val_labels = _classes([item.label for item in train], [item.label for item in validation])
+    x, y, val_y = torch.from_numpy(table.without_errors().features), *map(torch.from_numpy, (labels, val_labels))
+    probe, about = _probe(x, y, len(classes), val_x, val_y, settings.seed, progress)
+    measured: list[dict[str, Any]] = []
+
+    def worth(tuned: MaskedAutoencoder, head: LinearHead) -> tuple[float, float]:
+        known = val_x if head is probe else None
+        rows = torch.from_numpy(features(validation, tuned, None).features) if known is None else known
+        measured.append(_measured(head, rows, val_y, classes))
+        return score(head, rows, val_y)
+
+    side = round(1.5 * (tuning.size or model.config.image_size))
 
     def load(number: int) -> np.ndarray:
         return load_image(source_of(train[number]), side)
 
-    tuning = replace(settings.tuning, seed=settings.seed)
     encoder, head, chosen = finetune(
-        model,
+        encoder,
         load,
-        torch.from_numpy(labels),
-        len(classes),
+        y,
+        probe,
+        Standardize.of(x),
         tuning,
+        worth if validation else None,
         pick_device(device),
         batch_size,
         workers or 4,
         progress,
     )
-    extractor = FeatureExtractor(AutoencoderBackbone(encoder), OPTIONS, device=device, batch_size=batch_size)
-    measured: dict[str, Any] = {}
-    if validation:
-        table = features_of_items(validation, extractor, None, workers, progress, failed).without_errors()
-        if len(table):
-            numbers = torch.from_numpy(numbers_of(table.labels, classes))
-            measured = _measured(head, torch.from_numpy(table.features), numbers, classes)
+    told: dict[str, Any] = {}
+    if measured:
+        about["validation"] = measured[0]
+        chosen["accuracies"] = [found["accuracy"] for found in measured]
+        of, kept = f"of {tuning.epochs} epochs", chosen["kept"]
+        better = f"epoch {kept} {of} was chosen by them, the probe before has {measured[0]['accuracy']:.1%}"
+        told = measured[kept] | {"note": better if kept else f"the linear probe alone: none {of} was better by them"}
+    extractor = FeatureExtractor(AutoencoderBackbone(encoder), tuning.options, device=device, batch_size=batch_size)
     config = HeadConfig(
         "finetune",
         classes,
@@ -196,12 +226,31 @@ def fit_images(
         extractor.dim,
         None,
         extractor.fingerprint,
-        OPTIONS.to_dict(),
-        chosen,
-        measured,
+        tuning.options.to_dict(),
+        chosen | {"probe": about},
+        told,
         {"seed": settings.seed, "start": start},
     )
     return Classifier(config, head, encoder, device=device, batch_size=batch_size)
+
+
+def _probe(
+    x: Tensor, y: Tensor, count: int, val_x: Tensor | None, val_y: Tensor | None, seed: int, progress: Progress | None
+) -> tuple[LinearHead, dict[str, Any]]:
+    """The head that fine-tuning starts from, with how it was fitted; a tenth is held out where nothing else is."""
+    method = FitSettings().method_for(len(x))
+    crossed = method == "logistic" and len(x) <= MOST_CROSS_VALIDATED and bool((torch.bincount(y) > 1).all())
+    held = np.arange(0)
+    if val_x is None and not crossed:
+        kept, held = split([str(label) for label in y.tolist()], 0.1, seed)
+        x, y, val_x, val_y = x[kept], y[kept], x[held], y[held]
+    one = (0.1,) if val_x is not None and not len(val_x) else None  # a single image of each class
+    if method == "logistic":
+        head, chosen = fit_logistic(x, y, count, val_x, val_y, one or STRENGTHS, seed, progress)
+    else:
+        head, chosen = fit_linear(x, y, count, val_x, val_y, one or RATES, seed=seed, progress=progress)
+    chosen.pop("tried", None)
+    return head, {"method": method, **chosen} | ({"held_out": len(held)} if len(held) else {})
 
 
 def _classes(

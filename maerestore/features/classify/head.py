@@ -6,10 +6,13 @@ same config, so that such a folder is a model for every other verb too.
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import os
 import secrets
 import shutil
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -115,35 +118,69 @@ def save_head(
     """
     check_folder(folder, overwrite)
     folder = folder.resolve()
+    old = _old(folder)
     partial = folder.with_name(f".{folder.name[:40]}.{secrets.token_hex(6)}.tmp")
     try:
         partial.mkdir()
         write_head(partial, config, head, encoder)
-        if folder.exists():
-            old = partial.with_suffix(".old")  # a folder with files in it cannot be replaced in one step
-            os.replace(folder, old)
+        if not folder.exists():
+            os.replace(partial, folder)
+        elif not _exchange(partial, folder):  # a folder with files in it cannot be replaced in one step, only swapped
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(folder, old)  # a kill from here on leaves no folder: `recover` puts the old one back
             try:
                 os.replace(partial, folder)
             except OSError:
                 os.replace(old, folder)
                 raise
             shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(partial, folder)
     except OSError as err:
         raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def recover(folder: Path) -> None:
+    """Put the old classifier back where a kill hit `save_head` between moving it aside and putting the new one there.
+
+    Raises:
+        ModelError: it cannot be moved.
+    """
+    folder = folder.resolve()
+    old = _old(folder)
+    if old.is_dir() and not folder.exists():
+        try:
+            os.replace(old, folder)
+        except OSError as err:
+            raise ModelError(f"{folder}: cannot be restored from {old} ({err.strerror})") from err
+
+
+def _old(folder: Path) -> Path:
+    """Where a folder stands while it is replaced."""
+    return folder.with_name(f".{folder.name[:40]}.{hashlib.sha256(os.fsencode(folder.name)).hexdigest()[:12]}.old")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; False where the system or the file system has no such step."""
+    if sys.platform != "linux":
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        swap = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):  # a C library without it
+        return False
+    return bool(swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
 def check_folder(folder: Path, overwrite: bool = False) -> None:
-    """Find out before the work whether `save_head` may write there.
+    """Find out before the work whether `save_head` may write there, after `recover`.
 
     Raises:
         ModelError: it may not.
     """
     if not folder.resolve().parent.is_dir():
         raise ModelError(f"{folder}: cannot be written, {folder.resolve().parent} does not exist: create it first")
+    recover(folder)
     if not folder.exists():
         return
     if not folder.is_dir():

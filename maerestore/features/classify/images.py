@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from maerestore.features.decode import load_image
 from maerestore.features.extractor import FeatureExtractor
-from maerestore.features.items import Item, read_bytes
-from maerestore.features.run import ExtractorSettings, extract, local_engine, table_facts
+from maerestore.features.items import Item, source_of
+from maerestore.features.run import Loaded, extract, local_engine, table_facts
 from maerestore.features.table import FeatureTable, join_tables, read_table
 from maerestore.image.errors import InputError, quoted
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """An extractor that is loaded already, for `extract`."""
-
-    extractor: FeatureExtractor
-
-    def load(self) -> FeatureExtractor:
-        return self.extractor
 
 
 def features_of_items(
@@ -62,13 +52,13 @@ def features_of_items(
                 f"{quoted(cache)} holds other images too, such as {quoted(min(others))}, which would be lost: give "
                 "another table."
             )
-        report = extract(items, _Ready(extractor), cache, workers=workers, progress=told)
+        report = extract(items, Loaded(extractor), cache, workers=workers, progress=told)
         if failed is not None:
             for name, reason in report.errors:
                 failed(name, reason)
         return read_table(cache)
     facts, tables, done = table_facts(extractor), [], 0
-    for table in local_engine(workers)(items, ExtractorSettings(), extractor, False):
+    for table in local_engine(workers)(items, Loaded(extractor), extractor, False):
         tables.append(table)
         done += len(table)
         told(done, len(items))
@@ -78,11 +68,6 @@ def features_of_items(
             if error is not None:
                 failed(name, error)
     return replace(joined, facts=facts)
-
-
-def source_of(item: Item) -> Path | bytes:
-    """What `load_image` reads of an item."""
-    return item.path if item.member is None else read_bytes(item)
 
 
 def readable(

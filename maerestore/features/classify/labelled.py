@@ -17,7 +17,7 @@ import numpy as np
 
 from maerestore.errors import MaerestoreError
 from maerestore.features.items import Item, find_items
-from maerestore.features.table import SUFFIXES, FeatureTable, join_tables, read_table
+from maerestore.features.table import FeatureTable, is_table, join_tables, read_table
 from maerestore.image.errors import InputError, quoted
 
 CLASSES_NAME = "classes.txt"
@@ -29,7 +29,7 @@ def are_tables(sources: Sequence[Path]) -> bool:
     Raises:
         InputError: some are and some are not.
     """
-    kinds = [source.suffix.lower() in SUFFIXES and not source.is_dir() for source in sources]
+    kinds = [is_table(source) for source in sources]
     if any(kinds) and not all(kinds):
         table = sources[kinds.index(True)]
         raise InputError(f"{quoted(table)} is a table of features, other sources are images: give either.")

@@ -66,6 +66,19 @@ class Standardize:
         weight = weight.double() / self.scale.double()
         return LinearHead(weight.float().contiguous(), (bias.double() - weight @ self.mean.double()).float())
 
+    def unfold(self, head: LinearHead) -> LinearHead:
+        """The inverse of `fold`: the head on standardised features that equals one on plain features.
+
+        Example:
+            >>> scales = Standardize(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0]))
+            >>> head = scales.fold(torch.tensor([[3.0, 4.0]]), torch.tensor([5.0]))
+            >>> scales.unfold(head)
+            LinearHead(weight=tensor([[3., 4.]]), bias=tensor([5.]))
+        """
+        weight = head.weight.double()
+        bias = head.bias.double() + weight @ self.mean.double()
+        return LinearHead((weight * self.scale.double()).float(), bias.float())
+
 
 def fit_linear(
     features: Tensor,
@@ -144,14 +157,20 @@ def fit_linear(
         return heads[0], {"lr": rates[0], "steps": steps}
     assert val_features is not None
     assert val_labels is not None
-    scores = [_score(head, val_features, val_labels) for head in heads]
+    scores = [score(head, val_features, val_labels) for head in heads]
     best = max(range(grid), key=lambda i: scores[i])
     tried = {f"{rate:g}": round(score[0], 6) for rate, score in zip(rates, scores, strict=True)}
     return heads[best], {"lr": rates[best], "steps": steps, "tried": tried}
 
 
-def _score(head: LinearHead, features: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Accuracy, then likelihood for those that are equally good; a head that diverged comes last."""
+def score(head: LinearHead, features: Tensor, labels: Tensor) -> tuple[float, float]:
+    """What a head is worth: accuracy, then mean log-likelihood for those that are equally good.
+
+    Args:
+        head: to judge; one that diverged comes last.
+        features: (Q, D) float32.
+        labels: (Q,) int64.
+    """
     probabilities = head.probabilities(features)
     if not probabilities.isfinite().all():
         return 0.0, -float("inf")

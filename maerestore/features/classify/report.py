@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from maerestore.errors import MaerestoreError
+from maerestore.image.errors import InputError, quoted
+from maerestore.image.output import atomic_file, check_target
 
 CONFIDENCE = 0.95
 _MOST_NUMBERS = 40  # classes up to which the picture's cells hold their counts
@@ -139,6 +141,17 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def check_picture(path: Path, overwrite: bool = False) -> None:
+    """Find out before the work whether `draw_confusion` may write there.
+
+    Raises:
+        InputError: another suffix than .png, or a place that cannot be written.
+    """
+    if path.suffix.lower() != ".png":
+        raise InputError(f"the confusion matrix is drawn as PNG: {quoted(path)} should end in .png.")
+    check_target(path, overwrite)
+
+
 def draw_confusion(evaluation: Evaluation, path: Path, overwrite: bool = False) -> None:
     """Draw the confusion matrix: labels down, predictions across, rows in shares of their label.
 
@@ -150,11 +163,7 @@ def draw_confusion(evaluation: Evaluation, path: Path, overwrite: bool = False) 
     Raises:
         MaerestoreError: matplotlib is missing, another suffix, or a file that cannot be written.
     """
-    from maerestore.image import InputError, atomic_file
-    from maerestore.image.errors import quoted
-
-    if path.suffix.lower() != ".png":
-        raise InputError(f"the confusion matrix is drawn as PNG: {quoted(path)} should end in .png.")
+    check_picture(path, overwrite)
     try:
         from matplotlib.figure import Figure
     except ImportError:

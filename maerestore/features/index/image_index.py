@@ -17,6 +17,7 @@ from maerestore.features.index.duplicates import DuplicateGroup, find_duplicates
 from maerestore.features.index.entries import Entries
 from maerestore.features.index.snapshot import Snapshot, chunks_of, load_snapshot, write_snapshot
 from maerestore.features.index.store import Generations
+from maerestore.features.items import as_utf8
 from maerestore.features.table import FeatureTable
 from maerestore.image import InputError
 from maerestore.image.errors import quoted
@@ -267,6 +268,7 @@ class ImageIndex:
         self._snapshot = self._store.read(load_snapshot)
 
     def _rows(self, snapshot: Snapshot, names: Sequence[str]) -> np.ndarray:
+        names = [as_utf8(name) for name in names]
         rows = snapshot.entries.rows_of(names)
         if len(rows) and rows.min() < 0:
             name = names[int(np.argmin(rows))]

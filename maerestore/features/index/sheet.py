@@ -13,7 +13,7 @@ from maerestore.features.items import Item, find_items, read_bytes
 from maerestore.image import InputError
 
 TILE = 160  # side in pixels
-MOST_ROWS = 100
+MOST_ROWS, MOST_LINES = 100, 300  # a line is 200 pixels high, and a JPEG 65,535 at most
 _GAP, _TEXT, _ACROSS = 8, 13, 10
 _INK, _PAPER, _FRAME, _NONE = (32, 32, 32), (255, 255, 255), (31, 95, 191), (225, 225, 225)
 
@@ -39,7 +39,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], across: int = _ACROSS) -> Imag
     """Draw rows of images; long ones go on in the next line. An image that is not there any more is left gray.
 
     Args:
-        rows: at least one, of at least one tile; those after the hundredth are left out.
+        rows: at least one, of at least one tile; those after the hundredth, and lines after the 300th, are left out.
         across: tiles in a line, at least 1.
 
     Returns:
@@ -56,7 +56,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], across: int = _ACROSS) -> Imag
     if not rows:
         raise InputError("there is nothing to draw.")
     across = min(across, max(len(row) for row in rows))
-    lines = [list(row[i : i + across]) for row in rows for i in range(0, len(row), across)]
+    lines = [list(row[i : i + across]) for row in rows for i in range(0, len(row), across)][:MOST_LINES]
     step = TILE + _GAP, TILE + 2 * (_TEXT + 3) + _GAP
     sheet = Image.new("RGB", (_GAP + across * step[0], _GAP + len(lines) * step[1]), _PAPER)
     draw, font, find = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT), _Finder()
@@ -80,7 +80,7 @@ class _Finder:
     """Reads images, and the lists of tars only once."""
 
     def __init__(self) -> None:
-        self.tars: dict[Path, dict[str | None, Item]] = {}
+        self.tars: dict[Path, dict[Path, Item]] = {}
 
     def __call__(self, tile: Tile) -> Image.Image | None:
         try:
@@ -99,8 +99,9 @@ class _Finder:
         for tar in path.parents:
             if tar.suffix.lower() == ".tar" and tar.is_file():
                 if tar not in self.tars:
-                    self.tars[tar] = {item.member: item for item in find_items([tar])}
-                item = self.tars[tar].get(path.relative_to(tar).as_posix())
+                    # As paths: members may be "./a.jpg", which a path does not keep.
+                    self.tars[tar] = {Path(item.member or ""): item for item in find_items([tar])}
+                item = self.tars[tar].get(path.relative_to(tar))
                 return None if item is None else read_bytes(item)
         return None
 

@@ -13,8 +13,8 @@ import numpy as np
 from maerestore.features.index.store import PARTS, Generations
 from maerestore.features.items import Item, find_items
 from maerestore.features.options import FeatureOptions
-from maerestore.features.run import Extractor, ExtractorSettings, Loader, extract
-from maerestore.features.table import SUFFIXES, FeatureTable, companions, join_tables, read_table
+from maerestore.features.run import Extractor, ExtractorSettings, Loaded, Loader, extract
+from maerestore.features.table import FeatureTable, companions, is_table, join_tables, read_table
 from maerestore.image import InputError
 from maerestore.image.errors import quoted
 
@@ -36,16 +36,6 @@ class Gathered:
     unchanged: int = 0
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """An extractor that is loaded, as `extract` asks for it."""
-
-    extractor: Extractor
-
-    def load(self) -> Extractor:
-        return self.extractor
-
-
 @contextmanager
 def gathering(
     store: Generations,
@@ -61,7 +51,7 @@ def gathering(
 
     Args:
         store: folder of the index, made where it is missing.
-        sources: images, folders, tars, lists (.txt) and tables (.parquet, .npy, .safetensors).
+        sources: images, folders, tars, lists (.txt) and tables of features, or folders of them.
         extractor: for images, or what loads one; by default that of `index`, or the bundled model's.
         index: None while it is built.
         progress: called with "images" and how many of how many are done.
@@ -72,8 +62,8 @@ def gathering(
         ModelError: no such model.
     """
     paths = [Path(source) for source in sources]
-    tables = [read_table(path) for path in paths if path.suffix.lower() in SUFFIXES]
-    images: list[str | Path] = [path for path in paths if path.suffix.lower() not in SUFFIXES]
+    tables = [read_table(path) for path in paths if is_table(path)]
+    images: list[str | Path] = [path for path in paths if not is_table(path)]
     items = find_items(images) if images or not tables else []
     found = len(items)
     if index is not None:
@@ -144,7 +134,7 @@ def _extracted(
     except OSError as err:
         raise InputError(f"{quoted(out.parent)} cannot be made ({err.strerror}).") from None
     tell = None if progress is None else lambda done, total: progress("images", done, total)
-    extract(items, _Ready(extractor), out, progress=tell)
+    extract(items, Loaded(extractor), out, progress=tell)
     return read_table(out)
 
 

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from maerestore.image.errors import InputError, quoted
+from maerestore.image.errors import InputError, quoted, reason_of
 
 CURRENT, LOCK = "current", "lock"
 PARTS, PARTS_LOCK = "parts", "parts.lock"
@@ -60,7 +60,7 @@ class Generations:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as err:
-            raise InputError(f"index {quoted(self.folder)} cannot be read ({_reason(err)}).") from None
+            raise InputError(f"index {quoted(self.folder)} cannot be read ({reason_of(err)}).") from None
         if not _NAME.fullmatch(name):
             raise InputError(f"index {quoted(self.folder)} is damaged: build it again.")
         return name
@@ -81,7 +81,7 @@ class Generations:
                 if self.current() == name:
                     if isinstance(err, InputError):
                         raise
-                    raise InputError(f"index {quoted(self.folder)} cannot be read ({_reason(err)}).") from None
+                    raise InputError(f"index {quoted(self.folder)} cannot be read ({reason_of(err)}).") from None
         raise InputError(f"index {quoted(self.folder)} changes too fast to be read: try again.")
 
     def writing(self, timeout: float = 60.0) -> AbstractContextManager[None]:
@@ -111,7 +111,7 @@ class Generations:
         except filelock.Timeout:
             raise InputError(f"another process works on index {quoted(self.folder)}: wait for it, or end it.") from None
         except (OSError, NotImplementedError) as err:
-            raise InputError(f"index {quoted(self.folder)} cannot be written ({_reason(err)}).") from None
+            raise InputError(f"index {quoted(self.folder)} cannot be written ({reason_of(err)}).") from None
         try:
             yield
         finally:
@@ -126,7 +126,7 @@ class Generations:
         except NotADirectoryError:
             raise InputError(f"{quoted(self.folder)} is a file: name a folder for the index.") from None
         except OSError as err:
-            raise InputError(f"index {quoted(self.folder)} cannot be read ({_reason(err)}).") from None
+            raise InputError(f"index {quoted(self.folder)} cannot be read ({reason_of(err)}).") from None
         if strange and not (self.folder / CURRENT).exists():
             raise InputError(f"folder {quoted(self.folder)} holds other files: name a new folder for the index.")
 
@@ -156,7 +156,7 @@ class Generations:
                 shutil.rmtree(target, ignore_errors=True)
             if isinstance(err, OSError):
                 raise InputError(
-                    f"index {quoted(self.folder)} cannot be written ({_reason(err)}): it is as it was."
+                    f"index {quoted(self.folder)} cannot be written ({reason_of(err)}): it is as it was."
                 ) from None
             raise
         _to_disk(self.folder)
@@ -185,8 +185,3 @@ def _to_disk(path: Path) -> None:
     else:
         with path.open("r+b") as file:
             os.fsync(file.fileno())
-
-
-def _reason(err: BaseException) -> str:
-    reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-    return (reason or type(err).__name__).splitlines()[0].rstrip(".")

@@ -8,8 +8,7 @@ from PIL import Image
 import maerestore.features.classify as package
 from maerestore import InputError, MaerestoreError, ModelError
 from maerestore.features.classify.classifier import Classifier
-from maerestore.features.classify.finetune import FineTuneSettings, encoder_of, finetune
-from maerestore.features.classify.fit import FitSettings, fit_images, fit_tables
+from maerestore.features.classify.fit import FitSettings, fit_tables
 from maerestore.features.classify.images import features_of_items
 from maerestore.features.classify.labelled import find_labelled, numbers_of
 from maerestore.features.extractor import FeatureExtractor
@@ -130,90 +129,6 @@ def test_a_head_refuses_other_weights_and_other_options(tiny_folder, tiny_model,
     moved = Classifier.from_pretrained(tmp_path / "head", model=tmp_path / "moved", device="cpu")
     assert moved.predict(items[0].path)[0].label == "blue"
     assert moved.public_config().model == str(tmp_path / "moved")
-
-
-def test_finetuning_learns_is_determined_by_its_seed_and_leaves_the_model(tiny_model, tmp_path):
-    rng = np.random.default_rng(0)
-    labels = torch.arange(24) % 2
-    images = [np.full((40, 48, 3), (60, 190)[y], np.uint8) + rng.integers(0, 40, (40, 48, 3), dtype=np.uint8)
-              for y in labels]  # fmt: skip
-    model = tiny_model()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    settings = FineTuneSettings(epochs=8, batch_size=8, lr=0.1, label_smoothing=0)
-
-    def tune(workers=1, **changes):
-        chosen = FineTuneSettings(**{**settings.__dict__, **changes})
-        return finetune(model, images.__getitem__, labels, 2, chosen, workers=workers)
-
-    encoder, head, chosen = tune()
-    assert chosen["losses"][-1] < 0.6 * chosen["losses"][0]
-    assert not encoder.config.has_decoder
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not torch.equal(encoder.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
-    again, same, _ = tune(workers=3)
-    assert torch.equal(head.weight, same.weight)
-    assert all(
-        torch.equal(a, b) for a, b in zip(encoder.state_dict().values(), again.state_dict().values(), strict=True)
-    )
-    assert not torch.equal(head.weight, tune(seed=1)[1].weight)
-
-
-def test_a_step_in_parts_is_the_step_at_once(tiny_model):
-    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    settings = FineTuneSettings(epochs=1, batch_size=6, lr=1.0)
-    labels = torch.arange(6) % 3
-    whole, parts = (
-        finetune(tiny_model(), images.__getitem__, labels, 3, settings, at_once=at_once) for at_once in (6, 4)
-    )
-    assert torch.allclose(whole[1].weight, parts[1].weight, atol=1e-5)
-    assert whole[2]["losses"] == pytest.approx(parts[2]["losses"], abs=2e-4)
-
-
-def test_lower_blocks_move_less(tiny_model):
-    model = tiny_model()
-    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    settings = FineTuneSettings(epochs=1, batch_size=2, lr=5.0, layer_decay=0.3, warmup=0)
-    encoder, _, _ = finetune(model, lambda _: image, torch.tensor([0, 1]), 2, settings)
-    start = encoder_of(model).state_dict()
-    moved = {name: float((value - start[name]).abs().max()) for name, value in encoder.state_dict().items()}
-    assert moved["norm.weight"] > 5 * moved["blocks.0.norm1.weight"] > 0.002
-    assert moved["pos_embed"] == 0
-
-
-@pytest.mark.parametrize("name", ["epochs", "batch_size", "lr", "layer_decay", "min_area"])
-def test_a_setting_of_the_tuning_that_does_not_fit_is_named(name):
-    with pytest.raises(MaerestoreError, match=f"{name} does not fit: -1"):
-        FineTuneSettings(**{name: -1})
-
-
-def test_a_tuned_encoder_is_saved_with_its_head_and_is_a_model(tiny_model, tmp_path, hub):
-    items = find_labelled([paint(tmp_path / "photos", 6)])
-    held = find_labelled([paint(tmp_path / "held", 3, seed=7)])
-    (tmp_path / "photos/blue/broken.png").write_bytes(b"no image")
-    items += [item for item in find_labelled([tmp_path / "photos"]) if "broken" in item.name]
-    skipped = []
-    settings = FitSettings("finetune", tuning=FineTuneSettings(epochs=8, batch_size=6, lr=0.03))
-    classifier = fit_images(tiny_model(), items, held, settings, start="default", device="cpu", workers=1,
-                            failed=lambda name, reason: skipped.append(name))  # fmt: skip
-    assert [name.rpartition("/")[2] for name in skipped] == ["broken.png"]
-    assert classifier.config.counts == (6, 6, 6)
-    assert classifier.config.validation["accuracy"] == 1.0
-    classifier.save_pretrained(tmp_path / "head")
-    assert sorted(p.name for p in (tmp_path / "head").iterdir()) == [
-        "config.json", "head.safetensors", "model.safetensors"]  # fmt: skip
-    loaded = Classifier.from_pretrained(tmp_path / "head", device="cpu")
-    features = FeatureExtractor.from_pretrained(tmp_path / "head", normalize=False, device="cpu")
-    assert features.fingerprint == loaded.config.fingerprint
-    images = [item.path for item in held]
-    assert [p.label for p in loaded.predict(images)] == [item.label for item in held]
-    assert torch.allclose(
-        loaded.probabilities(features(images)), classifier.probabilities(classifier.extractor(images)), atol=1e-5
-    )
-    with pytest.raises(ModelError, match="own encoder"):
-        Classifier.from_pretrained(tmp_path / "head", model="default")
-    loaded.push_to_hub("org/tuned")
-    pulled = Classifier.from_pretrained("org/tuned", device="cpu")
-    assert [p.top for p in pulled.predict(images)] == [p.top for p in loaded.predict(images)]
 
 
 def test_an_image_that_cannot_be_read_is_told_and_left_out(tiny_folder, tmp_path):

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import maerestore.features.classify.head as module
 from maerestore import ModelError
 from maerestore.features.classify.classifier import Classifier
 from maerestore.features.classify.fit import FitSettings, fit_tables
-from maerestore.features.classify.head import HeadConfig, load_head, save_head
+from maerestore.features.classify.head import HeadConfig, check_folder, load_head, save_head
 
 NAMES = ("cat", "dog", "owl")
 
@@ -59,6 +61,67 @@ def test_a_head_is_replaced_only_when_asked_and_then_whole(fitted, tmp_path):
     fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
     assert load_head(tmp_path / "head")[0].method == "knn"
     assert files(tmp_path) == ["head"]
+
+
+def killed_in_between(fitted, folder, monkeypatch):
+    """An overwriting that is stopped after the old head moved aside, on a system that cannot swap folders."""
+    replaced = os.replace
+
+    def stopped(source, target):
+        if target == folder:
+            raise KeyboardInterrupt
+        replaced(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_exchange", lambda *_: False)
+        patch.setattr(os, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fitted("knn").save_pretrained(folder, overwrite=True)
+    assert not folder.exists()
+
+
+def test_a_kill_between_two_renames_loses_no_head(fitted, tmp_path, monkeypatch):
+    folder = tmp_path / "head"
+    fitted("logistic").save_pretrained(folder)
+    killed_in_between(fitted, folder, monkeypatch)
+    module.recover(folder)
+    assert load_head(folder)[0].method == "logistic"
+    assert files(tmp_path) == ["head"]
+    # The next fit sees it too.
+    killed_in_between(fitted, folder, monkeypatch)
+    with pytest.raises(ModelError, match="--overwrite"):
+        check_folder(folder)
+    module.recover(tmp_path / "nothing")
+    assert files(tmp_path) == ["head"]
+
+
+def test_where_folders_cannot_be_swapped_they_are_renamed(fitted, tmp_path, monkeypatch):
+    fitted("logistic").save_pretrained(tmp_path / "head")
+    monkeypatch.setattr(module, "_exchange", lambda *_: False)
+    left = module._old(tmp_path / "head")  # by a kill after the second rename
+    left.mkdir()
+    (left / "config.json").touch()
+    fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
+    assert load_head(tmp_path / "head")[0].method == "knn"
+    assert files(tmp_path) == ["head"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux swaps folders")
+def test_a_head_is_replaced_in_one_step(fitted, tmp_path, monkeypatch):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    if not module._exchange(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("not on this file system")
+    assert (files(tmp_path / "one"), files(tmp_path / "other")) == (["other"], ["one"])
+    assert not module._exchange(tmp_path / "one", tmp_path / "none")
+    fitted("logistic").save_pretrained(tmp_path / "head")
+    moved, replaced = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (moved.append(paths), replaced(*paths)))
+    fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
+    assert load_head(tmp_path / "head")[0].method == "knn"
+    assert not [paths for paths in moved if tmp_path / "head" in paths]
+    assert files(tmp_path) == ["head", "one", "other"]
 
 
 def test_a_save_that_fails_leaves_the_old_head(fitted, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from maerestore.features.classify.labelled import (
     read_labels,
     split,
 )
-from maerestore.features.table import write_table
+from maerestore.features.table import FACTS_NAME, write_table
 
 from .conftest import paint
 
@@ -124,3 +124,14 @@ def test_a_split_takes_its_share_of_every_class():
 def test_a_class_that_was_not_fitted_is_named():
     with pytest.raises(InputError, match=r"class 'bird' is not among the 2 fitted ones \(cat, dog\)"):
         numbers_of(["cat", "bird"], ["cat", "dog"])
+
+
+def test_a_folder_of_tables_is_a_table(tmp_path, table):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    (folder / FACTS_NAME).write_text("{}")
+    whole = table(np.eye(4, dtype=np.float32), ["a", "b", "a", "b"])
+    for number in range(2):
+        write_table(whole.rows([2 * number, 2 * number + 1]), folder / f"shard-{number}.parquet")
+    assert are_tables([folder])
+    assert read_labelled([folder]).labels == whole.labels

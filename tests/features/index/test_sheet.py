@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maerestore.features.index.sheet import TILE, Tile, contact_sheet
+from maerestore.features.index.sheet import MOST_LINES, TILE, Tile, contact_sheet
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
@@ -62,3 +62,16 @@ def test_long_and_strange_names_fit(photos: Path) -> None:
 def test_nothing_to_draw_is_told() -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         contact_sheet([[], []])
+
+
+def test_members_that_begin_with_a_dot_are_found(photos: Path) -> None:
+    with tarfile.open(photos / "dot.tar", "w") as tar:  # as `tar cf dot.tar .` writes them
+        tar.add(photos / "green.png", "./green.png")
+    assert has(contact_sheet([[Tile("dot.tar/./green.png", folder=str(photos))]]), GREEN) == 16 * 16
+
+
+def test_a_sheet_stays_low_enough_to_be_written(photos: Path) -> None:
+    many = [Tile("green.png", folder=str(photos))] * 2 * MOST_LINES
+    sheet = contact_sheet([many], across=1)
+    assert sheet.height < 65_500  # what a JPEG can have
+    assert has(sheet, GREEN) == MOST_LINES * 16 * 16
