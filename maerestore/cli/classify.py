@@ -74,7 +74,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     held.add_argument("--validation", type=ratio, default=0.2, metavar="SHARE",
                       help="of each class, kept from training to choose and measure by (default 0.2)")  # fmt: skip
     held.add_argument("--val", type=Path, nargs="+", metavar="SOURCE", help="images or features to validate on instead")
-    parser.add_argument("--model", help="bundled name, folder, file, org/name[@revision] or timm:NAME")
+    parser.add_argument("--model",
+                        help="bundled name, folder, file, org/name[@revision] or timm:NAME (default: "
+                        "features)")  # fmt: skip
     parser.add_argument("--features", type=Path, metavar="FILE", help="table to keep these images' features in, "
                         "for the next time: .parquet, .npy or .safetensors")  # fmt: skip
     parser.add_argument("--k", type=count, nargs="+", metavar="K", help="neighbours to try, of knn (default 10 20 100)")
@@ -224,7 +226,7 @@ def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
                 raise InputError(f"{flag} does not go with --method finetune.")
         from maerestore.model import MaskedAutoencoder
 
-        start = args.model or "default"
+        start = args.model or "features"
         if start.startswith("timm:"):
             raise InputError("--method finetune tunes a masked autoencoder: give another model than one of timm.")
         shared = {"device": args.device, "batch_size": args.batch_size, "workers": args.workers}
@@ -250,11 +252,9 @@ def _check_apart(train: Sequence[str], validation: Sequence[str]) -> None:
 
 def _load(args: argparse.Namespace) -> Classifier:
     from maerestore.features.classify.classifier import Classifier
-    from maerestore.features.classify.head import recover
     from maerestore.hub.client import quieten
 
     quieten(progress=not args.quiet and sys.stderr.isatty())
-    recover(Path(args.head))
     return Classifier.from_pretrained(
         args.head, model=args.model, device=args.device, batch_size=args.batch_size, whitening=args.whiten
     )

@@ -42,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "also a folder of tables, which ends with a slash")  # fmt: skip
     parser.add_argument("--whiten", metavar="FILE", help="whitening to apply last, as Whitening.save wrote it")
     parser.add_argument("--float16", action="store_true", help="store features in half the space")
-    parser.add_argument("--model", default="default",
-                        help="bundled name, folder, file, org/name[@revision] or timm:NAME")  # fmt: skip
+    parser.add_argument("--model", default="features",
+                        help="bundled name, folder, file, org/name[@revision] or timm:NAME (default: "
+                        "features)")  # fmt: skip
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.add_argument(
         "--batch-size", type=count, default=32, metavar="N", help="images computed at once (default 32)"

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maerestore.cli.feature_flags import add_feature_flags, feature_options
+from maerestore.cli.feature_flags import add_feature_flags, feature_flags, feature_options
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio
 
@@ -73,9 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                             help="compare as query does, with what all images in the index have in common")  # fmt: skip
 
     for made in (build, add, query):
-        made.add_argument("--model", default="default" if made is build else None,
+        made.add_argument("--model", default="features" if made is build else None,
                           help="bundled name, folder, file, org/name[@revision], or timm:NAME (default: "
-                          + ("default)" if made is build else "the index's)"))  # fmt: skip
+                          + ("features)" if made is build else "the index's)"))  # fmt: skip
         made.add_argument("--whiten", metavar="FILE", help="whitening to apply last, as Whitening.save wrote it")
         made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
         made.add_argument("--batch-size", type=count, default=32, metavar="N",
@@ -97,7 +97,11 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     from maerestore.features.index.image_index import ImageIndex
     from maerestore.features.run import ExtractorSettings
+    from maerestore.features.table import is_table
+    from maerestore.image.errors import InputError
 
+    if (flags := feature_flags(args)) and all(is_table(Path(source)) for source in args.sources):
+        raise InputError(f"{flags[0]} is for images: the features of tables are what they are.")
     settings = ExtractorSettings(args.model, feature_options(args), args.device, args.batch_size, args.whiten)
     with _bar(args) as bar:
         index, change = ImageIndex.build_with_report(args.out, args.sources, settings, args.kind, args.overwrite, bar)

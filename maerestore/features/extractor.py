@@ -22,7 +22,7 @@ from maerestore.features.pooling import pool
 from maerestore.features.preprocess import as_tensor, grid_for, in_unit_range, to_grid
 from maerestore.features.whiten import Whitening
 from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import resolve_model
+from maerestore.hub.fetch import FEATURES_NAME, resolve_model
 from maerestore.hub.load import load_autoencoder, pick_device
 from maerestore.inpaint.precision import uses_bf16
 
@@ -110,8 +110,9 @@ class FeatureExtractor:
         """Load a model and set it up.
 
         Args:
-            name_or_path: None or "default" for the bundled model, a folder or file of weights (of this package, Meta,
-                transformers or timm), "org/name[@revision]" on the Hub, or "timm:NAME", a vision transformer of timm.
+            name_or_path: None or "features" for the bundled encoder, which was tuned for them; "default" for that of
+                the model that fills; a folder or file of weights (of this package, Meta, transformers or timm),
+                "org/name[@revision]" on the Hub, or "timm:NAME", a vision transformer of timm.
             options: all options at once.
             device, batch_size: as for the class.
             whitening: or the file that `Whitening.save` wrote.
@@ -130,7 +131,7 @@ class FeatureExtractor:
         if surplus := sorted(set(fields) - {field.name for field in dataclasses.fields(FeatureOptions)}):
             raise MaerestoreError(f"unknown feature option(s): {', '.join(surplus)}")
         options = dataclasses.replace(options or FeatureOptions(), **fields)
-        name = "default" if name_or_path is None else str(name_or_path)
+        name = FEATURES_NAME if name_or_path is None else str(name_or_path)
         if isinstance(whitening, (str, Path)):
             whitening = Whitening.load(whitening)
         backbone: Backbone

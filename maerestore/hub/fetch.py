@@ -16,7 +16,7 @@ DEFAULT_NAME = "default"
 AUGMENT_NAME = "augment"
 FEATURES_NAME = "features"
 # By name, the folder inside that of the default.
-_BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment", FEATURES_NAME: "features"}
+BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment", FEATURES_NAME: "features"}
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME, HEAD_NAME)  # what lies beside the weights
 # The first of these that a repository holds is fetched: more would be the same weights once more.
@@ -54,8 +54,8 @@ def resolve_model(
         ModelError: nothing of that name, or it cannot be fetched.
     """
     name = DEFAULT_NAME if name is None else name
-    if name in _BUNDLED:
-        folder = bundled_folder() / _BUNDLED[name]
+    if name in BUNDLED:
+        folder = bundled_folder() / BUNDLED[name]
         if not (folder / CONFIG_NAME).is_file():
             raise ModelError(
                 f"the bundled model is missing from {folder}: reinstall maerestore, or name one with --model"
@@ -67,7 +67,7 @@ def resolve_model(
         repository, pinned = split_name(name)
     except ModelError as err:
         raise ModelError(
-            f"no model {name!r}: give {', '.join(map(repr, _BUNDLED))}, a folder, a file, "
+            f"no model {name!r}: give {', '.join(map(repr, BUNDLED))}, a folder, a file, "
             "or org/name[@revision] of the Hub"
         ) from err
     if pinned and revision and pinned != revision:

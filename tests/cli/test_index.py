@@ -207,6 +207,9 @@ def test_tables_of_features_are_sources_and_others_are_refused(index: Index, bui
     assert "with other weights or options" in err
     assert ": 3 added; 3 images, hnsw" in index("build", "other.npy", "-o", "y.index", "--kind", "hnsw")[1]
     assert index("query", "y.index", "photos/a.png", "-k", 1)[1].splitlines()[1] == "  1.000  photos/a.png"
+    code, _, err = index("build", "other.npy", "-o", "z.index", "--pooling", "cls")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--pooling is for images" in err
 
 
 def test_other_weights_are_refused(index: Index, built: str, tiny_model: Callable[..., object], tmp_path: Path) -> None:

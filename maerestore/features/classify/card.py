@@ -7,13 +7,13 @@ from typing import Any
 
 from maerestore.features.classify.head import HeadConfig
 from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import REPOSITORY
+from maerestore.hub.fetch import BUNDLED, REPOSITORY
 
 _KINDS = {
     "knn": "a vote of the {k} nearest training images, by cosine similarity, at temperature {temperature}",
     "linear": "a linear layer, trained with SGD at the best of several learning rates, {lr}",
     "logistic": "logistic regression with an L2 penalty of inverse strength C = {C}",
-    "finetune": "a linear layer on the mean of the patch tokens, tuned together with the encoder for {epochs} epochs",
+    "finetune": "a linear layer on the mean of the patch tokens, tuned with the encoder, epoch {kept} of {epochs}",
 }
 _MOST_NAMES = 50
 
@@ -25,7 +25,7 @@ def check_public(config: HeadConfig, folder: Path) -> None:
         ModelError: the model is a folder or a file.
     """
     model = config.model
-    if model is None or ("/" not in model and "\\" not in model and not Path(model).exists()):
+    if model is None or model in BUNDLED or ("/" not in model and "\\" not in model and not Path(model).exists()):
         return
     if model.startswith("timm:") or (REPOSITORY.fullmatch(model.partition("@")[0]) and not Path(model).exists()):
         return

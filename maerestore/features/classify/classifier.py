@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maerestore.features.backbone import AutoencoderBackbone
-from maerestore.features.classify.head import HeadConfig, load_head, save_head
+from maerestore.features.classify.head import HeadConfig, load_head, recover, save_head
 from maerestore.features.classify.knn import KNNHead
 from maerestore.features.classify.linear import LinearHead
 from maerestore.features.extractor import FeatureExtractor
@@ -103,6 +103,7 @@ class Classifier:
                 needed.
         """
         hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        recover(Path(name_or_path))
         folder = resolve_model(str(name_or_path), revision=revision, **hub)
         config, head, encoder = load_head(folder)
         settings = {"model": model, "device": device, "batch_size": batch_size, "whitening": whitening}

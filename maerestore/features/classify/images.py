@@ -1,15 +1,13 @@
-"""Images of a labelled set to features, or to those that can be read."""
+"""Images of a labelled set to features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from maerestore.features.decode import load_image
 from maerestore.features.extractor import FeatureExtractor
-from maerestore.features.items import Item, source_of
+from maerestore.features.items import Item
 from maerestore.features.run import Loaded, extract, local_engine, table_facts
 from maerestore.features.table import FeatureTable, join_tables, read_table
 from maerestore.image.errors import InputError, quoted
@@ -68,30 +66,3 @@ def features_of_items(
             if error is not None:
                 failed(name, error)
     return replace(joined, facts=facts)
-
-
-def readable(
-    items: Sequence[Item],
-    workers: int | None,
-    progress: Progress | None,
-    failed: Callable[[str, str], None] | None,
-) -> list[Item]:
-    """Those images that can be decoded; found out before hours of training, not in them."""
-
-    def flaw(item: Item) -> str | None:
-        try:
-            load_image(source_of(item))
-        except InputError as err:
-            return str(err).rstrip(".")
-        return None
-
-    good = []
-    with ThreadPoolExecutor(workers or 4) as threads:
-        for number, (item, error) in enumerate(zip(items, threads.map(flaw, items), strict=True)):
-            if error is None:
-                good.append(item)
-            elif failed is not None:
-                failed(item.name, error)
-            if progress is not None:
-                progress("reading", number + 1, len(items))
-    return good

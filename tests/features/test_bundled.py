@@ -1,0 +1,38 @@
+"""The encoder that travels with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maerestore.features import FeatureExtractor
+from maerestore.hub.fetch import bundled_folder
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(scope="module")
+def extractor() -> FeatureExtractor:
+    return FeatureExtractor.from_pretrained(pooling="cls+mean", device="cpu")
+
+
+def test_it_is_an_encoder_of_its_own_and_small(extractor):
+    assert extractor.name == "features"
+    assert not extractor.backbone.model.config.has_decoder
+    assert sum(file.stat().st_size for file in (bundled_folder() / "features").iterdir()) < 12e6
+    assert extractor.fingerprint != FeatureExtractor.from_pretrained("default", pooling="cls+mean").fingerprint
+    assert sum(file.stat().st_size for file in bundled_folder().rglob("*") if file.is_file()) < 48e6
+
+
+def test_two_crops_of_a_photo_are_nearer_than_other_pictures(extractor):
+    boat = Image.open(DATA / "boat.jpg")
+    width, height = boat.size
+    left, right = boat.crop((0, 0, int(0.8 * width), height)), boat.crop((int(0.2 * width), 0, width, height))
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    bars = np.tile(np.repeat(np.array([[255], [0]], np.uint8), 40, axis=0), (height // 80, width))[..., None]
+    features = extractor([left, right, noise, np.repeat(bars, 3, axis=2)])
+    similarity = features @ features.T
+    assert similarity[0, 1] > max(similarity[0, 2], similarity[0, 3], similarity[1, 2], similarity[1, 3]) + 0.02
