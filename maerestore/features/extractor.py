@@ -26,6 +26,10 @@ from maerestore.hub.fetch import FEATURES_NAME, resolve_model
 from maerestore.hub.load import load_autoencoder, pick_device
 from maerestore.inpaint.precision import uses_bf16
 
+# What more images need between two layers no longer stays in a CPU's cache: with 32 the default model is 3 % slower in
+# float32 and 11 % in bfloat16.
+_CPU_BATCH = 16
+
 
 class FeatureExtractor:
     """Features of images, for classifying and searching.
@@ -40,7 +44,7 @@ class FeatureExtractor:
         backbone: the network, in eval mode.
         options: pooling, layers, sizes.
         device: where it runs: "auto", "cpu", "cuda" or "mps".
-        batch_size: images of one shape that go through the network at once.
+        batch_size: images of one shape that go through the network at once; on a CPU 16 at most.
         whitening: fitted on features of an extractor like this one; applied last, before the length becomes 1.
         name: what the model is called, for records.
 
@@ -169,6 +173,7 @@ class FeatureExtractor:
     def extract(self, images: Sequence[Tensor]) -> Any:
         """As a call, for tensors (3, H, W) that `maerestore.features.preprocess.as_tensor` gave."""
         grids = self.options.pooling == "patch"
+        step = min(self.batch_size, _CPU_BATCH) if self.device.type == "cpu" else self.batch_size
         parts: list[list[Tensor]] = [[] for _ in images]
         for scale in self.options.scales:
             groups: dict[tuple[int, int], list[int]] = {}
@@ -176,8 +181,8 @@ class FeatureExtractor:
                 grid = grid_for(image.shape[1], image.shape[2], round(self.size * scale), self.backbone.patch_size)
                 groups.setdefault(grid, []).append(number)
             for grid, numbers in groups.items():
-                for start in range(0, len(numbers), self.batch_size):
-                    chosen = numbers[start : start + self.batch_size]
+                for start in range(0, len(numbers), step):
+                    chosen = numbers[start : start + step]
                     features = self._forward([images[number] for number in chosen], grid)
                     for number, feature in zip(chosen, features, strict=True):
                         parts[number].append(feature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 from maerestore.features import FeatureExtractor
 from maerestore.hub.fetch import bundled_folder
 
-DATA = Path(__file__).parents[1] / "data"
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests/data"
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +38,14 @@ def test_two_crops_of_a_photo_are_nearer_than_other_pictures(extractor):
     features = extractor([left, right, noise, np.repeat(bars, 3, axis=2)])
     similarity = features @ features.T
     assert similarity[0, 1] > max(similarity[0, 2], similarity[0, 3], similarity[1, 2], similarity[1, 3]) + 0.02
+
+
+def test_the_readme_runs_as_printed(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Features")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert tuple(names["vectors"].shape) == (2, 192)
+    assert names["fine"].dim == 2 * 2 * 2 * 192
+    assert [grid.ndim for grid in names["grids"]] == [3]
