@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,23 @@ def test_every_kind_of_image_gives_the_same(extractor, tmp_path: Path):
     torch.testing.assert_close(features, features[:1].expand(len(same), -1), atol=1e-5, rtol=0)
     torch.testing.assert_close(extractor()(torch.stack([tensor, tensor])), features[:2], atol=1e-5, rtol=0)
     assert extractor()([]).shape == (0, 32)
+
+
+def test_a_folder_and_a_tar_stand_for_their_images(extractor, tmp_path: Path, monkeypatch):
+    images = pictures(5)
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"photos/{number}.png")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(tmp_path / "photos", "photos")
+    expected = extractor()(images)
+    monkeypatch.setattr("maerestore.features.extractor._DECODED", 3)
+    found = extractor()([images[4], tmp_path / "photos", str(tmp_path / "shard.tar")])
+    torch.testing.assert_close(found, torch.cat([expected[4:], expected, expected]), atol=1e-5, rtol=0)
+    assert len(extractor(pooling="patch")(tmp_path / "photos")) == 5
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image"):
+        extractor()(tmp_path / "empty")
 
 
 def test_gray_images_count_as_rgb(extractor):
