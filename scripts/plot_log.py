@@ -1,4 +1,4 @@
-"""Draw a training log: loss and validation PSNR over samples seen.
+"""Draw a training log: loss and validation PSNR over samples seen; of contrastive tuning its loss and retrieval.
 
 python scripts/plot_log.py runs/small/log.jsonl runs/second/log.jsonl -o weights/curves.png
 
@@ -32,16 +32,22 @@ def main() -> int:
         records += [{**r, "samples": r["samples"] + seen} for r in added]
     steps = [r for r in records if "loss" in r]
     figures = [r for r in records if "masked_mse" in r]
+    tuned = any("retrieval_cls" in r for r in figures)
+    loss, prefix = ("contrastive", "retrieval_") if tuned else ("loss", "psnr_")
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     for side in sorted({r["side"] for r in steps}):
         points = [r for r in steps if r["side"] == side]
-        left.plot([r["samples"] / 1000 for r in points], [r["loss"] for r in points], label=f"{side} px crops")
-    left.set(xlabel="thousand samples", ylabel="training loss", yscale="log")
-    left.legend()
-    for name in sorted({key for r in figures for key in r if key.startswith("psnr_")}):
+        left.plot([r["samples"] / 1000 for r in points], [r[loss] for r in points], label=f"{side} px crops")
+    left.set(xlabel="thousand samples", ylabel=f"{loss} loss" if tuned else "training loss")
+    if not tuned:  # views have a size of their own
+        left.set(yscale="log")
+        left.legend()
+    for name in sorted({key for r in figures for key in r if key.startswith(prefix)}):
         points = [r for r in figures if name in r]
-        right.plot([r["samples"] / 1000 for r in points], [r[name] for r in points], "o-", label=name[5:])
-    right.set(xlabel="thousand samples", ylabel="hole PSNR (dB), held-out photos")
+        label = name.removeprefix(prefix)
+        right.plot([r["samples"] / 1000 for r in points], [r[name] for r in points], "o-", label=label)
+    what = "views that find their twin" if tuned else "hole PSNR (dB)"
+    right.set(xlabel="thousand samples", ylabel=f"{what}, held-out photos")
     right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
