@@ -13,12 +13,13 @@ from PIL import Image
 
 import maerestore
 import maerestore.augment
+import maerestore.features
 
 ROOT = Path(maerestore.__file__).parents[1]
 HEAVY = {
     *("torch", "torchvision", "numpy", "scipy", "cv2", "PIL", "skimage", "tifffile", "safetensors", "huggingface_hub"),
     *("transformers", "timm", "accelerate", "kornia", "albumentations", "faiss", "ray", "gradio", "pandas", "tqdm"),
-    *("webdataset", "tensorboard", "rich", "yaml"),
+    *("webdataset", "tensorboard", "rich", "yaml", "sklearn", "matplotlib", "pyarrow"),
 }
 VERBS = (
     "",
@@ -42,6 +43,7 @@ CODE = {
     "maerestore.errors": "from maerestore import MaerestoreError, ModelError",
     "maerestore.augment": "import maerestore.augment; dir(maerestore.augment); import maerestore.augment.settings",
     "maerestore.MAEAugment": "from maerestore import MAEAugment",
+    "maerestore.features": "import maerestore.features; dir(maerestore.features); import maerestore.features.options",
 }
 RUN = """
 def run():
@@ -111,7 +113,7 @@ def test_an_empty_mask_is_refused_before_torch_is_loaded(tmp_path: Path) -> None
     assert "torch" not in loaded
 
 
-@pytest.mark.parametrize("package", [maerestore, maerestore.augment])
+@pytest.mark.parametrize("package", [maerestore, maerestore.augment, maerestore.features])
 def test_every_public_name_can_be_had(package: ModuleType) -> None:
     for name in package.__all__:
         assert getattr(package, name) is not None
