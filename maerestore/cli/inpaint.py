@@ -7,7 +7,8 @@ colour profile and metadata.
     maerestore inpaint photo.png mask.png -o out.png --dilate 3
     maerestore inpaint photo.png mask.png --samples 3      writes photo_filled_1.png (the best-ranked) to _3
     maerestore inpaint photo.png mask.png --confidence sure.png
-    maerestore inpaint --table pairs.csv -o filled         the photo and mask of each row; goes on where it was cut off
+    maerestore inpaint --table pairs.csv -o filled         the photo and mask of each row, to filled/PHOTO; fills that
+                                                           are there are kept, whatever the options (--overwrite)
 """
 
 from __future__ import annotations

@@ -77,7 +77,9 @@ def as_tensor(image: Any, at_least: int | None = None) -> Tensor:
             if array.dtype != np.uint8:
                 raise MaerestoreError(f"an array with alpha is uint8, got dtype {array.dtype}")
             return as_tensor(Image.fromarray(array, "RGBA"))
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+        # torch warns of memory that it may not write to, such as Pillow's.
+        array = np.ascontiguousarray(array) if array.flags.writeable else array.copy()
+        tensor = torch.from_numpy(array).permute(2, 0, 1)
     elif isinstance(image, Tensor):
         tensor = image.detach().cpu()
     else:

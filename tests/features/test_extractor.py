@@ -98,6 +98,13 @@ def test_a_folder_and_a_tar_stand_for_their_images(extractor, tmp_path: Path, mo
         extractor()(tmp_path / "empty")
 
 
+def test_arrays_of_pillow_are_taken_without_a_warning(extractor, recwarn):
+    array = np.asarray(Image.fromarray(pictures(1)[0]))
+    assert not array.flags.writeable
+    torch.testing.assert_close(extractor()(array), extractor()(pictures(1)[0]), atol=1e-5, rtol=0)
+    assert not [warning for warning in recwarn if "not writable" in str(warning.message)]
+
+
 def test_gray_images_count_as_rgb(extractor):
     gray = pictures(1)[0][..., 0]
     rgb = np.repeat(gray[..., None], 3, axis=2)
