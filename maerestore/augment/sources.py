@@ -8,12 +8,11 @@ from pathlib import Path
 
 from maerestore.image import SUFFIXES, InputError
 from maerestore.image.errors import quoted
+from maerestore.image.opening import IMAGE_SUFFIXES
 from maerestore.image.output import format_of
 
 FORMATS = ("source", "png")
 MANIFEST = "maerestore-augment.json"  # marks a folder of views
-
-_READABLE = {*SUFFIXES, ".avif", ".heic", ".heif", ".hif", ".jp2", ".mpo", ".psd", ".qoi"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,9 @@ def _images(folder: Path, out: Path) -> list[Path]:
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [here / name for name in files if not name.startswith(".") and Path(name).suffix.lower() in _READABLE]
+        found += [
+            here / name for name in files if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from maerestore.cli.feature_flags import add_feature_flags, feature_options
 from maerestore.cli.progress import Bar
+from maerestore.cli.ray_flags import check_ray_flags
 from maerestore.cli.values import count
 
 if TYPE_CHECKING:
@@ -70,10 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from maerestore.image import InputError
 
     options = feature_options(args)
-    if args.engine != "ray":
-        for option in ("ray_address", "ray_workers"):
-            if getattr(args, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} goes with --engine ray.")
+    check_ray_flags(args)
     shards = is_folder(args.out)
     if shards and args.engine != "ray":
         raise InputError("-o with a slash at its end is a folder of tables, which --engine ray writes: name a table.")

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from maerestore.cli.progress import Bar
+from maerestore.cli.ray_flags import check_ray_flags
 from maerestore.cli.values import count
 
 if TYPE_CHECKING:
@@ -42,10 +43,7 @@ def run(args: argparse.Namespace) -> int:
     for option, without in (("samples", 1), ("confidence", None)):
         if getattr(args, option) != without:
             raise InputError(f"--{option} is for one photo: leave it out with --table.")
-    if args.engine != "ray":
-        for option in ("ray_address", "ray_workers"):
-            if getattr(args, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} goes with --engine ray.")
+    check_ray_flags(args)
     if args.out is None:
         raise InputError("-o is missing: name the folder that the fills go to.")
     if args.out.exists() and not args.out.is_dir():

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import IO
 
 from maerestore.image.errors import InputError, quoted, reason_of
-from maerestore.image.output import SUFFIXES
+from maerestore.image.opening import IMAGE_SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "Item", "as_utf8", "find_items", "read_bytes", "source_of", "tar_items"]
-
-IMAGE_SUFFIXES = {*SUFFIXES, ".avif", ".heic", ".heif", ".hif", ".jp2", ".mpo", ".psd", ".qoi"}
-"""What counts as an image in folders and tars; a file that is named itself is taken whatever its suffix."""
+__all__ = ["Item", "as_utf8", "find_items", "read_bytes", "source_of", "tar_items"]
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from maerestore.features.items import IMAGE_SUFFIXES, Item, find_items, tar_items
+from maerestore.features.items import Item, find_items, tar_items
 from maerestore.image.errors import InputError, quoted, reason_of
+from maerestore.image.opening import IMAGE_SUFFIXES
 
 __all__ = ["ARCHIVES", "File", "RemotePath", "filesystem", "find_sources", "is_uri", "items_in", "list_files"]
 

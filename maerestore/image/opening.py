@@ -12,8 +12,12 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from . import tiff
 from .errors import InputError, quoted
+from .output import SUFFIXES
 
-__all__ = ["MAX_PIXELS", "open_still", "short"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "open_still", "short"]
+
+IMAGE_SUFFIXES = {*SUFFIXES, ".avif", ".heic", ".heif", ".hif", ".jp2", ".mpo", ".psd", ".qoi"}
+"""What counts as an image in folders and tars; a file that is named itself is taken whatever its suffix."""
 
 MAX_PIXELS = 200_000_000
 """The most pixels a photo or mask may have."""

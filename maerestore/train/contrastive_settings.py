@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from maerestore.train.values import RecipeError, number, whole
+from maerestore.train.values import RecipeError, block, number, whole
 from maerestore.train.views import ViewSettings
 
 LOSSES = ("infonce", "nnclr")
@@ -77,11 +77,4 @@ class ContrastiveSettings:
         Raises:
             RecipeError: no mapping, an unknown key, or a value that does not fit.
         """
-        if isinstance(values, cls):
-            return values
-        if not isinstance(values, dict):
-            raise RecipeError(f"contrastive is a mapping of settings, got {values!r}")
-        unknown = sorted(set(map(str, values)) - {f.name for f in fields(cls)})
-        if unknown:
-            raise RecipeError(f"unknown setting(s) of contrastive: {', '.join(unknown)}")
-        return cls(**values)
+        return block(cls, "contrastive", values)

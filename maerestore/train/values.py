@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from maerestore.errors import MaerestoreError
 
 _Value = TypeVar("_Value")
+_Block = TypeVar("_Block")
 
 
 class RecipeError(MaerestoreError):
@@ -32,6 +34,22 @@ def whole(name: str, value: Any) -> int:
     if result != int(result):
         raise RecipeError(f"{name} must be a whole number, got {value!r}")
     return int(result)
+
+
+def block(kind: type[_Block], name: str, values: Any) -> _Block:
+    """A block of a recipe as the dataclass that holds it; one that is that already comes back.
+
+    Raises:
+        RecipeError: no mapping, an unknown key, or a value that does not fit.
+    """
+    if isinstance(values, kind):
+        return values
+    if not isinstance(values, dict):
+        raise RecipeError(f"{name} is a mapping of settings, got {values!r}")
+    unknown = sorted(set(map(str, values)) - {f.name for f in fields(kind)})  # type: ignore[arg-type]
+    if unknown:
+        raise RecipeError(f"unknown setting(s) of {name}: {', '.join(unknown)}")
+    return kind(**values)
 
 
 def pair(name: str, value: Any, kind: Callable[[str, Any], _Value]) -> tuple[_Value, _Value]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maerestore.train.crops import random_crops
-from maerestore.train.values import RecipeError, number, pair
+from maerestore.train.values import RecipeError, block, number, pair
 
 _LUMA = (0.299, 0.587, 0.114)
 _DRAWS = 9  # random numbers a picture, beside those of its crop
@@ -72,14 +72,7 @@ class ViewSettings:
         Raises:
             RecipeError: no mapping, an unknown key, or a value that does not fit.
         """
-        if isinstance(values, cls):
-            return values
-        if not isinstance(values, dict):
-            raise RecipeError(f"contrastive.views is a mapping of settings, got {values!r}")
-        unknown = sorted(set(map(str, values)) - {f.name for f in fields(cls)})
-        if unknown:
-            raise RecipeError(f"unknown setting(s) of contrastive.views: {', '.join(unknown)}")
-        return cls(**values)
+        return block(cls, "contrastive.views", values)
 
 
 def two_views(

@@ -55,20 +55,26 @@ def fill(model_folder: Path) -> Callable[..., int]:
 @pytest.fixture
 def command(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """command(verb, photo, *options): exit code, stdout and stderr, with the tiny model on the CPU."""
-    from maerestore.cli.main import main
 
     def run(verb: str, photo: Any, *options: Any) -> tuple[int, str, str]:
         arguments = [verb, str(photo), *map(str, options)]
         for option, value in (("--model", str(model_folder)), ("--device", "cpu")):
             arguments += [] if option in arguments else [option, value]
-        capsys.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
+        return captured(arguments, capsys)
 
     return run
+
+
+def captured(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run the command in this process: exit code, stdout and stderr."""
+    from maerestore.cli.main import main
+
+    capsys.readouterr()
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    return code, *capsys.readouterr()
 
 
 def noise(height: int = HEIGHT, width: int = WIDTH, channels: int | None = 3, seed: int = 0, top: int = 256) -> Any:

@@ -14,6 +14,8 @@ from PIL import Image
 from maerestore.cli import classify as verb
 from maerestore.cli.main import main
 
+from .conftest import captured
+
 COLOURS = {"blue": (30, 40, 200), "green": (30, 200, 40), "red": (200, 40, 30)}
 
 
@@ -37,12 +39,7 @@ def classify(model_folder, capsys):
         images = action == "fit" and not any(a.endswith((".npy", ".safetensors")) for a in arguments[2:3])
         if images and "--model" not in arguments:
             arguments += ["--model", str(model_folder)]
-        capsys.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
+        return captured(arguments, capsys)
 
     return run
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from maerestore.cli import index as verb
 
-from .conftest import contents, noise
+from .conftest import captured, contents, noise
 
 Index = Callable[..., tuple[int, str, str]]
 SMOOTH = Image.Resampling.BICUBIC
@@ -45,7 +45,6 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def index(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Index:
     """index(action, *arguments): exit code, stdout and stderr; built with the tiny model, on the CPU."""
-    from maerestore.cli.main import main
 
     def run(action: str, *given: object) -> tuple[int, str, str]:
         arguments = ["index", action, *map(str, given)]
@@ -53,12 +52,7 @@ def index(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Index:
             arguments += ["--model", str(model_folder)]
         if action in ("build", "add", "query"):
             arguments += ["--device", "cpu"]
-        capsys.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
+        return captured(arguments, capsys)
 
     return run
 
