@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from fnmatch import fnmatch
 from importlib import resources
@@ -17,7 +18,9 @@ AUGMENT_NAME = "augment"
 FEATURES_NAME = "features"
 # By name, the folder inside that of the default.
 BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment", FEATURES_NAME: "features"}
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+# Neither part starts with a dot or a dash on the Hub: "./animals" is a folder, and one that is not there.
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HEAD_SUFFIX = ".head"  # that folders of classifiers have, as in "heads/animals.head"
 _BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME, HEAD_NAME)  # what lies beside the weights
 # The first of these that a repository holds is fetched: more would be the same weights once more.
 _WEIGHTS = (
@@ -61,15 +64,14 @@ def resolve_model(
                 f"the bundled model is missing from {folder}: reinstall maerestore, or name one with --model"
             )
         return folder
-    if name and Path(name).exists():
+    if os.path.exists(name):  # not of Path, which raises an error for a name that is too long
         return Path(name)
-    try:
-        repository, pinned = split_name(name)
-    except ModelError as err:
+    if not may_be_repository(name):
         raise ModelError(
             f"no model {name!r}: give {', '.join(map(repr, BUNDLED))}, a folder, a file, "
             "or org/name[@revision] of the Hub"
-        ) from err
+        )
+    repository, pinned = split_name(name)
     if pinned and revision and pinned != revision:
         raise ModelError(f"{name}: asks for two revisions, {pinned} and {revision}: give one")
     return fetch_repository(
@@ -80,6 +82,20 @@ def resolve_model(
         local_files_only=local_files_only,
         force_download=force_download,
     )
+
+
+def may_be_repository(name: str) -> bool:
+    """Whether a name that is nothing on this machine may be one of the Hub, and not a path that was mistyped.
+
+    Example:
+        >>> [may_be_repository(name) for name in ("org/animals@v1", "./animals", "heads/animals.head", "animals")]
+        [True, False, False, False]
+    """
+    try:
+        repository, _ = split_name(name)
+    except ModelError:
+        return False
+    return not repository.endswith(HEAD_SUFFIX)
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -253,7 +253,7 @@ def test_bad_input_is_one_line(classify, head, tmp_path):
     refused(classify("fit", photos, "-o", tmp_path / "new", "--k", 3), "--k is for --method knn")
     refused(classify("fit", photos, "-o", tmp_path / "new", "--epochs", 3), "--epochs is for --method finetune")
     refused(classify("fit", photos, "-o", tmp_path / "new", "--method", "finetune", "--model", "timm:vit"), "timm")
-    refused(classify("predict", tmp_path / "none", photos), "no model")
+    refused(classify("predict", tmp_path / "none", photos), "no such folder")
     refused(classify("predict", photos, photos), "config.json")
     refused(classify("predict", head, photos, "-o", tmp_path / "out.txt"), ".csv or .json")
     refused(classify("eval", head, photos / "red"), "have no class")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from maerestore.features.classify.linear import LinearHead
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.options import FeatureOptions
 from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import resolve_model
+from maerestore.hub.fetch import BUNDLED, may_be_repository, resolve_model
 from maerestore.model import MaskedAutoencoder
 
 
@@ -103,8 +104,15 @@ class Classifier:
                 needed.
         """
         hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        recover(Path(name_or_path))
-        folder = resolve_model(str(name_or_path), revision=revision, **hub)
+        folder, name = Path(name_or_path), str(name_or_path)
+        recover(folder)
+        if not os.path.exists(name):  # not of Path: "" would be the working directory
+            if name not in BUNDLED and not may_be_repository(name):
+                raise ModelError(
+                    f"no such folder {name!r}: give one that `maerestore classify fit` wrote, "
+                    "or org/name[@revision] of the Hub"
+                )
+            folder = resolve_model(name, revision=revision, **hub)
         config, head, encoder = load_head(folder)
         settings = {"model": model, "device": device, "batch_size": batch_size, "whitening": whitening}
         return cls(config, head, encoder, **settings, **hub)

@@ -210,8 +210,20 @@ def test_damaged_and_missing_files_are_refused(fitted, tmp_path):
     (tmp_path / "head/config.json").write_text("{}")
     with pytest.raises(ModelError, match="holds no classifier"):
         load_head(tmp_path / "head")
-    with pytest.raises(ModelError, match="no model 'nothing'"):
-        Classifier.from_pretrained("nothing")
+
+
+@pytest.mark.parametrize("name", ["nothing", "animls.head", "heads/animls.head", "./animals", "../animals", "~/a", "/a",
+                                  "", "org/" + "n" * 300 + ".head"])  # fmt: skip
+def test_a_folder_that_is_not_there_is_not_asked_for_on_the_hub(monkeypatch, name):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **more: pytest.fail("the Hub is asked"))
+    with pytest.raises(ModelError, match=f"^no such folder {name!r}: give one that .* wrote, or org/name"):
+        Classifier.from_pretrained(name)
+
+
+def test_a_folder_named_like_a_bundled_model_is_taken(fitted, tmp_path, monkeypatch):
+    fitted().save_pretrained(tmp_path / "features")
+    monkeypatch.chdir(tmp_path)
+    assert Classifier.from_pretrained("features").classes
 
 
 def test_the_default_model_is_no_classifier():
