@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchlib.cost import clock, counted_gflop, peak_tflops
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from maerestore.errors import MaerestoreError
@@ -130,46 +130,6 @@ def engine(recipe: PretrainRecipe, packed: Path, steps: int, cpu: bool) -> dict[
             "data_share": waited / whole,
             "gflop_per_image": counted_gflop(run),
         }
-
-
-def counted_gflop(run: Pretrainer) -> float:
-    """Floating-point operations of forward and backward, the mean over 16 steps' shapes, for one image (10^9)."""
-    total = 0.0
-    part = slice(0, min(4, run.layout.micro))
-    step = run.step
-    for run.step in range(step, step + 16):
-        images, masks, seen = run._batch(part)
-        with FlopCounterMode(display=False) as counter, run.accelerator.autocast():
-            loss, _, _ = run.objective(
-                images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, seen
-            )
-            loss.backward()
-        run.model.zero_grad(set_to_none=True)
-        total += counter.get_total_flops() / len(images)
-    run.step = step
-    return total / 16 / 1e9
-
-
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def peak_tflops(device: torch.device, precision: str) -> float:
-    """What a matrix product reaches: the best of a few sizes, in 10^12 operations a second."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    best = 0.0
-    for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
-        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        repeats = 4 if device.type == "cpu" else 30
-        for _ in range(3):
-            a @ b
-        start = clock(device)
-        for _ in range(repeats):
-            a @ b
-        best = max(best, repeats * 2 * size**3 / (clock(device) - start) / 1e12)
-    return best
 
 
 def plot(rows: dict[str, dict[str, float]], path: Path, title: str) -> None:

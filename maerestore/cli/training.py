@@ -20,7 +20,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="SOURCE",
-        help="a folder of images or tars, a packed folder, WebDataset shards as a URL, or torchvision:NAME[:ROOT]",
+        help="a folder of images or tars, a packed folder, WebDataset shards as a URL, torchvision:NAME[:ROOT], or "
+        "fake[:COUNT] for random pictures",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="the run folder")
     parser.add_argument(

@@ -18,6 +18,7 @@ from maerestore.train.resident import ResidentCorpus
 from maerestore.train.streams import stream_files, stream_shards
 
 TORCHVISION = "torchvision:"
+FAKE = "fake"
 
 
 def open_corpus(
@@ -39,7 +40,8 @@ def open_corpus(
             - a folder of images, searched recursively, or of tars of images; or one .tar file;
             - WebDataset shards: "shards/{000..009}.tar", "https://.../{000..009}.tar", "pipe:...";
             - "torchvision:NAME" or "torchvision:NAME:ROOT": MNIST, CIFAR10, ImageFolder, ..., downloaded to ROOT
-              (default `data/torchvision`) where it is not there yet.
+              (default `data/torchvision`) where it is not there yet;
+            - "fake" or "fake:COUNT": random pictures (256), to try a recipe's speed and memory without any data.
         device: where crops are made.
         short_side: to which photographs are scaled, in pixels; packed ones and data sets of small images keep theirs.
         layout: how batches are split over processes.
@@ -60,6 +62,8 @@ def open_corpus(
         else:
             return _named(name, Path(root or "data/torchvision"), device, resident_gb)
     path = Path(source)
+    if source.partition(":")[0] == FAKE and not path.exists():
+        return _fake(source.partition(":")[2] or "256", short_side, device, seed)
     if (path / "pixels.npy").is_file():
         return ResidentCorpus.from_packed(path, device, resident_gb)
     if "://" in source or "{" in source or source.startswith("pipe:"):
@@ -128,6 +132,13 @@ def _expand(source: str) -> list[str]:
     if gone:
         raise DataError(f"{gone[0]}: no such shard")
     return urls
+
+
+def _fake(count: str, short_side: int, device: torch.device, seed: int) -> ResidentCorpus:
+    if not count.isdecimal() or int(count) < 1:
+        raise DataError(f"fake:{count}: how many random pictures? fake:COUNT")
+    pixels = np.random.default_rng(seed).integers(0, 256, (int(count), short_side, short_side, 3), dtype=np.uint8)
+    return ResidentCorpus.from_arrays(pixels, FAKE, device)
 
 
 def _named(name: str, root: Path, device: torch.device, resident_gb: float) -> ResidentCorpus:

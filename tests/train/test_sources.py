@@ -363,3 +363,17 @@ def test_half_a_source_is_refused_in_one_line(tmp_path, source):
     with pytest.raises(DataError) as caught:
         opened(source, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_random_pictures_stand_in_for_data(tmp_path):
+    layout = Layout(total=4)
+    one, two = (open_corpus("fake:70", torch.device("cpu"), 24, layout, tmp_path, seed=seed) for seed in (0, 1))
+    canvas, sizes = one.canvases(4, slice(0, 4), torch.Generator().manual_seed(0))
+    assert canvas.shape == (4, 24, 24, 3)
+    assert sizes.tolist() == [[24, 24, 0]] * 4
+    assert len(one.train_ids) + len(one.held_ids) == 70
+    assert one.fingerprint != two.fingerprint
+    assert len(open_corpus("fake", torch.device("cpu"), 8, layout, tmp_path).pixels) == 256
+    for wrong in ("fake:0", "fake:many", "fake:-3"):
+        with pytest.raises(DataError, match="how many random pictures"):
+            open_corpus(wrong, torch.device("cpu"), 24, layout, tmp_path)
