@@ -138,6 +138,8 @@ def _fit(args: argparse.Namespace) -> int:
     for name, (method, option) in _OF_METHOD.items():
         if getattr(args, name) is not None and args.method != method:
             raise InputError(f"{option} is for --method {method}.")
+    if args.validation == 1:
+        raise InputError("--validation takes a share below 1: something has to be left to train on.")
     check_folder(args.out, args.overwrite)
     tables = are_tables([*args.sources, *(args.val or [])])
     skipped = _Skipped()
@@ -187,38 +189,29 @@ def _of_images(args: argparse.Namespace, *names: str) -> list[str]:
 
 def _fitted_tables(args: argparse.Namespace, bar: Bar) -> Classifier:
     from maerestore.features.classify.fit import fit_tables
-    from maerestore.features.classify.labelled import read_labelled, split
+    from maerestore.features.classify.labelled import read_labelled
     from maerestore.image import InputError
 
     for flag in _of_images(args, "model", "features", "whiten"):
         raise InputError(f"{flag} is for images: the features of a table are made already.")
     train = read_labelled(args.sources, args.labels, partial=bool(args.val))
-    validation = None
     if args.val:
         validation = read_labelled(args.val, args.labels, partial=True)
         _check_apart(train.names, validation.names)
-    elif args.validation:
-        kept, held = split([str(label) for label in train.labels], args.validation, args.seed)
-        train, validation = train.rows(kept), train.rows(held)
+    else:
+        train, validation = _parted(train, args)
     return fit_tables(train, validation, _settings(args), bar)
 
 
 def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Classifier:
     from maerestore.features.classify.fit import fit_images, fit_tables
     from maerestore.features.classify.images import features_of_items
-    from maerestore.features.classify.labelled import find_labelled, split
+    from maerestore.features.classify.labelled import find_labelled
     from maerestore.image import InputError
 
     items = find_labelled(args.sources, args.labels, partial=bool(args.val))
-    kept: Sequence[int] = range(len(items))
-    held: Sequence[int] = ()
-    if args.val:
-        others = find_labelled(args.val, args.labels, partial=True)
-        _check_apart([item.name for item in items], [item.name for item in others])
-        items, held = items + others, range(len(items), len(items) + len(others))
-    elif args.validation:
-        parts = split([str(item.label) for item in items], args.validation, args.seed)
-        kept, held = (part.tolist() for part in parts)
+    others = find_labelled(args.val, args.labels, partial=True) if args.val else []
+    _check_apart([item.name for item in items], [item.name for item in others])
     settings = _settings(args)
     if settings.method == "finetune":
         for flag in _of_images(args, "features", "whiten"):
@@ -230,17 +223,27 @@ def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
         if start.startswith("timm:"):
             raise InputError("--method finetune tunes a masked autoencoder: give another model than one of timm.")
         shared = {"device": args.device, "batch_size": args.batch_size, "workers": args.workers}
-        model = MaskedAutoencoder.from_pretrained(start)
-        train_items, held_items = [items[i] for i in kept], [items[i] for i in held]
-        return fit_images(model, train_items, held_items, settings, start=start, progress=bar, failed=skipped, **shared)
+        shared |= {"share": 0.0 if args.val else args.validation, "start": start, "progress": bar, "failed": skipped}
+        return fit_images(MaskedAutoencoder.from_pretrained(start), items, others, settings, **shared)
     from maerestore.features.extractor import FeatureExtractor
 
     extractor = FeatureExtractor.from_pretrained(
         args.model, options=feature_options(args), device=args.device, batch_size=args.batch_size, whitening=args.whiten
     )
-    table = features_of_items(items, extractor, args.features, args.workers, bar, skipped)
-    train, validation = (table.rows(part).without_errors() for part in (kept, held))
-    return fit_tables(train, validation if len(validation) else None, settings, bar)
+    table = features_of_items([*items, *others], extractor, args.features, args.workers, bar, skipped)
+    parts = (range(len(items)), range(len(items), len(table)))
+    train, validation = (table.rows(part).without_errors() for part in parts)
+    if not args.val:
+        train, validation = _parted(train, args)
+    return fit_tables(train, validation, settings, bar)
+
+
+def _parted(table: FeatureTable, args: argparse.Namespace) -> tuple[FeatureTable, FeatureTable]:
+    """To train and to validate on; of rows without errors, so that those with one do not change which they are."""
+    from maerestore.features.classify.labelled import split
+
+    kept, held = split([str(label) for label in table.labels], args.validation, args.seed)
+    return table.rows(kept), table.rows(held)
 
 
 def _check_apart(train: Sequence[str], validation: Sequence[str]) -> None:

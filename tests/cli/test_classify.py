@@ -153,6 +153,22 @@ def test_images_that_cannot_be_read_are_skipped_and_told(classify, head, tmp_pat
     assert "3 training images" in out
 
 
+def test_what_is_held_out_does_not_depend_on_images_that_cannot_be_read(classify, tmp_path, model_folder):
+    photos = paint(tmp_path / "photos", 6)
+
+    def fitted(source, name):
+        done = classify("fit", source, "-o", tmp_path / name, "--method", "knn", "--k", 1, "--validation", 0.34)
+        config = json.loads((tmp_path / name / "config.json").read_text())["classifier"]
+        return done[0], (tmp_path / name / "head.safetensors").read_bytes(), config["counts"], config["validation"]
+
+    whole = fitted(photos, "whole")
+    (photos / "blue/00.png").write_bytes(b"no image")  # before all others
+    assert fitted(photos, "broken") == (1, *whole[1:])
+    options = ["--model", str(model_folder), "--device", "cpu", "--workers", "1", "--quiet"]
+    assert main(["features", str(photos), "-o", str(tmp_path / "table.npy"), *options]) == 1
+    assert fitted(tmp_path / "table.npy", "table")[1:] == whole[1:]
+
+
 def test_eval_tells_accuracy_table_and_picture(classify, head, tmp_path):
     held = paint(tmp_path / "held", 4, seed=9)
     code, out, err = classify("eval", head, held, "--confusion", tmp_path / "confusion.png")
@@ -250,6 +266,7 @@ def test_bad_input_is_one_line(classify, head, tmp_path):
     refused(classify("fit", photos, "-o", photos), "something else than a classifier")
     refused(classify("fit", photos, "-o", tmp_path / "no/such"), "create it first")
     refused(classify("fit", photos / "red", "-o", tmp_path / "new"), "have no class")
+    refused(classify("fit", photos, "-o", tmp_path / "new", "--validation", 1), "a share below 1")
     refused(classify("fit", photos, "-o", tmp_path / "new", "--k", 3), "--k is for --method knn")
     refused(classify("fit", photos, "-o", tmp_path / "new", "--epochs", 3), "--epochs is for --method finetune")
     refused(classify("fit", photos, "-o", tmp_path / "new", "--method", "finetune", "--model", "timm:vit"), "timm")

@@ -139,6 +139,7 @@ def fit_images(
     validation: Sequence[Item],
     settings: FitSettings | None = None,
     *,
+    share: float = 0.0,
     start: str = "model",
     device: str = "auto",
     batch_size: int = 32,
@@ -154,6 +155,8 @@ def fit_images(
         model: where to start; it is left as it is.
         train, validation: images with labels, of two classes or more; the validation may be empty.
         settings: its `tuning` counts, and its seed.
+        share: of each class of `train`, parted off as the validation once those that cannot be read are left out, so
+            that they change nothing. 0 where `validation` is given.
         start: what the model is called, for the records.
         device: where it runs.
         batch_size: images that go through the network together.
@@ -163,8 +166,11 @@ def fit_images(
 
     Raises:
         InputError: fewer than two classes, or a class of the validation that was not trained on.
+        ValueError: a share outside [0, 1), or beside a validation.
     """
     settings = settings or FitSettings(method="finetune")
+    if not 0 <= share < 1 or (share and validation):
+        raise MaerestoreError(f"share must lie in [0, 1), and be 0 beside a validation, got {share}")
     tuning = replace(settings.tuning, seed=settings.seed)
     _classes([item.label for item in train], [item.label for item in validation])  # told before the work
 
@@ -175,23 +181,25 @@ def fit_images(
         return features_of_items(items, extractor, None, workers, progress, told)
 
     encoder = encoder_of(model)
-    table = features(train, encoder, failed)
-    train = [item for item, error in zip(train, table.errors, strict=True) if error is None]
-    val_x: Tensor | None = None
-    if validation:
-        val_table = features(validation, encoder, failed)
-        validation = [item for item, error in zip(validation, val_table.errors, strict=True) if error is None]
-        val_x = torch.from_numpy(val_table.without_errors().features) if validation else None
+    items = [*train, *validation]
+    table = features(items, encoder, failed)
+    good = [i for i, error in enumerate(table.errors) if error is None]
+    items, rows = [items[i] for i in good], torch.from_numpy(table.features[good])
+    kept, held = np.split(np.arange(len(good)), [sum(i < len(train) for i in good)])
+    if share:
+        kept, held = split([str(item.label) for item in items], share, settings.seed)
+    train, validation = [items[i] for i in kept], [items[i] for i in held]
     classes, labels, val_labels = _classes([item.label for item in train], [item.label for item in validation])
-    x, y, val_y = torch.from_numpy(table.without_errors().features), *map(torch.from_numpy, (labels, val_labels))
+    x, val_x = rows[kept], rows[held] if validation else None
+    y, val_y = torch.from_numpy(labels), torch.from_numpy(val_labels)
     probe, about = _probe(x, y, len(classes), val_x, val_y, settings.seed, progress)
     measured: list[dict[str, Any]] = []
 
     def worth(tuned: MaskedAutoencoder, head: LinearHead) -> tuple[float, float]:
         known = val_x if head is probe else None
-        rows = torch.from_numpy(features(validation, tuned, None).features) if known is None else known
-        measured.append(_measured(head, rows, val_y, classes))
-        return score(head, rows, val_y)
+        seen = torch.from_numpy(features(validation, tuned, None).features) if known is None else known
+        measured.append(_measured(head, seen, val_y, classes))
+        return score(head, seen, val_y)
 
     side = round(1.5 * (tuning.size or model.config.image_size))
 
@@ -215,9 +223,9 @@ def fit_images(
     if measured:
         about["validation"] = measured[0]
         chosen["accuracies"] = [found["accuracy"] for found in measured]
-        of, kept = f"of {tuning.epochs} epochs", chosen["kept"]
-        better = f"epoch {kept} {of} was chosen by them, the probe before has {measured[0]['accuracy']:.1%}"
-        told = measured[kept] | {"note": better if kept else f"the linear probe alone: none {of} was better by them"}
+        of, best = f"of {tuning.epochs} epochs", chosen["kept"]
+        better = f"epoch {best} {of} was chosen by them, the probe before has {measured[0]['accuracy']:.1%}"
+        told = measured[best] | {"note": better if best else f"the linear probe alone: none {of} was better by them"}
     extractor = FeatureExtractor(AutoencoderBackbone(encoder), tuning.options, device=device, batch_size=batch_size)
     config = HeadConfig(
         "finetune",

@@ -198,6 +198,21 @@ def test_lower_blocks_move_less(tiny_model):
     assert moved["pos_embed"] == 0
 
 
+def test_an_image_that_cannot_be_read_does_not_change_what_is_held_out(tiny_model, photos, tmp_path):
+    settings = FitSettings("finetune", tuning=FineTuneSettings(epochs=1, batch_size=6, lr=0.01))
+    (tmp_path / "photos/blue/0.png").write_bytes(b"no image")  # the first of all
+    made = []
+    for items in (photos[0], find_labelled([tmp_path / "photos"])):
+        made.append(fit_images(tiny_model(), items, [], settings, share=0.34, device="cpu", workers=1))
+    assert [classifier.config.counts for classifier in made] == [(4, 4, 4)] * 2
+    assert made[0].config.validation == made[1].config.validation
+    assert made[0].config.validation["images"] == 6
+    assert torch.equal(made[0].head.weight, made[1].head.weight)
+    for share, held in ((1.0, []), (-0.1, []), (0.5, photos[1])):
+        with pytest.raises(MaerestoreError, match="share must lie in"):
+            fit_images(tiny_model(), photos[0], held, settings, share=share, device="cpu")
+
+
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "lr", "layer_decay", "min_area", "size"])
 def test_a_setting_of_the_tuning_that_does_not_fit_is_named(name):
     with pytest.raises(MaerestoreError, match=f"{name} does not fit: -1"):
