@@ -144,7 +144,7 @@ def _fit(args: argparse.Namespace) -> int:
     tables = are_tables([*args.sources, *(args.val or [])])
     skipped = _Skipped()
     with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
-        classifier = _fitted_tables(args, bar) if tables else _fitted_images(args, bar, skipped)
+        classifier = _fitted_tables(args, bar, skipped) if tables else _fitted_images(args, bar, skipped)
     classifier.save_pretrained(args.out, args.overwrite)
     config, seconds = classifier.config, time.perf_counter() - start
     if args.json:
@@ -187,16 +187,16 @@ def _of_images(args: argparse.Namespace, *names: str) -> list[str]:
     return [f"--{name}" for name in names if getattr(args, name) is not None] + feature_flags(args)
 
 
-def _fitted_tables(args: argparse.Namespace, bar: Bar) -> Classifier:
+def _fitted_tables(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Classifier:
     from maerestore.features.classify.fit import fit_tables
     from maerestore.features.classify.labelled import read_labelled
     from maerestore.image import InputError
 
     for flag in _of_images(args, "model", "features", "whiten"):
         raise InputError(f"{flag} is for images: the features of a table are made already.")
-    train = read_labelled(args.sources, args.labels, partial=bool(args.val))
+    train = read_labelled(args.sources, args.labels, bool(args.val), skipped)
     if args.val:
-        validation = read_labelled(args.val, args.labels, partial=True)
+        validation = read_labelled(args.val, args.labels, True, skipped)
         _check_apart(train.names, validation.names)
     else:
         train, validation = _parted(train, args)
@@ -275,7 +275,11 @@ def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, 
         tables = [read_table(path) for path in args.sources]
         for path, table in zip(args.sources, tables, strict=True):
             classifier.check(str(table.facts.get("fingerprint")), f"the model of {quoted(path)}")
-        return read_labelled(args.sources, args.labels) if labelled else join_tables(tables)
+        if labelled:
+            return read_labelled(args.sources, args.labels, failed=skipped)
+        joined = join_tables(tables)
+        joined.tell_errors(skipped)
+        return joined
     items = find_labelled(args.sources, args.labels) if labelled else find_items(args.sources)
     with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
         return features_of_items(items, classifier.extractor, None, args.workers, bar, skipped)

@@ -197,9 +197,7 @@ def extract(
                 store.add(batch)
                 done += len(batch)
                 if failed is not None:
-                    for name, error in zip(batch.names, batch.errors, strict=True):
-                        if error is not None:
-                            failed(name, error)
+                    batch.tell_errors(failed)
                 if progress is not None:
                     progress(done, len(todo))
         store.finish(items)

@@ -153,6 +153,27 @@ def test_images_that_cannot_be_read_are_skipped_and_told(classify, head, tmp_pat
     assert "3 training images" in out
 
 
+def test_rows_with_an_error_are_skipped_and_told(classify, head, tmp_path, model_folder):
+    photos = paint(tmp_path / "fresh", 2, seed=3)
+    (photos / "red/0.png").write_bytes(b"no image")
+    table, options = tmp_path / "table.npy", ["--model", str(model_folder), "--device", "cpu", "--quiet"]
+    assert main(["features", str(photos), "-o", str(table), *options]) == 1
+    fit = ("fit", table, "-o", tmp_path / "more", "--method", "knn", "--k", 1, "--validation", 0)
+    done = [classify(*fit, "--json"), classify("eval", head, table, "--json"), classify("predict", head, table)]
+    for code, _, err in done:
+        assert (code, err.count("\n")) == (1, 1)
+        assert err.startswith(f"maerestore classify: skipped: {(photos / 'red/0.png').as_posix()}: ")
+    assert [json.loads(out)["skipped"] for _, out, _ in done[:2]] == [[(photos / "red/0.png").as_posix()]] * 2
+    assert json.loads(done[0][1])["training_images"] == 5
+    # One that no line of the labels asks for was not skipped.
+    (tmp_path / "labels.csv").write_text("fresh/red/1.png,red\nfresh/blue/0.png,blue\n")
+    code, _, err = classify(*fit, "--overwrite", "--labels", tmp_path / "labels.csv")
+    assert (code, err) == (0, "")
+    (tmp_path / "labels.csv").write_text("fresh/red/0.png,red\nfresh/red/1.png,red\nfresh/blue/0.png,blue\n")
+    code, _, err = classify(*fit, "--overwrite", "--labels", tmp_path / "labels.csv")
+    assert (code, err.count("\n")) == (1, 1)
+
+
 def test_what_is_held_out_does_not_depend_on_images_that_cannot_be_read(classify, tmp_path, model_folder):
     photos = paint(tmp_path / "photos", 6)
 

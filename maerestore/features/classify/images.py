@@ -62,7 +62,5 @@ def features_of_items(
         told(done, len(items))
     joined = join_tables(tables)
     if failed is not None:
-        for name, error in zip(joined.names, joined.errors, strict=True):
-            if error is not None:
-                failed(name, error)
+        joined.tell_errors(failed)
     return replace(joined, facts=facts)

@@ -9,7 +9,7 @@ labels.csv                          "path,label" a line, in place of all those
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,21 +87,33 @@ def find_labelled(sources: Sequence[Path], labels: Path | None = None, partial: 
     return [replace(item, label=given[item.name]) for item in items]
 
 
-def read_labelled(tables: Sequence[Path], labels: Path | None = None, partial: bool = False) -> FeatureTable:
+def read_labelled(
+    tables: Sequence[Path],
+    labels: Path | None = None,
+    partial: bool = False,
+    failed: Callable[[str, str], None] | None = None,
+) -> FeatureTable:
     """The rows of tables that have a feature, each with its class; arguments and errors as for `find_labelled`.
+
+    Args:
+        failed: called with name and reason of each row that is left out because it has none.
 
     Raises:
         InputError: also for tables that were made by different models or with different options.
     """
-    read = [read_table(path).without_errors() for path in tables]
+    read = [read_table(path) for path in tables]
     for path, table in zip(tables, read, strict=True):
         if table.facts.get("fingerprint") != read[0].facts.get("fingerprint"):
             raise InputError(f"{quoted(path)} was made by another model, or with other options, than the first table.")
     table = join_tables(read)
+    given: dict[str, str] | None = None
     if labels is not None:
         given = _given(table.names, labels, partial)
         table = table.rows([i for i, name in enumerate(table.names) if name in given])
-    else:
+    if failed is not None:
+        table.tell_errors(failed)
+    table = table.without_errors()
+    if given is None:
         given = _resolved(table.names, table.labels)
     return replace(table, labels=[given[name] for name in table.names])
 

@@ -88,6 +88,9 @@ def test_tables_keep_the_rows_that_have_a_feature(table, tmp_path):
     write_table(whole, tmp_path / "one.npy")
     write_table(table(np.zeros((1, 2), np.float32), ["b"], "more"), tmp_path / "two.safetensors")
     joined = read_labelled([tmp_path / "one.npy", tmp_path / "two.safetensors"])
+    told = []
+    again = read_labelled([tmp_path / "one.npy"], failed=lambda name, reason: told.append((name, reason)))
+    assert (len(again), told) == (2, [("train/1.png", "damaged")])
     assert joined.names == ["train/0.png", "train/2.png", "more/0.png"]
     assert joined.labels == ["a", "a", "b"]
     (tmp_path / "labels.csv").write_text("train/2.png,cat\n")
