@@ -171,6 +171,7 @@ def _run_grid(args: argparse.Namespace) -> int:
         if getattr(args, name):
             raise InputError(f"{option} is for a folder's views: leave it out with --grid.")
     out = resolve_output(args.source, pictures.target(args.source, args.out, "views"), args.overwrite)
+    pictures.check_format(out)
     photo = read_photo(args.source)
     settings = ViewSettings(blend=args.blend, model=args.model, size=args.size)
 

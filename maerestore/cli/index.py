@@ -239,9 +239,10 @@ def _sheet_path(args: argparse.Namespace) -> Path | None:
     """Where the sheet goes, checked before the work starts."""
     if args.sheet is None:
         return None
-    from maerestore.image.output import check_target, format_of
+    from maerestore.cli import pictures
+    from maerestore.image.output import check_target
 
-    format_of(args.sheet)
+    pictures.check_format(args.sheet)
     check_target(args.sheet, args.overwrite)
     return Path(args.sheet)
 

@@ -26,6 +26,24 @@ def target(photo: Path, out: Path | None, ending: str) -> Path | None:
     return out / name if out.is_dir() else out
 
 
+def check_format(out: Path) -> None:
+    """Find out before the work whether `write` can write a picture there, which has all colours.
+
+    Raises:
+        InputError: the suffix names no format that can be written, or one of too few colours (GIF).
+    """
+    from maerestore.image import InputError, format_of
+    from maerestore.image.convert import FORMATS
+    from maerestore.image.errors import quoted
+
+    file_format = format_of(out)
+    if "RGB" not in FORMATS[file_format]:
+        raise InputError(
+            f"output {quoted(out)} cannot be written: {file_format} cannot hold the colours of a drawn picture: "
+            "use .png, .jpg, .webp or .tif."
+        )
+
+
 def write(picture: Image.Image, out: Path, overwrite: bool, quiet: bool, start: float) -> str:
     """Write a picture, and say so; `start` is when the work began, by `time.perf_counter`.
 

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--mask says itself what is hidden: leave out --{given[0].replace('_', '-')}")
     inputs = () if args.mask is None else (args.mask,)
     out = resolve_output(args.photo, pictures.target(args.photo, args.out, "show"), args.overwrite, inputs)
+    pictures.check_format(out)
     photo = read_photo(args.photo)
     mask = None if args.mask is None else read_mask(args.mask, photo.size, resize=args.resize_mask)
 

@@ -155,6 +155,7 @@ BAD = {
     "grid, strategy": ("{0}/a.png --grid --strategy spiral", "spiral"),
     "grid, model": ("{0}/a.png --grid --model nonesuch", "no model 'nonesuch'"),
     "grid, suffix": ("{0}/a.png --grid -o {0}/grid.xyz", ".xyz"),
+    "grid, colours": ("{0}/a.png --grid -o {0}/grid.gif --model nonesuch", "GIF cannot hold the colours"),
 }
 
 

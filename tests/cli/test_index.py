@@ -151,6 +151,16 @@ def test_a_sheet_shows_query_and_hits_from_anywhere(
     assert index("query", f"../{built}", "../photos/a.png", "--sheet", "b.png", "--overwrite")[0] == 0
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.xyz", "none/a.png"])
+def test_a_sheet_that_cannot_be_written_is_refused_before_a_model_is_loaded(
+    index: Index, built: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("maerestore.features.run.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded"))
+    code, out, err = index("query", built, "photos/a.png", "--sheet", name)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert name in err
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_done(index: Index, photos: Path) -> None:
     (photos / "broken.png").write_bytes(b"no image")
     code, out, err = index("build", "photos", "-o", "x.index", "--json")
@@ -234,6 +244,8 @@ BAD = {
     "zero": ("duplicates photos.index --threshold 0", "threshold must be above 0"),
     "k": ("query photos.index photos/a.png -k 0", "'0' is no whole number of at least 1"),
     "sheet": ("query photos.index photos/a.png --sheet a.xyz", ".xyz"),
+    "colours": ("query photos.index photos/a.png --sheet a.gif", "GIF cannot hold the colours"),
+    "colours of groups": ("duplicates photos.index --sheet a.gif", "GIF cannot hold the colours"),
     "action": ("search photos.index", "search"),
 }
 

@@ -116,6 +116,7 @@ BAD = {
     "mask and ratio": ("{0}/photo.png --mask {0}/mask.png --mask-ratio 0.5", "leave out --mask-ratio"),
     "mask and policy": ("{0}/photo.png --mask {0}/mask.png --policy grid", "leave out --policy"),
     "suffix": ("{0}/photo.png -o {0}/grid.xyz", "'.xyz'"),
+    "colours": ("{0}/photo.png -o {0}/grid.gif --model nonesuch", "GIF cannot hold the colours"),
     "output folder": ("{0}/photo.png -o {0}/none/grid.png", "does not exist"),
     "model": ("{0}/photo.png --model {0}/none", "no model"),
     "no model": ("{0}/photo.png --model {0}", "config.json"),
