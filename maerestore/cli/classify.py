@@ -278,7 +278,8 @@ def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, 
         if labelled:
             return read_labelled(args.sources, args.labels, failed=skipped)
         joined = join_tables(tables)
-        joined.tell_errors(skipped)
+        for name, error in joined.failures():
+            skipped(name, error)
         return joined
     items = find_labelled(args.sources, args.labels) if labelled else find_items(args.sources)
     with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:

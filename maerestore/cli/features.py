@@ -13,7 +13,7 @@ masked and nothing is squashed: the same image has the same feature in every run
 
 A run that is killed loses a batch at most; the same command goes on where it was cut off. A table knows the weights and
 options that it was made with, and takes no others. Images that cannot be read are rows with an error; the exit code is
-1 then, and 2 where nothing could be done.
+1 then. Where none can be read it is 2, and the table is left as it was, or not made.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         "half": args.float16,
         "overwrite": args.overwrite,
         "retry": args.retry,
+        "some": True,
         "failed": _failed,
     }
     cluster = {"address": args.ray_address, "ray_workers": args.ray_workers}

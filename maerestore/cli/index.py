@@ -226,7 +226,8 @@ def _tell_change(args: argparse.Namespace, index: ImageIndex, change: Change) ->
         parts += [f"{len(change.errors)} skipped"] if change.errors else []
         seconds = time.perf_counter() - args.start
         print(f"{index.folder}: {', '.join(parts)}; {len(index)} images, {index.kind}, in {seconds:.1f} s")
-    return 1 if change.errors else 0
+    done = change.added + change.replaced + change.unchanged
+    return 0 if not change.errors else 1 if done else 2
 
 
 def _print_json(args: argparse.Namespace, index: ImageIndex, outcome: dict[str, Any]) -> None:

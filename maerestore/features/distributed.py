@@ -34,6 +34,7 @@ def extract_ray(
     half: bool = False,
     overwrite: bool = False,
     retry: bool = False,
+    some: bool = False,
     shard: int = SHARD,
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[str, str], None] | None = None,
@@ -51,7 +52,7 @@ def extract_ray(
         address: of the cluster, as `ray.init` takes it; None for Ray on this machine.
         ray_workers: actors, each with the network; None for one a GPU, or else one a CPU.
         workers: threads that decode in each actor; None for as many as it has CPUs.
-        half, overwrite, retry, progress, failed: as for `extract`.
+        half, overwrite, retry, some, progress, failed: as for `extract`.
         shard: images of a shard.
 
     Raises:
@@ -75,6 +76,7 @@ def extract_ray(
         half=half,
         overwrite=overwrite,
         retry=retry,
+        some=some,
         engine=engine,
         progress=progress,
         failed=failed,

@@ -16,6 +16,7 @@ import numpy as np
 import maerestore
 from maerestore.errors import MaerestoreError
 from maerestore.features.decode import load_image
+from maerestore.features.failures import Failures, none_read
 from maerestore.features.items import Item, source_of
 from maerestore.features.options import FeatureOptions
 from maerestore.features.store import FeatureStore
@@ -142,6 +143,7 @@ def extract(
     half: bool = False,
     overwrite: bool = False,
     retry: bool = False,
+    some: bool = False,
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[str, str], None] | None = None,
@@ -162,15 +164,17 @@ def extract(
         half: store features as float16.
         overwrite: start anew, whatever there is.
         retry: try images again whose rows have an error.
+        some: refuse images of which not one can be read: the table stays as it was.
         engine: None for `local_engine`.
         progress: called with the numbers of images done and to do.
-        failed: called with name and reason of each image that cannot be read.
+        failed: called with name and reason of each image that cannot be read; with `some`, once one could be.
 
     Returns:
         what was done.
 
     Raises:
-        InputError: the table is of another fingerprint, another process works on it, or it cannot be written.
+        InputError: the table is of another fingerprint, another process works on it, or it cannot be written; with
+            `some`, no image can be read.
         ModelError: as `FeatureExtractor.from_pretrained`.
         ValueError: pooling "patch", whose grids do not fit a table, or less than one worker.
 
@@ -189,19 +193,22 @@ def extract(
         todo = [item for item in items if not store.has(item) or (retry and store.error(item) is not None)]
         before = store.names()
         run = engine or local_engine(workers)
-        done = 0
+        done, read = 0, any(store.has(item) and store.error(item) is None for item in items)
+        told = Failures(failed, read or not some)
         if progress is not None and todo:
             progress(0, len(todo))
         if todo:
             for batch in run(todo, settings, extractor, half):
                 store.add(batch)
                 done += len(batch)
-                if failed is not None:
-                    batch.tell_errors(failed)
+                told.note(batch.failures(), None in batch.errors)
                 if progress is not None:
                     progress(done, len(todo))
-        store.finish(items)
         errors = [(item.name, error) for item in items if (error := store.error(item)) is not None]
+        if some and len(errors) == len(items) > 0:
+            store.discard()
+            raise none_read(errors, str(out))
+        store.finish(items)
     dropped = len(before - {item.name for item in items})
     return Report(len(items), len(todo), len(items) - len(todo), dropped, errors, facts)
 

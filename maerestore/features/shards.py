@@ -27,6 +27,7 @@ import numpy as np
 
 from maerestore import cluster
 from maerestore.features.distributed import FeatureActor, on_cpu
+from maerestore.features.failures import Failures, none_read
 from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, is_uri, items_in, list_files
 from maerestore.features.run import Loader, Report, table_facts
 from maerestore.features.table import FACTS_NAME, FeatureTable, read_table, write_table
@@ -85,6 +86,7 @@ def extract_shards(
     half: bool = False,
     overwrite: bool = False,
     retry: bool = False,
+    some: bool = False,
     loose: int = LOOSE,
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[str, str], None] | None = None,
@@ -102,6 +104,7 @@ def extract_shards(
         address, ray_workers, workers, half, failed: as for `maerestore.features.distributed.extract_ray`.
         overwrite: start anew, whatever features are there.
         retry: do shards again that have an image with an error.
+        some: refuse images of which not one can be read, and remove their tables; those that were there stay.
         loose: images of a shard that are in no tar or table.
         progress: called with the numbers of shards done and to do.
 
@@ -109,7 +112,8 @@ def extract_shards(
         what was done; images of shards that were there are `kept`.
 
     Raises:
-        InputError: the folder holds other features, or cannot be written; no image.
+        InputError: the folder holds other features, or cannot be written; no image, or, with `some`, none that can be
+            read.
         MaerestoreError: Ray is missing or cannot be reached; otherwise as for `extract`.
     """
     cluster.check_ray()
@@ -124,6 +128,7 @@ def extract_shards(
     todo = [shard for shard in planned if shard.name not in there]
     report = Report(facts=facts, kept=sum(number for number, _ in there.values()))
     report.errors = [error for _, errors in there.values() for error in errors]
+    told = Failures(failed, len(report.errors) < report.kept or not some)
     if todo:
         with cluster.ray_cluster(address) as ray:
             share = cluster.share_of(cluster.nodes_of(ray), getattr(settings, "device", "auto"), ray_workers)
@@ -135,13 +140,14 @@ def extract_shards(
             for done, (images, flaws) in enumerate(cluster.run_actors(ray, ShardActor, arguments, todo, share), 1):
                 report.computed += images
                 report.errors += flaws
-                if failed is not None:
-                    for name, error in flaws:
-                        failed(name, error)
+                told.note(flaws, len(flaws) < images)
                 if progress is not None:
                     progress(done, len(todo))
-    report.dropped = folder.remove_others({shard.name for shard in planned})
     report.images = report.kept + report.computed
+    if some and len(report.errors) == report.images > 0:
+        folder.remove({shard.name for shard in todo})
+        raise none_read(report.errors, out)
+    report.dropped = folder.remove_others({shard.name for shard in planned})
     return report
 
 
@@ -256,6 +262,14 @@ class _Folder:
             with suppress(OSError):
                 self.system.delete_file(staged)
             raise InputError(f"output {quoted(self.name)} cannot be written ({reason_of(error)}).") from None
+
+    def remove(self, names: set[str]) -> None:
+        """Remove tables, and the facts with the last of them."""
+        left = set(self.names())
+        for name in left & names:
+            self.system.delete_file(f"{self.path}/{name}")
+        if left <= names:
+            self.system.delete_file(f"{self.path}/{FACTS_NAME}")
 
     def remove_others(self, names: set[str]) -> int:
         """Remove tables of other names, and give the number of images in them."""

@@ -50,7 +50,7 @@ class FeatureStore:
 
     Convention:
         Used as a context manager; only one process can be in it. `use` comes first, then `add` for each batch, then
-        `finish`. Without `finish`, the batches wait for the next run.
+        `finish`, or `discard`. Without either, the batches wait for the next run.
 
     Args:
         out: the table, ending in one of `maerestore.features.table.SUFFIXES`.
@@ -88,6 +88,7 @@ class FeatureStore:
         self._rows: dict[str, _Row] = {}
         self._old: FeatureTable | None = None  # without its features
         self._next = 0
+        self._added: list[Path] = []  # what this process has put into the working folder
         self._lock: FolderLock | None = None
 
     def __enter__(self) -> FeatureStore:
@@ -115,8 +116,10 @@ class FeatureStore:
         if self.overwrite:
             for part in self._parts():
                 part.unlink()
-            if self.out.exists():
-                (self.folder / "anew").touch()
+            marker = self.folder / "anew"
+            if self.out.exists() and not marker.exists():
+                marker.touch()
+                self._added.append(marker)
         if self._old is not None:
             _check_alike(self.out, self._old.facts, facts)
             self._note(self.out, self._old)
@@ -156,7 +159,16 @@ class FeatureStore:
         part = self.folder / f"part-{self._next:08d}.safetensors"
         write_table(replace(batch, facts=self.facts), part, overwrite=False, durable=False)
         self._next += 1
+        self._added.append(part)
         self._note(part, batch)
+
+    def discard(self) -> None:
+        """Forget the batches of this process: the table, and batches that an earlier one left, are as they were.
+
+        Those that `overwrite` had forgotten stay so.
+        """
+        for path in self._added:
+            path.unlink(missing_ok=True)
 
     def finish(self, items: Sequence[Item]) -> None:
         """Merge all batches into the table, in the order of the items, and remove the working folder.

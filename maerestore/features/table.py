@@ -102,11 +102,9 @@ class FeatureTable:
         """The rows that have a feature."""
         return self.rows([i for i, error in enumerate(self.errors) if error is None])
 
-    def tell_errors(self, failed: Callable[[str, str], None]) -> None:
-        """Call with name and reason of each image that has no feature."""
-        for name, error in zip(self.names, self.errors, strict=True):
-            if error is not None:
-                failed(name, error)
+    def failures(self) -> list[tuple[str, str]]:
+        """Name and reason of each image that has no feature."""
+        return [(name, error) for name, error in zip(self.names, self.errors, strict=True) if error is not None]
 
 
 def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:

@@ -95,6 +95,21 @@ def test_a_second_run_does_what_is_new(features: Features, photos: Path, tmp_pat
     assert json.loads(features(photos, "-o", tmp_path / "t.npy", "--json", "--retry")[1])["computed"] == 1
 
 
+def test_where_no_image_can_be_read_no_table_is_written(features: Features, photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no image")
+    for options in ([], ["--json"], ["--quiet"]):
+        code, out, err = features(photos / "broken.png", "-o", tmp_path / "t.npy", *options)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"maerestore features: no feature for {photos.as_posix()}/broken.png: ")
+        assert err.endswith("; '{}' is not written.\n".format(tmp_path / "t.npy"))
+    assert not list(tmp_path.glob("t.npy*"))
+    # Rows that are there are no reason to lose them.
+    assert features(photos, "-o", tmp_path / "t.npy")[0] == 1
+    before = contents(tmp_path)
+    assert features(photos / "broken.png", "-o", tmp_path / "t.npy", "--retry", "--overwrite")[0] == 2
+    assert contents(tmp_path) == before
+
+
 def test_another_model_or_other_options_are_refused(features: Features, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.safetensors"
     assert features(photos, "-o", out)[0] == 0

@@ -171,6 +171,9 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(index: Index, photos:
     code, out, err = index("query", "x.index", "photos", "-k", 1)
     assert (code, len(out.splitlines()), err.count("\n")) == (1, 6, 1)
     assert index("query", "x.index", "photos/broken.png", "-k", 1)[0] == 2
+    assert index("add", "x.index", "photos")[0] == 1
+    code, _, err = index("add", "x.index", "photos/broken.png")
+    assert (code, err.count("\n")) == (2, 1)
 
 
 def test_a_run_that_was_killed_goes_on(

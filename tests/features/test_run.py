@@ -130,6 +130,42 @@ def test_what_cannot_be_read_is_a_row_with_an_error() -> None:
     assert colours()["none.png"] == 99
 
 
+def test_images_of_which_none_can_be_read_leave_everything_as_it_was() -> None:
+    for name in "ab":
+        Path(f"{name}.png").write_bytes(b"no image")
+    told: list[str] = []
+    more: dict[str, Any] = {"some": True, "failed": lambda name, reason: told.append(name)}
+    with pytest.raises(InputError, match=r"^no feature for a\.png: 'a\.png' is not .*; 't\.npy' is not written"):
+        go(Fake(), sources=["a.png"], **more)
+    with pytest.raises(InputError, match=r"^none of 2 images could be read, the first is a\.png: "):
+        go(Fake(), sources=["a.png", "b.png"], **more)
+    assert not list(Path().glob("t.npy*"))
+    go(Fake())
+    before = {path: path.read_bytes() for path in Path().glob("t.npy*")}
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="is not written"):
+            go(Fake(), sources=["a.png"], overwrite=overwrite, **more)
+        assert {path: path.read_bytes() for path in Path().glob("t.npy*")} == before
+    # What a killed run has done waits still.
+    seen = []
+
+    def dying(images: Sequence[np.ndarray]) -> None:
+        seen.append(len(images))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(Fake(before=dying), "u.npy")
+    with pytest.raises(InputError, match="is not written"):
+        go(Fake(), "u.npy", sources=["a.png"], **more)
+    assert go(Fake(), "u.npy").computed == 6
+    # One that could be read, now or before, lets the others be told.
+    assert told == []
+    assert go(Fake(), "v.npy", sources=["a.png", "photos/1.png", "b.png"], **more).computed == 3
+    assert go(Fake(), "v.npy", sources=["a.png", "photos/1.png"], retry=True, **more).errors[0][0] == "a.png"
+    assert told == ["a.png", "b.png", "a.png"]
+
+
 def test_a_feature_that_is_not_finite_is_an_error() -> None:
     class Odd(Fake):
         def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:

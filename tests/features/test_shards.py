@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +55,40 @@ def test_a_source_that_is_missing_costs_no_features(here: Path, monkeypatch: pyt
     with pytest.raises(InputError, match="does not exist"):
         extract_shards(["photos", "nowhere"], Fake(), "out/", overwrite=True)
     assert path.read_bytes() == content
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actors that work in this process, one after the other."""
+
+    def run_actors(ray, actor, arguments, tasks, share):  # type: ignore[no-untyped-def]
+        made = actor(**arguments)
+        yield from map(made, tasks)
+
+    monkeypatch.setattr("maerestore.cluster.check_ray", lambda: None)
+    monkeypatch.setattr("maerestore.cluster.ray_cluster", lambda address: nullcontext())
+    monkeypatch.setattr("maerestore.cluster.nodes_of", lambda ray: None)
+    monkeypatch.setattr("maerestore.cluster.share_of", lambda *more: SimpleNamespace(threads=1))
+    monkeypatch.setattr("maerestore.cluster.run_actors", run_actors)
+
+
+def test_where_no_image_can_be_read_no_table_is_written(no_ray: None) -> None:
+    from .test_run import Fake
+
+    Path("bad").mkdir()
+    for name in "ab":
+        Path(f"bad/{name}.png").write_bytes(b"no image")
+    told: list[str] = []
+    more: dict[str, Any] = {"loose": 1, "some": True, "failed": lambda name, reason: told.append(name)}
+    with pytest.raises(InputError, match=r"^none of 2 images could be read, the first is bad/a\.png: "):
+        extract_shards(["bad"], Fake(), "out/", **more)
+    assert (list(Path("out").iterdir()), told) == ([], [])
+    report = extract_shards(["bad/a.png", "photos"], Fake(), "out/", **more)
+    assert (report.images, len(report.errors), told) == (3, 1, ["bad/a.png"])
+    before = sorted(path.name for path in Path("out").iterdir())
+    with pytest.raises(InputError, match="'out/' is not written"):
+        extract_shards(["bad/b.png"], Fake(), "out/", **more)
+    assert sorted(path.name for path in Path("out").iterdir()) == before
 
 
 def test_a_full_disk_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,5 +62,6 @@ def features_of_items(
         told(done, len(items))
     joined = join_tables(tables)
     if failed is not None:
-        joined.tell_errors(failed)
+        for name, error in joined.failures():
+            failed(name, error)
     return replace(joined, facts=facts)

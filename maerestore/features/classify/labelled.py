@@ -111,7 +111,8 @@ def read_labelled(
         given = _given(table.names, labels, partial)
         table = table.rows([i for i, name in enumerate(table.names) if name in given])
     if failed is not None:
-        table.tell_errors(failed)
+        for name, error in table.failures():
+            failed(name, error)
     table = table.without_errors()
     if given is None:
         given = _resolved(table.names, table.labels)
