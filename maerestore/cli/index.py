@@ -2,6 +2,7 @@
 
     maerestore index build photos shard.tar -o photos.index         images, folders, tars, or tables of features
     maerestore index add photos.index more                          those that are there and unchanged are left alone
+    maerestore index add photos.index photos --prune                also, images whose files are gone are removed
     maerestore index query photos.index a.jpg -k 10 --sheet a.png   the nearest images, with scores, and as a picture
     maerestore index duplicates photos.index --threshold 0.97       groups of images that are nearly the same
     maerestore index remove photos.index photos/a.jpg
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = action("add", _add, "add images to an index")
     add.add_argument("index", type=Path, metavar="INDEX")
     add.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=_SOURCES)
+
+    add.add_argument("--prune", action="store_true", help="also remove images below these folders whose files are gone")
 
     remove = action("remove", _remove, "remove images from an index")
     remove.add_argument("index", type=Path, metavar="INDEX")
@@ -114,7 +117,7 @@ def _add(args: argparse.Namespace) -> int:
 
     index = ImageIndex.open(args.index)
     with _bar(args) as bar:
-        change = index.add(args.sources, _settings(args, index), bar)
+        change = index.add(args.sources, _settings(args, index), bar, args.prune)
     return _tell_change(args, index, change)
 
 
@@ -217,16 +220,17 @@ def _tell_change(args: argparse.Namespace, index: ImageIndex, change: Change) ->
     for name, reason in change.errors:
         print(f"maerestore index: skipped: {name}: {reason}", file=sys.stderr)
     if args.json:
-        done: dict[str, Any] = {name: getattr(change, name) for name in ("added", "replaced", "unchanged")}
+        done: dict[str, Any] = {name: getattr(change, name) for name in ("added", "replaced", "removed", "unchanged")}
         done["skipped"] = [{"image": name, "reason": reason} for name, reason in change.errors]
         _print_json(args, index, done)
     elif not args.quiet:
         parts = [f"{change.added} added"]
-        parts += [f"{n} {what}" for n, what in ((change.replaced, "replaced"), (change.unchanged, "were there")) if n]
+        counts = ((change.replaced, "replaced"), (change.removed, "removed"), (change.unchanged, "were there"))
+        parts += [f"{n} {what}" for n, what in counts if n]
         parts += [f"{len(change.errors)} skipped"] if change.errors else []
         seconds = time.perf_counter() - args.start
         print(f"{index.folder}: {', '.join(parts)}; {len(index)} images, {index.kind}, in {seconds:.1f} s")
-    done = change.added + change.replaced + change.unchanged
+    done = change.added + change.replaced + change.removed + change.unchanged
     return 0 if not change.errors else 1 if done else 2
 
 

@@ -95,6 +95,35 @@ def test_a_changed_image_is_replaced_and_an_unchanged_one_needs_no_model(
     assert ": 0 added, 5 were there; 5 images" in index("add", built, "photos", "shard.tar")[1]
 
 
+def test_images_whose_files_are_gone_leave_with_prune(
+    index: Index, built: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "b.png").unlink()
+    assert ": 0 added, 2 were there; 5 images" in index("add", built, "photos")[1]
+    monkeypatch.setattr("maerestore.features.run.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded"))
+    code, out, err = index("add", built, "photos", "--prune")
+    assert (code, err) == (0, "")
+    assert ": 0 added, 1 removed, 2 were there; 4 images" in out
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    (photos / "deep/c.png").unlink()
+    picture(7).save(photos / "new.png")
+    told = json.loads(index("add", built, "photos", "--prune", "--json")[1])
+    assert {name: told[name] for name in ("added", "replaced", "removed", "unchanged", "images")} == {
+        "added": 1, "replaced": 0, "removed": 1, "unchanged": 1, "images": 4,
+    }  # fmt: skip
+    before = contents(Path(built))
+    for sources, message in (
+        (["shard.tar"], "no source is a folder of images"),
+        (["none"], "'none' does not exist"),
+        (["photos", "photos/deep"], "no image in 'photos/deep': nothing is pruned"),
+    ):
+        code, out, err = index("add", built, *sources, "--prune")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+    assert contents(Path(built)) == before
+
+
 def test_hits_have_the_similarities_of_the_features(index: Index, built: str, model_folder: Path) -> None:
     from maerestore.features.extractor import FeatureExtractor
 

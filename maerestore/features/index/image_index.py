@@ -15,6 +15,7 @@ from maerestore.features.index.admission import as_stored, check_alike, unchange
 from maerestore.features.index.changes import publish_again, publish_change
 from maerestore.features.index.duplicates import DuplicateGroup, find_duplicates
 from maerestore.features.index.entries import Entries
+from maerestore.features.index.gone import folders_of, gone_rows
 from maerestore.features.index.snapshot import Snapshot, chunks_of, load_snapshot, write_snapshot
 from maerestore.features.index.store import Generations
 from maerestore.features.items import as_utf8
@@ -24,6 +25,7 @@ from maerestore.image.errors import quoted
 
 if TYPE_CHECKING:
     from maerestore.features.extractor import FeatureExtractor
+    from maerestore.features.index.sources import Gathered
     from maerestore.features.run import Loader
 
 Progress = Callable[[str, int, int], None]
@@ -50,7 +52,7 @@ class Change:
     """What `ImageIndex.add` did.
 
     Attributes:
-        added, replaced, unchanged: numbers of images.
+        added, replaced, unchanged, removed: numbers of images.
         errors: (name, reason) of images that cannot be read. The index keeps what it had of them.
     """
 
@@ -58,6 +60,7 @@ class Change:
     replaced: int = 0
     unchanged: int = 0
     errors: list[tuple[str, str]] = field(default_factory=list)
+    removed: int = 0
 
 
 class ImageIndex:
@@ -146,8 +149,8 @@ class ImageIndex:
         kinds.load_faiss()
         store = Generations(Path(folder))
         cls._check_free(store, overwrite)
-        with _features_of(store, source, extractor, None, progress) as (given, _):
-            table, errors = usable_rows(given)
+        with _features_of(store, source, extractor, None, progress) as got:
+            table, errors = usable_rows(got.table)
             vectors, entries = as_stored(table)
             facts = {
                 **{name: table.facts.get(name) for name in ("model", "fingerprint", "options")},
@@ -203,21 +206,26 @@ class ImageIndex:
         source: FeatureTable | Sequence[str | Path],
         extractor: FeatureExtractor | Loader | None = None,
         progress: Progress | None = None,
+        prune: bool = False,
     ) -> Change:
         """Add images. One that is there and has the same size and time is left as it is; another is replaced.
 
         Args:
             source, progress: as for `build`.
             extractor: as for `build`; by default made of what the index was built with.
+            prune: also remove images below the folders of the source whose files are gone.
 
         Raises:
-            InputError: features of another model or with other options; no image; the index cannot be written.
+            InputError: features of another model or with other options; no image; the index cannot be written; no
+                folder to prune, or one without images.
             ModelError: the model that the index was built with is not there.
         """
-        with _features_of(self._store, source, extractor, self, progress) as (given, known):
-            table, errors = usable_rows(given)
+        folders = folders_of(source) if prune else []
+        with _features_of(self._store, source, extractor, self, progress, folders) as got:
+            (table, errors), known = usable_rows(got.table), got.unchanged
             if not len(table):
-                return Change(unchanged=known, errors=errors)
+                removed = self._drop(lambda old: gone_rows(old.entries, folders, got.items)) if prune else 0
+                return Change(unchanged=known, errors=errors, removed=removed)
             self.check_alike(table.facts, table.features.shape[1])
             vectors, entries = as_stored(table)
             with self._store.writing():
@@ -225,10 +233,12 @@ class ImageIndex:
                 check_alike(old.facts, table.facts, table.features.shape[1], self.folder)
                 rows, same = unchanged_rows(old.entries, table.names, table.sizes, table.mtimes)
                 there = rows >= 0
-                if not same.all():
+                gone = gone_rows(old.entries, folders, got.items) if prune else rows[:0]
+                if not same.all() or len(gone):
                     fresh = np.flatnonzero(~same)
-                    self._publish(old, rows[there & ~same], entries.take(fresh), vectors[fresh])
-        return Change(int((~there).sum()), int((there & ~same).sum()), known + int(same.sum()), errors)
+                    dead = np.union1d(rows[there & ~same], gone)
+                    self._publish(old, dead, entries.take(fresh), vectors[fresh])
+        return Change(int((~there).sum()), int((there & ~same).sum()), known + int(same.sum()), errors, len(gone))
 
     def remove(self, names: Sequence[str]) -> int:
         """Remove images, all or none of them.
@@ -240,9 +250,13 @@ class ImageIndex:
             InputError: a name that is not in the index, or the index cannot be written.
         """
         names = list(dict.fromkeys(names))
+        return self._drop(lambda old: self._rows(old, names))
+
+    def _drop(self, choose: Callable[[Snapshot], np.ndarray]) -> int:
+        """Remove the rows of the newest snapshot that `choose` names, and give their number."""
         with self._store.writing():
             old = self._store.read(load_snapshot)
-            rows = self._rows(old, names)
+            rows = choose(old)
             if len(rows):
                 none = np.zeros((0, old.vectors.shape[1]), np.float16)
                 self._publish(old, rows, old.entries.take(rows[:0]), none)
@@ -389,14 +403,14 @@ def _features_of(
     extractor: FeatureExtractor | Loader | None,
     index: ImageIndex | None,
     progress: Progress | None,
-) -> Iterator[tuple[FeatureTable, int]]:
-    """A table of a source, and how many images were left out of it because the index has them."""
-    if isinstance(source, FeatureTable):
-        yield source, 0
-    else:
-        from maerestore.features.index.sources import gathering
+    pruned: Sequence[Path] = (),
+) -> Iterator[Gathered]:
+    """As `sources.gathering`, of a table too."""
+    from maerestore.features.index.sources import Gathered, gathering
 
-        with gathering(
-            store, [source] if isinstance(source, str | Path) else source, extractor, index, progress
-        ) as got:
-            yield got.table, got.unchanged
+    if isinstance(source, FeatureTable):
+        yield Gathered(source)
+    else:
+        paths = [source] if isinstance(source, str | Path) else source
+        with gathering(store, paths, extractor, index, progress, pruned) as got:
+            yield got

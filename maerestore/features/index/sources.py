@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maerestore.features.index.gone import check_full
 from maerestore.features.index.store import PARTS, Generations
 from maerestore.features.items import Item, find_items
 from maerestore.features.options import FeatureOptions
@@ -30,10 +31,12 @@ class Gathered:
     Attributes:
         table: of new and changed images, with errors; of no rows where there are none.
         unchanged: images that the index has already.
+        items: all images that were found, beside those of tables.
     """
 
     table: FeatureTable
     unchanged: int = 0
+    items: Sequence[Item] = ()
 
 
 @contextmanager
@@ -43,6 +46,7 @@ def gathering(
     extractor: FeatureExtractor | Loader | None = None,
     index: ImageIndex | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    pruned: Sequence[Path] = (),
 ) -> Iterator[Gathered]:
     """Read tables, and extract features of images that the index does not have yet, for the length of a `with` block.
 
@@ -55,6 +59,7 @@ def gathering(
         extractor: for images, or what loads one; by default that of `index`, or the bundled model's.
         index: None while it is built.
         progress: called with "images" and how many of how many are done.
+        pruned: folders among the sources, each of which has to hold an image.
 
     Raises:
         InputError: nothing there, tables of different models, the folder cannot be written, or another process extracts
@@ -64,8 +69,8 @@ def gathering(
     paths = [Path(source) for source in sources]
     tables = [read_table(path) for path in paths if is_table(path)]
     images: list[str | Path] = [path for path in paths if not is_table(path)]
-    items = find_items(images) if images or not tables else []
-    found = len(items)
+    found = items = find_items(images) if images or not tables else []
+    check_full(pruned, found)
     if index is not None:
         items = _not_in(index, items)
     loaded = _loaded(extractor, index) if items else None
@@ -77,7 +82,7 @@ def gathering(
             out = store.folder / PARTS / f"{loaded.fingerprint[:16]}.safetensors"
             tables.append(_extracted(items, out, loaded, progress))
             kept = companions(out)
-        yield Gathered(_joined(tables), found - len(items))
+        yield Gathered(_joined(tables), len(found) - len(items), found)
         for path in kept:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # not there, or another model's features wait in it

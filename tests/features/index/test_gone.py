@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maerestore.features.index.entries import Entries
+from maerestore.features.index.gone import check_full, folders_of, gone_rows
+from maerestore.features.index.image_index import ImageIndex
+from maerestore.features.items import find_items
+from maerestore.image import InputError
+
+from .helpers import clustered, toy_table
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """photos/a.png, photos/.hidden.png, and photos/shard.tar with m.png; the working directory is around them."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG")
+    for name in ("a.png", ".hidden.png"):
+        Path("photos", name).write_bytes(content.getvalue())
+    pack("photos/shard.tar", {"m.png": content.getvalue()})
+    return tmp_path
+
+
+def pack(path: str, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def gone(names: list[str], folder: Path, *sources: str) -> list[str]:
+    numbers = np.zeros(len(names), np.int64)
+    entries = Entries.of(names, numbers, numbers, str(folder))
+    folders = [Path(source) for source in sources]
+    return [names[row] for row in gone_rows(entries, folders, find_items(folders))]
+
+
+def test_what_is_there_stays_however_it_is_named(here: Path) -> None:
+    there = ["a.png", ".hidden.png", "shard.tar/m.png", "./a.png", "../photos/a.png"]
+    lost = ["b.png", "deep/a.png", "shard.tar/n.png", "other.tar/m.png", "a.png/b.png"]
+    for folder, start in ((here, "photos/"), (here / "photos", ""), (here, f"{here}/photos/")):
+        names = [start + name for name in (*there, *lost)]
+        assert gone(names, folder, "photos") == [start + name for name in lost]
+        assert gone(names, folder, f"{here}/photos/") == [start + name for name in lost]
+
+
+def test_what_is_not_below_the_folder_stays(here: Path) -> None:
+    names = ["b.png", "photos2/b.png", "more/photos/b.png", "/b.png"]
+    assert gone(names, here, "photos") == []
+    assert gone(["photos/b.png"], here / "elsewhere", "photos") == []
+
+
+def test_members_of_tars_that_hold_no_image_any_more_are_gone_and_of_damaged_ones_are_not(here: Path) -> None:
+    pack("photos/shard.tar", {"m.txt": b"none"})
+    assert gone(["photos/shard.tar/m.png"], here, "photos") == ["photos/shard.tar/m.png"]
+    Path("photos/.damaged.tar").write_bytes(b"no tar" * 300)
+    assert gone(["photos/.damaged.tar/m.png"], here, "photos") == []
+
+
+def test_only_folders_that_hold_an_image_are_pruned() -> None:
+    Path("empty").mkdir()
+    assert folders_of("photos") == [Path("photos")]
+    assert folders_of(["photos/a.png", "photos", "t.npy"]) == [Path("photos")]
+    assert folders_of(["none"]) == []  # told by what looks for images in it
+    for source in (["photos/a.png"], toy_table(clustered(2))):
+        with pytest.raises(InputError, match="no source is a folder of images"):
+            folders_of(source)
+    items = find_items(["photos", "empty"])
+    check_full([Path("photos")], items)
+    with pytest.raises(InputError, match="no image in 'empty': nothing is pruned"):
+        check_full([Path("photos"), Path("empty")], items)
+
+
+def test_a_table_has_no_folder_to_prune(tmp_path: Path) -> None:
+    index = ImageIndex.build(tmp_path / "index", toy_table(clustered(5)))
+    with pytest.raises(InputError, match="no source is a folder of images"):
+        index.add(toy_table(clustered(5)), prune=True)
+    assert len(index) == 5
