@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ from maerestore.cli import (
     train_restorer,
 )
 from maerestore.errors import MaerestoreError
+
+# What a stream answers that takes no more, such as a full disk. Files are looked after by what writes them.
+_FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EBADF")}
 
 VERBS = {
     "inpaint": inpaint,
@@ -70,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb.
 
     Returns:
-        0; 2 after one line on stderr for bad input; 130 when interrupted; 141, as other programs, when what reads the
-        output has ended: `| head` has seen enough.
+        0; 2 after one line on stderr for bad input, and where the output cannot be written; 130 when interrupted; 141,
+        as other programs, when what reads the output has ended: `| head` has seen enough.
     """
     try:
         try:
@@ -82,6 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return 141
+    except OSError as err:
+        if err.errno not in _FULL or err.filename is not None:
+            raise
+        with suppress(OSError):  # stderr may be what is full
+            print(f"maerestore: the output cannot be written ({err.strerror})", file=sys.stderr)
+        _drop_output()
+        return 2
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -58,6 +58,36 @@ def test_a_reader_that_has_seen_enough_is_no_error(lines: int) -> None:
     assert (process.returncode, told) == (141, b"")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize(
+    ("lines", "arguments", "unbuffered"),
+    [(1, ["show", "a.png"], ""), (100_000, ["show", "a.png"], ""), (1, ["show", "a.png"], "1"), (0, ["--help"], "")],
+)
+def test_an_output_that_is_full_gets_one_line(lines: int, arguments: list[str], unbuffered: str) -> None:
+    code = (
+        "import sys; from maerestore.cli import main as c; "
+        f"c.VERBS['show'].run = lambda _: [print('line') for _ in range({lines})] and 0; "
+        f"sys.exit(c.main({arguments}))"
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, env=environment,
+                              check=False)  # fmt: skip
+        both = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full, env=environment, check=False)
+    told = b"maerestore: the output cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr, both.returncode) == (2, told, 2)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "a.png"), OSError(2, "No such file")])
+def test_errors_of_files_are_not_those_of_the_output(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def run(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(command.VERBS["show"], "run", run)
+    with pytest.raises(OSError, match=str(error.strerror)):
+        command.main(["show", "photo.png"])
+
+
 def test_the_output_stays_where_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object) -> int:
         raise BrokenPipeError
