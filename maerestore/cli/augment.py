@@ -24,6 +24,7 @@ from maerestore.augment.settings import STRATEGIES
 from maerestore.cli import pictures
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio, seed
+from maerestore.wording import counted
 
 _FORMATS = ("source", "png")  # as in maerestore.augment.sources, which loads NumPy
 _FOLDER_ONLY = {
@@ -156,9 +157,9 @@ def _run_folder(args: argparse.Namespace) -> int:
         }
         print(json.dumps(done))
     elif not args.quiet:
-        there = f", {report.present} were there" if report.present else ""
-        left = f", {len(report.skipped)} of {report.images} images skipped" if report.skipped else ""
-        print(f"{args.out}: {report.written} views written{there}{left} in {seconds:.1f} s")
+        there = f", {counted(report.present, 'was', 'were')} there" if report.present else ""
+        left = f", {len(report.skipped)} of {counted(report.images, 'image')} skipped" if report.skipped else ""
+        print(f"{args.out}: {counted(report.written, 'view')} written{there}{left} in {seconds:.1f} s")
     return 1 if report.skipped else 0
 
 

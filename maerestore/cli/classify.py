@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from maerestore.cli.feature_flags import add_feature_flags, feature_flags, feature_options
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio, seed
+from maerestore.wording import counted
 
 if TYPE_CHECKING:
     from maerestore.features.classify.classifier import Classifier
@@ -162,12 +163,12 @@ def _fit(args: argparse.Namespace) -> int:
         print(json.dumps(facts))
     elif not args.quiet:
         print(f"{args.out}: {config.method}, {len(config.classes)} classes, {sum(config.counts)} training images, "
-              f"{config.dim} features, in {seconds:.1f} s")  # fmt: skip
+              f"{counted(config.dim, 'feature')}, in {seconds:.1f} s")  # fmt: skip
         if config.validation:
             v = config.validation
             note = f"; {v['note']}" if "note" in v else ""
-            print(f"validation: accuracy {v['accuracy']:.1%} of {v['images']} images, {v['interval']} interval "
-                  f"{v['low']:.1%} to {v['high']:.1%}{note}")  # fmt: skip
+            print(f"validation: accuracy {v['accuracy']:.1%} of {counted(v['images'], 'image')}, {v['interval']} "
+                  f"interval {v['low']:.1%} to {v['high']:.1%}{note}")  # fmt: skip
     return 1 if skipped else 0
 
 
@@ -250,7 +251,8 @@ def _check_apart(train: Sequence[str], validation: Sequence[str]) -> None:
     from maerestore.image import InputError
 
     if both := set(train) & set(validation):
-        raise InputError(f"{len(both)} images are both to train and to validate on, such as {min(both)!r}.")
+        told = counted(len(both), "image is", "images are")
+        raise InputError(f"{told} both to train and to validate on, such as {min(both)!r}.")
 
 
 def _load(args: argparse.Namespace) -> Classifier:
@@ -310,7 +312,7 @@ def _predict(args: argparse.Namespace) -> int:
         with atomic_file(args.out, args.overwrite) as file:
             file.write(text.encode())
         if not args.quiet:
-            print(f"{args.out}: {len(good)} of {len(table)} images classified")
+            print(f"{args.out}: {len(good)} of {counted(len(table), 'image')} classified")
     return 2 if not len(good) else 1 if len(good) < len(table) else 0
 
 

@@ -30,6 +30,7 @@ from maerestore.cli.feature_flags import add_feature_flags, feature_options
 from maerestore.cli.progress import Bar
 from maerestore.cli.ray_flags import check_ray_flags
 from maerestore.cli.values import count
+from maerestore.wording import counted
 
 if TYPE_CHECKING:
     from maerestore.features.run import Report
@@ -106,10 +107,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_told(args, report, seconds)))
     elif not args.quiet:
-        there = f", {report.kept} were there" if report.kept else ""
+        there = f", {counted(report.kept, 'was', 'were')} there" if report.kept else ""
         gone = f", {report.dropped} removed" if report.dropped else ""
-        flawed = f"; {len(report.errors)} of {report.images} images have an error" if report.errors else ""
-        print(f"{args.out}: {report.computed} images computed{there}{gone}{flawed}, in {seconds:.1f} s")
+        have = "has" if len(report.errors) == 1 else "have"
+        of = f"{len(report.errors)} of {counted(report.images, 'image')}"
+        flawed = f"; {of} {have} an error" if report.errors else ""
+        print(f"{args.out}: {counted(report.computed, 'image')} computed{there}{gone}{flawed}, in {seconds:.1f} s")
     return 1 if report.errors else 0
 
 

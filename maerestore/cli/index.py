@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from maerestore.cli.feature_flags import add_feature_flags, feature_flags, feature_options
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio
+from maerestore.wording import counted
 
 if TYPE_CHECKING:
     from maerestore.features.index.image_index import Change, ImageIndex
@@ -129,7 +130,7 @@ def _remove(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(args, index, {"removed": removed})
     elif not args.quiet:
-        print(f"{index.folder}: {removed} removed, {len(index)} images left")
+        print(f"{index.folder}: {removed} removed, {counted(len(index), 'image')} left")
     return 0
 
 
@@ -199,7 +200,8 @@ def _duplicates(args: argparse.Namespace) -> int:
             print("\n".join([f"{len(group.names)} images", *lines]))
         if not args.quiet:
             surplus = sum(len(group.names) - 1 for group in groups)
-            print(f"{index.folder}: {len(groups)} groups, {surplus} of {len(index)} images are nearly another's equal")
+            line = f"{counted(len(groups), 'group')}, {surplus} of {counted(len(index), 'image')}"
+            print(f"{index.folder}: {line} {'is' if surplus == 1 else 'are'} nearly another's equal")
     if drawn:
         print(drawn)
     return 0
@@ -225,13 +227,13 @@ def _tell_change(args: argparse.Namespace, index: ImageIndex, change: Change) ->
         _print_json(args, index, done)
     elif not args.quiet:
         parts = [f"{change.added} added"]
-        counts = ((change.replaced, "replaced"), (change.removed, "removed"), (change.unchanged, "were there"))
-        parts += [f"{n} {what}" for n, what in counts if n]
+        counts = ((change.replaced, "replaced"), (change.removed, "removed"), (change.unchanged, ""))
+        parts += [f"{n} {what}" if what else f"{counted(n, 'was', 'were')} there" for n, what in counts if n]
         parts += [f"{len(change.errors)} skipped"] if change.errors else []
         seconds = time.perf_counter() - args.start
-        print(f"{index.folder}: {', '.join(parts)}; {len(index)} images, {index.kind}, in {seconds:.1f} s")
-    done = change.added + change.replaced + change.removed + change.unchanged
-    return 0 if not change.errors else 1 if done else 2
+        print(f"{index.folder}: {', '.join(parts)}; {counted(len(index), 'image')}, {index.kind}, in {seconds:.1f} s")
+    good = change.added + change.replaced + change.removed + change.unchanged
+    return 0 if not change.errors else 1 if good else 2
 
 
 def _print_json(args: argparse.Namespace, index: ImageIndex, outcome: dict[str, Any]) -> None:

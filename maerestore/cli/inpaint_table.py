@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from maerestore.cli.progress import Bar
 from maerestore.cli.ray_flags import check_ray_flags
 from maerestore.cli.values import count
+from maerestore.wording import counted
 
 if TYPE_CHECKING:
     from maerestore.inpaint.table import Pair
@@ -93,9 +94,9 @@ def run(args: argparse.Namespace) -> int:
             )
         )
     elif not args.quiet:
-        there = f", {report.present} were there" if report.present else ""
-        flawed = f"; {len(report.errors)} of {report.rows} rows could not be done" if report.errors else ""
-        print(f"{args.out}: {report.written} photos filled{there}{flawed}, in {seconds:.1f} s")
+        there = f", {counted(report.present, 'was', 'were')} there" if report.present else ""
+        flawed = f"; {len(report.errors)} of {counted(report.rows, 'row')} could not be done" if report.errors else ""
+        print(f"{args.out}: {counted(report.written, 'photo')} filled{there}{flawed}, in {seconds:.1f} s")
     return 1 if report.errors else 0
 
 

@@ -135,6 +135,12 @@ def test_predict_in_each_format(classify, head, tmp_path):
     assert json.loads((tmp_path / "out.json").read_text()) == found
 
 
+def test_one_image_is_told_in_the_singular(classify, head, tmp_path):
+    photo = paint(tmp_path / "fresh", 1, seed=3) / "red/0.png"
+    code, out, _ = classify("predict", head, photo, "-o", tmp_path / "out.csv")
+    assert (code, out) == (0, f"{tmp_path / 'out.csv'}: 1 of 1 image classified\n")
+
+
 def test_images_that_cannot_be_read_are_skipped_and_told(classify, head, tmp_path):
     fresh = paint(tmp_path / "fresh", 1, seed=3)
     (fresh / "red/broken.png").write_bytes(b"no image")

@@ -82,7 +82,7 @@ def test_a_second_run_does_what_is_new(features: Features, photos: Path, tmp_pat
     (photos / "broken.png").write_bytes(b"no image")
     code, out, err = features(photos, "-o", tmp_path / "t.npy")
     assert code == 1
-    assert ": 2 images computed, 2 were there, 1 removed; 1 of 4 images have an error, in " in out
+    assert ": 2 images computed, 2 were there, 1 removed; 1 of 4 images has an error, in " in out
     assert err.count("\n") == 1
     assert err.startswith(f"maerestore features: no feature for {photos.as_posix()}/broken.png: ")
     code, out, err = features(photos, "-o", tmp_path / "t.npy", "--json")
@@ -93,6 +93,11 @@ def test_a_second_run_does_what_is_new(features: Features, photos: Path, tmp_pat
     }  # fmt: skip
     assert [error["image"] for error in done["errors"]] == [f"{photos.as_posix()}/broken.png"]
     assert json.loads(features(photos, "-o", tmp_path / "t.npy", "--json", "--retry")[1])["computed"] == 1
+
+
+def test_one_image_is_told_in_the_singular(features: Features, photos: Path, tmp_path: Path) -> None:
+    assert ": 1 image computed, in " in features(photos / "a.png", "-o", tmp_path / "t.npy")[1]
+    assert ": 0 images computed, 1 was there, in " in features(photos / "a.png", "-o", tmp_path / "t.npy")[1]
 
 
 def test_where_no_image_can_be_read_no_table_is_written(features: Features, photos: Path, tmp_path: Path) -> None:

@@ -82,6 +82,14 @@ def test_the_way_from_photos_to_hits(index: Index, photos: Path) -> None:
     assert sorted(path.name for path in Path("x.index").iterdir()) == ["00000002", "current", "lock", "parts.lock"]
 
 
+def test_one_image_is_told_in_the_singular(index: Index, photos: Path) -> None:
+    assert "x.index: 1 added; 1 image, flat, in " in index("build", "photos/a.png", "-o", "x.index")[1]
+    out = index("add", "x.index", "photos/a.png", "photos/b.png")[1]
+    assert "x.index: 1 added, 1 was there; 2 images, flat, in " in out
+    assert index("remove", "x.index", "photos/b.png")[1] == "x.index: 1 removed, 1 image left\n"
+    assert index("duplicates", "x.index")[1] == "x.index: 0 groups, 0 of 1 image are nearly another's equal\n"
+
+
 def test_a_changed_image_is_replaced_and_an_unchanged_one_needs_no_model(
     index: Index, built: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +158,7 @@ def test_duplicates_are_grouped_and_drawn(index: Index, built: str) -> None:
     lines = out.splitlines()
     assert lines[0] == "2 images"
     assert {line.split("  ")[-1] for line in lines[1:3]} == {"photos/b.png", "photos/copy.jpg"}
-    assert lines[3] == f"{built}: 1 groups, 1 of 6 images are nearly another's equal"
+    assert lines[3] == f"{built}: 1 group, 1 of 6 images is nearly another's equal"
     with Image.open("groups.png") as sheet:
         assert sheet.width > 2 * 160
     told = json.loads(index("duplicates", built, "--threshold", 0.9, "--json")[1])

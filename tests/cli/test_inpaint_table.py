@@ -76,7 +76,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(run: Run, work: Path) -> No
     Path("filled/a.png").write_bytes(b"mine")
     code, out, _ = run(BOTH)
     assert code == 0
-    assert "1 photos filled, 1 were there" in out
+    assert "1 photo filled, 1 was there" in out
     assert Path("filled/a.png").read_bytes() == b"mine"
     before = contents(work)
     assert json.loads(run(None, "--json")[1])["present"] == 2

@@ -8,6 +8,7 @@ from typing import Any
 from maerestore.features.classify.head import HeadConfig
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import BUNDLED, REPOSITORY
+from maerestore.wording import counted
 
 _KINDS = {
     "knn": "a vote of the {k} nearest training images, by cosine similarity, at temperature {temperature}",
@@ -57,7 +58,7 @@ def classifier_card(config: HeadConfig, repo_id: str | None = None, license: str
     name = repo_id or "path/to/this/folder"
     features = "the encoder in this repository" if config.model is None else f"the model `{config.model}` of maerestore"
     about = (
-        f"Tells {len(config.classes)} classes of images apart, by {config.dim} features of {features}: "
+        f"Tells {len(config.classes)} classes of images apart, by {counted(config.dim, 'feature')} of {features}: "
         f"{_KINDS[config.method].format_map(config.chosen)}."
     )
     use = (
@@ -89,7 +90,8 @@ def classifier_card(config: HeadConfig, repo_id: str | None = None, license: str
 def _accuracy(found: dict[str, Any]) -> str:
     if not found:
         return "Not measured."
-    share = f"{found['accuracy']:.1%} of {found['images']:,} images that were not trained on"
+    tested = f"{found['images']:,} {'image that was' if found['images'] == 1 else 'images that were'}"
+    share = f"{found['accuracy']:.1%} of {tested} not trained on"
     text = f"{share} ({found.get('interval', '95%')} interval {found['low']:.1%} to {found['high']:.1%})"
     return f"{text}; {found['note']}." if found.get("note") else f"{text}."
 

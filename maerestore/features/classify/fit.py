@@ -29,6 +29,7 @@ from maerestore.features.table import FeatureTable
 from maerestore.hub.load import pick_device
 from maerestore.image.errors import InputError
 from maerestore.model import MaskedAutoencoder
+from maerestore.wording import counted
 
 MOST_LOGISTIC = 10_000  # training images up to which "auto" is logistic regression
 
@@ -223,7 +224,7 @@ def fit_images(
     if measured:
         about["validation"] = measured[0]
         chosen["accuracies"] = [found["accuracy"] for found in measured]
-        of, best = f"of {tuning.epochs} epochs", chosen["kept"]
+        of, best = f"of {counted(tuning.epochs, 'epoch')}", chosen["kept"]
         better = f"epoch {best} {of} was chosen by them, the probe before has {measured[0]['accuracy']:.1%}"
         told = measured[best] | {"note": better if best else f"the linear probe alone: none {of} was better by them"}
     extractor = FeatureExtractor(AutoencoderBackbone(encoder), tuning.options, device=device, batch_size=batch_size)

@@ -19,6 +19,7 @@ from maerestore.errors import MaerestoreError
 from maerestore.features.items import Item, find_items
 from maerestore.features.table import FeatureTable, is_table, join_tables, read_table
 from maerestore.image.errors import InputError, quoted
+from maerestore.wording import counted
 
 CLASSES_NAME = "classes.txt"
 
@@ -188,9 +189,10 @@ def _resolved(names: Sequence[str], labels: Sequence[str | None]) -> dict[str, s
     """Image's name -> class, where all have one."""
     bare = [name for name, label in zip(names, labels, strict=True) if label is None]
     if bare:
+        have = "has" if len(bare) == 1 else "have"
         raise InputError(
-            f"{len(bare)} of {len(names)} images have no class, the first is {quoted(bare[0])}: put them into one "
-            "folder a class, or name their classes in a CSV file (--labels)."
+            f"{len(bare)} of {counted(len(names), 'image')} {have} no class, the first is {quoted(bare[0])}: put them "
+            "into one folder a class, or name their classes in a CSV file (--labels)."
         )
     lists: dict[str, list[str]] = {}
     found = {}

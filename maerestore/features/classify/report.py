@@ -11,6 +11,7 @@ import numpy as np
 from maerestore.errors import MaerestoreError
 from maerestore.image.errors import InputError, quoted
 from maerestore.image.output import atomic_file, check_target
+from maerestore.wording import counted
 
 CONFIDENCE = 0.95
 _MOST_NUMBERS = 40  # classes up to which the picture's cells hold their counts
@@ -188,7 +189,7 @@ def draw_confusion(evaluation: Evaluation, path: Path, overwrite: bool = False) 
     axes.set_ylabel("label")
     low, high = evaluation.interval
     told = f"accuracy {evaluation.accuracy:.1%} ({CONFIDENCE:.0%} interval {low:.1%} to {high:.1%})"
-    axes.set_title(f"{told}, {evaluation.images} images", fontsize=10)
+    axes.set_title(f"{told}, {counted(evaluation.images, 'image')}", fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the label's images", fraction=0.046)
     with atomic_file(path, overwrite) as file:
         figure.savefig(file, format="png", bbox_inches="tight")

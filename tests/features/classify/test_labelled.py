@@ -49,7 +49,7 @@ def test_numbers_in_tars_count_lines_of_the_list_beside(tmp_path):
 
 def test_an_image_without_a_class_is_named(tmp_path):
     Image.new("RGB", (8, 8)).save(paint(tmp_path / "photos", 1) / "stray.png")
-    with pytest.raises(InputError, match=r"1 of 4 images have no class, the first is .*stray\.png"):
+    with pytest.raises(InputError, match=r"1 of 4 images has no class, the first is .*stray\.png"):
         find_labelled([tmp_path / "photos"])
 
 
