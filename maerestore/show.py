@@ -14,7 +14,8 @@ from torch import Tensor
 
 from maerestore.hub.errors import ModelError
 from maerestore.image import InputError
-from maerestore.inpaint.arrays import as_canvas, as_mask
+from maerestore.inpaint.arrays import as_canvas
+from maerestore.inpaint.masks import as_mask
 from maerestore.masking.patches import draw_patch_masks
 from maerestore.model import MAEConfig, MaskedAutoencoder
 

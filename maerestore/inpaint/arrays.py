@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maerestore.image import InputError, Photo, mask_of
+from maerestore.image import InputError, Photo
 from maerestore.image.color import luma
 
 Box = tuple[int, int, int, int]
@@ -86,39 +86,6 @@ def as_canvas(image: Any) -> Photo | FloatImage:
             raise InputError(f"a float image lies in [0, 1], got values from {low:g} to {high:g}: divide by its range")
         return FloatImage(array)
     raise InputError(f"an image is uint8, uint16 or float, got {array.dtype}")
-
-
-def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool, True = fill, from any supported mask.
-
-    Numbers count from half of their range: 128 for integers (32768 for uint16; any but 0 where the largest value is
-    1), 0.5 for floats.
-
-    Raises:
-        InputError: no mask, or another size than (width, height) `size`.
-    """
-    if isinstance(mask, Image.Image):
-        array: np.ndarray = mask_of(_from_pil(mask))
-    else:
-        if isinstance(mask, torch.Tensor):
-            mask = mask.detach().cpu()
-            mask = (mask.float() if mask.is_floating_point() else mask).numpy()  # NumPy has no bfloat16
-        array = np.asarray(mask)
-        while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
-            last = array.shape[-1] == 1 and (array.shape[0] != 1 or array.shape[:-1] == (size[1], size[0]))
-            array = array[..., 0] if last else array[0]
-        if array.ndim != 2:
-            raise InputError(f"a mask is (H, W), got {array.shape}")
-        if np.issubdtype(array.dtype, np.floating):
-            array = array >= 0.5
-        elif array.dtype != np.bool_:
-            top = 65535 if array.dtype == np.uint16 else 255
-            array = array > 0 if array.size and array.max() <= 1 else array >= (top + 1) // 2
-    if array.shape != (size[1], size[0]):
-        raise InputError(
-            f"the mask is {array.shape[1]}x{array.shape[0]}, the image {size[0]}x{size[1]}: they must agree"
-        )
-    return np.ascontiguousarray(array)
 
 
 def in_kind_of(canvas: Photo | FloatImage, image: Any) -> Any:

@@ -8,19 +8,12 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
-from maerestore.image import InputError, Photo
-from maerestore.inpaint.arrays import (
-    FloatImage,
-    as_canvas,
-    as_mask,
-    check_seed,
-    check_settings,
-    check_whole,
-    in_kind_of,
-)
+from maerestore.image import Photo
+from maerestore.inpaint.arrays import FloatImage, as_canvas, check_seed, check_settings, check_whole, in_kind_of
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
 from maerestore.inpaint.confidence import confidence_map, spread_of_draws
+from maerestore.inpaint.masks import as_mask, as_masks
 from maerestore.inpaint.precision import uses_bf16
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
@@ -38,8 +31,9 @@ class Inpainter:
     """Fills holes in photographs.
 
     Convention:
-        A mask is True, or at least half of its range, where the photo is to be filled. Known pixels come back bit by
-        bit as they were. The same input gives the same output on one device.
+        A mask is True where the photo is to be filled; of numbers half of their range counts as True, see
+        `maerestore.inpaint.masks.as_mask`. Known pixels come back bit by bit as they were. The same input gives the
+        same output on one device.
 
     Args:
         model: a masked autoencoder that predicts pixels; it is put in eval mode and frozen.
@@ -140,7 +134,8 @@ class Inpainter:
         Args:
             image: a PIL image; a NumPy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 or float in
                 [0, 1]; or a tensor (C, H, W) or (B, C, H, W), uint8 or float in [0, 1].
-            mask: what to fill: PIL image, array (H, W) or tensor ((B,) (1,) H, W); bool, or any range.
+            mask: what to fill: a PIL image, an array or a tensor (H, W), see `maerestore.inpaint.masks.as_mask`; for a
+                batch one for all, or a list or a batch of one for each. Nothing is filled where it is empty.
             dilate: grow the mask by this many pixels.
             feather: ramp from the rim's continuation to the fill over this many pixels.
             sharp: give the fill the texture of the photo's known parts; False leaves it smooth.
@@ -148,20 +143,17 @@ class Inpainter:
             progress: see `Progress`.
 
         Raises:
-            maerestore.image.InputError: sizes that differ, a mask without any known pixel, values that are no image.
+            maerestore.image.InputError: sizes that differ, a mask without any known pixel, values that are no image, or
+                no mask.
 
         Shape:
-            The result has the shape, dtype and device of `image`.
+            The result has the shape, dtype and device of `image`, and shares no memory with it: where the mask is
+            empty, it is a copy.
         """
         if isinstance(image, torch.Tensor) and image.ndim == 4:
-            masks = mask if isinstance(mask, torch.Tensor) else torch.as_tensor(np.asarray(mask))
-            if masks.ndim == 2 or len(masks) == 1:  # one mask for all
-                masks = masks.reshape(masks.shape[-2:]).expand(len(image), -1, -1)
-            if len(masks) != len(image):
-                raise InputError(f"{len(masks)} masks for {len(image)} images: give one mask for each, or one for all")
             filled = [
                 self.inpaint(i, m, dilate=dilate, feather=feather, sharp=sharp, seed=seed, progress=progress)
-                for i, m in zip(image, masks, strict=True)
+                for i, m in zip(image, as_masks(mask, len(image), (image.shape[3], image.shape[2])), strict=True)
             ]
             return torch.stack(filled) if filled else image.clone()
         canvas = as_canvas(image)
