@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,8 +139,11 @@ def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
     return out
 
 
-def check_settings(sharp: Any, feather: Any, seed: int) -> None:
+def check_settings(sharp: Any, feather: Any, seed: Any) -> int:
     """Refuse settings of a fill that are of another type or out of range.
+
+    Returns:
+        the seed, as `check_seed`.
 
     Raises:
         InputError: it names the setting and its value.
@@ -147,7 +151,7 @@ def check_settings(sharp: Any, feather: Any, seed: int) -> None:
     if not isinstance(sharp, (bool, np.bool_)):
         raise InputError(f"sharp must be True or False, got {sharp!r}")
     check_whole("feather", feather)
-    check_seed(seed)
+    return check_seed(seed)
 
 
 def check_whole(name: str, value: Any, at_least: int = 0) -> None:
@@ -157,7 +161,18 @@ def check_whole(name: str, value: Any, at_least: int = 0) -> None:
         raise InputError(f"{name} must be a whole number{unit}, {at_least} or more, got {value!r}")
 
 
-def check_seed(seed: int) -> None:
-    """Refuse seeds that do not fit 64 bits."""
-    if not -(2**63) <= seed < 2**64:
-        raise InputError(f"seed must fit 64 bits, got {seed}")
+def check_seed(seed: Any) -> int:
+    """The seed as an int of Python, from whatever kind of whole number.
+
+    Raises:
+        InputError: no whole number, or one that does not fit 64 bits.
+    """
+    try:
+        number = operator.index(seed)  # a generator of torch takes no integers of NumPy
+    except TypeError:
+        number = None
+    if number is None or isinstance(seed, bool):
+        raise InputError(f"seed must be a whole number, got {seed!r}")
+    if not -(2**63) <= number < 2**64:
+        raise InputError(f"seed must fit 64 bits, got {number}")
+    return number

@@ -183,7 +183,7 @@ class Inpainter:
         Returns:
             the photo with only the masked samples changed, and what was done.
         """
-        check_settings(sharp, feather, seed)
+        seed = check_settings(sharp, feather, seed)
         report = Report()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
@@ -247,7 +247,7 @@ class Inpainter:
     ) -> tuple[list[Canvas], Report]:
         """As `samples`, for a photo as read from its file; with what was done."""
         check_whole("n", n, at_least=1)
-        check_settings(sharp, feather, seed)
+        seed = check_settings(sharp, feather, seed)
         report = Report()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
@@ -314,7 +314,7 @@ class Inpainter:
     ) -> tuple[np.ndarray, Report]:
         """As `confidence`, for a photo as read from its file; with what was done."""
         check_whole("draws", draws, at_least=2)
-        check_seed(seed)
+        seed = check_seed(seed)
         report = Report()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:

@@ -486,3 +486,30 @@ def test_the_command_lines_spelling_of_sharp_is_refused(inpainter: Inpainter) ->
 def test_half_a_pixel_is_no_width(inpainter: Inpainter) -> None:
     with pytest.raises(InputError, match="dilate must be a whole number"):
         inpainter.inpaint(textured(20, 30), HOLE, dilate=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_a_seed_may_be_any_whole_number(seed: Any, inpainter: Inpainter) -> None:
+    image, two = textured(20, 30), np.int64(2)
+    calls: list[Callable[[Any], Any]] = [
+        lambda seed: inpainter.inpaint(image, HOLE, seed=seed),
+        lambda seed: inpainter.fill(_photo(image), HOLE, seed=seed)[0].samples,
+        lambda seed: np.stack(inpainter.samples(image, HOLE, two, seed=seed)),
+        lambda seed: np.stack([p.samples for p in inpainter.fill_samples(_photo(image), HOLE, two, seed=seed)[0]]),
+        lambda seed: inpainter.confidence(image, HOLE, draws=two, seed=seed),
+        lambda seed: inpainter.confidence_of(_photo(image), HOLE, draws=two, seed=seed)[0],
+    ]  # fmt: skip
+    for call in calls:
+        np.testing.assert_array_equal(call(seed), call(3))
+
+
+@pytest.mark.parametrize("seed", [1.5, None, "1", True, 2**64, -(2**63) - 1, np.float64(1)])
+def test_what_is_no_seed_is_refused(seed: Any, inpainter: Inpainter) -> None:
+    image = textured(20, 30)
+    for call in (
+        lambda: inpainter.inpaint(image, HOLE, seed=seed),
+        lambda: inpainter.samples(image, HOLE, 2, seed=seed),
+        lambda: inpainter.confidence(image, HOLE, seed=seed),
+    ):
+        with pytest.raises(InputError, match=r"seed must .*, got"):
+            call()
