@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,30 +111,36 @@ def turn_upright(samples: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any
 def upright_exif(exif: bytes) -> bytes:
     """Return the block with its orientation set to 1 and, where it was turned, pixel dimensions swapped.
 
-    A damaged block comes back as it is.
+    What is damaged comes back as it is, as does what a damaged part hides; but an orientation that
+    `orientation_of` reads is always reset, for the pixels are turned by it.
     """
     turned = orientation_of(exif) >= 5
-    try:
+    with suppress(ValueError, struct.error):
         block = _Block(exif)
-        pending = [block.first_directory()]
-        dimensions: dict[int, _Entry] = {}
-        while pending:
-            for entry in block.entries(pending.pop()):
-                if entry.tag == ORIENTATION and entry.type in (_SHORT, _LONG):
-                    block.write(entry, 1)
-                elif entry.tag == _EXIF_IFD:
-                    pending = [block.base + block.read(entry)]
-                elif entry.tag in (_PIXEL_X, _PIXEL_Y) and entry.type in (_SHORT, _LONG):
-                    dimensions[entry.tag] = entry
-        if turned and len(dimensions) == 2:
-            x, y = dimensions[_PIXEL_X], dimensions[_PIXEL_Y]
-            width, height = block.read(x), block.read(y)
-            if x.type == y.type or max(width, height) < 1 << 16:
-                block.write(x, height)
-                block.write(y, width)
-    except (ValueError, struct.error):
-        return exif
-    return bytes(block.data)
+        with suppress(struct.error):
+            _reset_orientation(block, swap=turned)
+        return bytes(block.data)
+    return exif
+
+
+def _reset_orientation(block: _Block, swap: bool) -> None:
+    """Change the first directory and the Exif directory, each once: pointers of a damaged block may form a ring."""
+    first = block.first_directory()
+    inner: int | None = None
+    for entry in block.entries(first):
+        if entry.tag == ORIENTATION and entry.type in (_SHORT, _LONG):
+            block.write(entry, 1)
+        elif entry.tag == _EXIF_IFD:
+            inner = block.base + block.read(entry)
+    if not swap or inner is None or inner == first:
+        return
+    found = {entry.tag: entry for entry in block.entries(inner) if entry.type in (_SHORT, _LONG)}
+    if _PIXEL_X in found and _PIXEL_Y in found:
+        x, y = found[_PIXEL_X], found[_PIXEL_Y]
+        width, height = block.read(x), block.read(y)
+        if x.type == y.type or max(width, height) < 1 << 16:
+            block.write(x, height)
+            block.write(y, width)
 
 
 def without_thumbnail(exif: bytes) -> bytes:

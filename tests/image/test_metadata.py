@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,27 @@ def test_damaged_exif_is_left_alone(damaged: bytes) -> None:
     assert orientation_of(damaged) == 1
     assert upright_exif(damaged) == damaged
     assert without_thumbnail(damaged) == damaged
+
+
+def block_with_exif_pointer(target: int, orientation: int = 6) -> bytes:
+    """A hand-made EXIF block: an orientation, and a pointer to an Exif directory at `target`."""
+    import struct
+
+    first = struct.pack("<HHHLHHHHLLL", 2, 0x0112, 3, 1, orientation, 0, 0x8769, 4, 1, target, 0)
+    inner = struct.pack("<HHHLLHHLLHHLLL", 3, 0xA002, 4, 1, 40, 0xA003, 4, 1, 30, 0x8769, 4, 1, 8, 0)
+    return b"II*\x00" + struct.pack("<L", 8) + first + inner
+
+
+@pytest.mark.parametrize("target", [8, 38, 9999, 0, 20])
+def test_exif_directories_are_visited_once_and_the_orientation_is_reset(target: int) -> None:
+    # 8 is the first directory, 38 an Exif directory that points back to it: with both it once hung. The others are none.
+    block = block_with_exif_pointer(target)
+    code = "import sys; from maerestore.image.exif import upright_exif as u; print(u(bytes.fromhex(sys.argv[1])).hex())"
+    done = subprocess.run([sys.executable, "-c", code, block.hex()], capture_output=True, text=True, timeout=60)
+    upright = bytes.fromhex(done.stdout)
+    assert orientation_of(upright) == 1
+    changed = [at for at, (a, b) in enumerate(zip(block, upright, strict=True)) if a != b]
+    assert changed == ([18, 48, 60] if target == 38 else [18])
 
 
 def test_an_impossible_orientation_is_ignored(tmp_path: Path) -> None:
