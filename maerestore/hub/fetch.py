@@ -37,7 +37,7 @@ def bundled_folder() -> Path:
 
 
 def resolve_model(
-    name: str | None = None,
+    name: str | os.PathLike[str] | None = None,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -50,12 +50,16 @@ def resolve_model(
     Args:
         name: None or "default" for the bundled model, "augment" for the bundled small one of `maerestore.augment`,
             "features" for the encoder of `maerestore.features`; an existing folder or file; or "org/name[@revision]" on
-            the Hub.
+            the Hub. A `Path` is a folder or a file, and nothing else.
         revision, token, cache_dir, local_files_only, force_download: as for `fetch_repository`.
 
     Raises:
         ModelError: nothing of that name, or it cannot be fetched.
     """
+    if isinstance(name, os.PathLike):
+        if not os.path.exists(name):
+            raise ModelError(f"no folder or file {os.fspath(name)!r}; a model's name is given as a string")
+        return Path(name)
     name = DEFAULT_NAME if name is None else name
     if name in BUNDLED:
         folder = bundled_folder() / BUNDLED[name]

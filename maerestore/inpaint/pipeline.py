@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -73,9 +74,9 @@ class Inpainter:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | None = None,
+        name: str | os.PathLike[str] | None = None,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         revision: str | None = None,
         **hub: Any,
@@ -88,19 +89,23 @@ class Inpainter:
         Args:
             name: None or "default" for the bundled model, a folder, a file of weights (`.pth`, `.safetensors`, ...), or
                 "org/name[@revision]" on the Hugging Face Hub.
-            device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+            device: "auto" (CUDA, then MPS, then CPU), or any device of torch: "cpu", "cuda:1", ...
             precision: "fp32", "bf16", or "auto": bfloat16 on CPUs that have it.
             revision: of the Hub repository, when not in the name.
             **hub: passed to `huggingface_hub` (token, cache_dir, local_files_only).
 
         Raises:
-            maerestore.hub.ModelError: no such model, files that do not fit, or a model without a decoder.
+            maerestore.ModelError: no such model, files that do not fit, a model without a decoder, or a
+                device that this machine lacks.
+            maerestore.MaerestoreError: a precision that there is not.
         """
         from maerestore.hub.errors import ModelError
         from maerestore.hub.fetch import resolve_model
         from maerestore.hub.load import load_autoencoder, pick_device, read_notes
         from maerestore.hub.refiner import load_refiner
 
+        place = pick_device(device)
+        uses_bf16(precision, place)  # refused before a model is fetched, and not as if its files were at fault
         source = resolve_model(name, revision=revision, **hub)
         fill = read_notes(source).get("fill", {})
         model = load_autoencoder(source, need_decoder=True)
@@ -113,8 +118,9 @@ class Inpainter:
                 raise ValueError(f"smooth {smooth}, size {size}")
         except (TypeError, ValueError, OverflowError) as err:
             raise ModelError(f"{source}: the fill settings in its config do not fit ({err})") from err
+        refiner = load_refiner(source)
         try:
-            return cls(model, curve, smooth, size, pick_device(device), precision, load_refiner(source))
+            return cls(model, curve, smooth, size, place, precision, refiner)
         except ValueError as err:  # networks that do not fit each other
             raise ModelError(f"{source}: {err}") from err
 
@@ -143,7 +149,7 @@ class Inpainter:
             progress: see `Progress`.
 
         Raises:
-            maerestore.image.InputError: sizes that differ, a mask without any known pixel, values that are no image, or
+            maerestore.InputError: sizes that differ, a mask without any known pixel, values that are no image, or
                 no mask.
 
         Shape:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from maerestore.errors import MaerestoreError
+
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -18,14 +20,14 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
         device: where the autoencoder runs.
 
     Raises:
-        ValueError: another precision.
+        MaerestoreError: another precision.
 
     Example:
         >>> uses_bf16("bf16", torch.device("cpu")), uses_bf16("auto", torch.device("cuda"))
         (True, False)
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        raise MaerestoreError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "auto":
         return device.type == "cpu" and _has_fast_bf16()
     return precision == "bf16"

@@ -5,6 +5,7 @@ Thin: the work is done by `maerestore.hub`, imported when it is needed, so that 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +19,7 @@ class Pretrained:
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | Path | None = None,
+        name_or_path: str | os.PathLike[str] | None = None,
         *,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -48,7 +49,7 @@ class Pretrained:
         from maerestore.hub.load import load_autoencoder
 
         source = resolve_model(
-            None if name_or_path is None else str(name_or_path),
+            name_or_path,
             revision=revision,
             token=token,
             cache_dir=cache_dir,

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from maerestore.errors import MaerestoreError
 from maerestore.hub import fetch
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import resolve_model
 from maerestore.hub.load import pick_device
+from maerestore.inpaint.pipeline import Inpainter
+from maerestore.model import MaskedAutoencoder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -186,3 +189,37 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
         pick_device("cuda")
     with pytest.raises(ModelError, match="unknown device 'tpu'"):
         pick_device("tpu")
+    for name in ("cuda:0", "cpu:1", "meta", torch.device("cuda", 2)):
+        with pytest.raises(ModelError, match=f"device {name} is not available"):
+            pick_device(name)
+    for name in ("", "cuda:x", None, b"cpu", 1.5):
+        with pytest.raises(ModelError, match="unknown device"):
+            pick_device(name)
+
+
+def test_devices_are_picked_by_index_and_as_objects(monkeypatch):
+    for name in ("cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)):
+        assert pick_device(name) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("cuda", "cuda:0", "cuda:1", torch.device("cuda", 1)):
+        assert pick_device(name) == torch.device(name)
+    with pytest.raises(ModelError, match="cuda:2 is not available here: there are 2"):
+        pick_device("cuda:2")
+
+
+def test_the_device_is_refused_before_the_model_and_not_as_if_it_were_the_models_fault(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for settings in ({"device": "cuda:0"}, {"precision": "fp8"}):
+        with pytest.raises(MaerestoreError, match=r"^(device|precision) "):
+            Inpainter.from_pretrained("no such model", **settings)
+    assert Inpainter.from_pretrained(device=torch.device("cpu")).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("load", [resolve_model, Inpainter.from_pretrained, MaskedAutoencoder.from_pretrained])
+def test_a_path_is_a_place_on_the_disk_and_never_a_repository(load, downloads, tmp_path):
+    for path in (Path("no/such"), tmp_path / "nowhere", Path("default")):
+        with pytest.raises(ModelError, match="no folder or file"):
+            load(path)
+    assert not downloads
+    assert resolve_model(tmp_path) == tmp_path
