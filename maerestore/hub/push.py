@@ -14,8 +14,7 @@ from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import REPOSITORY
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.load import load_autoencoder, read_notes
-from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_refiner
-from maerestore.hub.save import save_autoencoder
+from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_networks
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
@@ -34,9 +33,6 @@ def push_model(
     token: str | bool | None = None,
     commit_message: str | None = None,
     license: str | None = None,
-    training: dict[str, Any] | None = None,
-    refiner: Refiner | None = None,
-    refiner_training: dict[str, Any] | None = None,
     **save: Any,
 ) -> str:
     """Save a model and send it to the Hub with a model card.
@@ -44,10 +40,8 @@ def push_model(
     Args:
         model: what to send.
         repo_id, private, create_pr, revision, token, commit_message, license: as for `push_folder`.
-        training: facts about the training, kept in the config and told in the card.
-        refiner: goes beside the model where it is given.
-        refiner_training: facts about the refiner's training, kept and told likewise.
-        **save: passed to `save_autoencoder` (fill, dtype); the default dtype is that of the model's weights.
+        **save: passed to `maerestore.hub.refiner.save_networks` (refiner, fill, training, refiner_training, dtype); the
+            card tells the facts about the training.
 
     Returns:
         the address of the commit, or of the pull request.
@@ -56,9 +50,7 @@ def push_model(
         ModelError: as for `push_folder`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        save_autoencoder(model, Path(folder), **{"dtype": model.cls_token.dtype, "training": training, **save})
-        if refiner is not None:
-            save_refiner(refiner, Path(folder), refiner_training, save.get("dtype", refiner.head.weight.dtype))
+        save_networks(model, Path(folder), **save)
         return push_folder(
             Path(folder),
             repo_id,

@@ -10,11 +10,38 @@ import torch
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, REFINER_NAME
 from maerestore.hub.load import read_config, read_folder
-from maerestore.hub.save import in_dtype, save_tensors, write_json
+from maerestore.hub.save import in_dtype, save_autoencoder, save_tensors, write_json
 from maerestore.hub.weights import read_weights
+from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner, RefinerConfig
 
 SETTINGS = "refiner"  # the key in config.json
+
+
+def save_networks(
+    model: MaskedAutoencoder,
+    folder: Path,
+    *,
+    refiner: Refiner | None = None,
+    fill: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    refiner_training: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write an autoencoder, and a refiner beside it where one is given.
+
+    Args:
+        model, folder, fill, training: as for `save_autoencoder`.
+        refiner: made for the autoencoder.
+        refiner_training: facts about the refiner's training, kept in the config.
+        dtype: of the weights in the files; that of the networks' own where it is not given.
+
+    Raises:
+        ModelError: weights that are not finite in `dtype`, or a folder that cannot be written.
+    """
+    save_autoencoder(model, folder, training, fill, dtype or model.cls_token.dtype)
+    if refiner is not None:
+        save_refiner(refiner, folder, refiner_training, dtype or refiner.head.weight.dtype)
 
 
 def save_refiner(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -16,6 +15,7 @@ from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
 from maerestore.inpaint.confidence import confidence_map, spread_of_draws
 from maerestore.inpaint.masks import as_mask, as_masks
 from maerestore.inpaint.precision import uses_bf16
+from maerestore.inpaint.pretrained import Pretrained
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
 from maerestore.inpaint.scene import Piece, Progress, Scene
@@ -28,7 +28,7 @@ from maerestore.model.restorer import Restorer
 Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
 
 
-class Inpainter:
+class Inpainter(Pretrained):
     """Fills holes in photographs.
 
     Convention:
@@ -71,58 +71,10 @@ class Inpainter:
         self.smooth = smooth
         self.size = size or model.config.image_size
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | os.PathLike[str] | None = None,
-        *,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        revision: str | None = None,
-        **hub: Any,
-    ) -> Inpainter:
-        """Load a model and the settings fitted for it.
-
-        A model of another library (see `maerestore.hub.load.load_autoencoder`) has no such settings: it is joined by a
-        plain ramp, at its own image size.
-
-        Args:
-            name: None or "default" for the bundled model, a folder, a file of weights (`.pth`, `.safetensors`, ...), or
-                "org/name[@revision]" on the Hugging Face Hub.
-            device: "auto" (CUDA, then MPS, then CPU), or any device of torch: "cpu", "cuda:1", ...
-            precision: "fp32", "bf16", or "auto": bfloat16 on CPUs that have it.
-            revision: of the Hub repository, when not in the name.
-            **hub: passed to `huggingface_hub` (token, cache_dir, local_files_only).
-
-        Raises:
-            maerestore.ModelError: no such model, files that do not fit, a model without a decoder, or a
-                device that this machine lacks.
-            maerestore.MaerestoreError: a precision that there is not.
-        """
-        from maerestore.hub.errors import ModelError
-        from maerestore.hub.fetch import resolve_model
-        from maerestore.hub.load import load_autoencoder, pick_device, read_notes
-        from maerestore.hub.refiner import load_refiner
-
-        place = pick_device(device)
-        uses_bf16(precision, place)  # refused before a model is fetched, and not as if its files were at fault
-        source = resolve_model(name, revision=revision, **hub)
-        fill = read_notes(source).get("fill", {})
-        model = load_autoencoder(source, need_decoder=True)
-        try:
-            curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
-            smooth = float(fill.get("smooth", 0.0))
-            size = int(fill.get("size", 0)) or None
-            patch = model.config.patch_size
-            if not 0 <= smooth <= 64 or (size is not None and (size < patch or size % patch)):
-                raise ValueError(f"smooth {smooth}, size {size}")
-        except (TypeError, ValueError, OverflowError) as err:
-            raise ModelError(f"{source}: the fill settings in its config do not fit ({err})") from err
-        refiner = load_refiner(source)
-        try:
-            return cls(model, curve, smooth, size, place, precision, refiner)
-        except ValueError as err:  # networks that do not fit each other
-            raise ModelError(f"{source}: {err}") from err
+    @property
+    def refiner(self) -> Refiner | None:
+        """The refiner, where there is one."""
+        return None if self.restorer is None else self.restorer.refiner
 
     def inpaint(
         self,
