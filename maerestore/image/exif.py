@@ -22,6 +22,7 @@ ORIENTATION = 0x0112
 _EXIF_IFD = 0x8769
 _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
 _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+_STRIP_OFFSETS, _STRIP_LENGTHS = 0x0111, 0x0117
 _SHORT, _LONG = 3, 4
 _PREFIX = b"Exif\x00\x00"
 
@@ -64,6 +65,14 @@ class _Block:
 
     def read(self, entry: _Entry) -> int:
         return self.unpack("H" if entry.type == _SHORT else "L", entry.value_at)
+
+    def values(self, entry: _Entry) -> list[int]:
+        """All numbers of an entry, which lie elsewhere where they are many."""
+        code, size = ("H", 2) if entry.type == _SHORT else ("L", 4)
+        at = entry.value_at if size * entry.count <= 4 else self.base + self.unpack("L", entry.value_at)
+        if at + size * entry.count > len(self.data):
+            return []
+        return [self.unpack(code, at + size * i) for i in range(entry.count)]
 
     def write(self, entry: _Entry, value: int) -> None:
         self.pack("H" if entry.type == _SHORT else "L", entry.value_at, value)
@@ -154,11 +163,12 @@ def without_thumbnail(exif: bytes) -> bytes:
         link = block.next_link(block.first_directory())
         second = block.unpack("L", link)
         if second:
-            found = {entry.tag: block.read(entry) for entry in block.entries(block.base + second)}
-            start = block.base + found.get(_THUMBNAIL_OFFSET, 0)
-            length = found.get(_THUMBNAIL_LENGTH, 0)
-            if _THUMBNAIL_OFFSET in found and start + length <= len(block.data):
-                block.data[start : start + length] = bytes(length)
+            found = {entry.tag: block.values(entry) for entry in block.entries(block.base + second)}
+            for offsets, lengths in ((_THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH), (_STRIP_OFFSETS, _STRIP_LENGTHS)):
+                for offset, length in zip(found.get(offsets, []), found.get(lengths, []), strict=False):
+                    start = block.base + offset
+                    if start + length <= len(block.data):
+                        block.data[start : start + length] = bytes(length)
             block.pack("L", link, 0)
     except (ValueError, struct.error):
         return exif

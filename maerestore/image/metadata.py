@@ -6,8 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .exif import without_thumbnail
+from .png_text import change_profiles
+from .previews import app13_without_previews, photoshop_without_previews, xmp_without_previews
 
 __all__ = ["JpegSettings", "Metadata", "TiffSettings"]
+
+_PHOTOSHOP, _PHOTOSHOP_LAYERS = 34377, 37724
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,37 @@ class Metadata:
     jpeg: JpegSettings | None = None
     tiff: TiffSettings | None = None
 
-    def without_thumbnail(self) -> Metadata:
-        """Return the same without the EXIF thumbnail, which shows the photo before a fill."""
-        if self.exif is None:
-            return self
-        exif = without_thumbnail(self.exif)
-        chunks = tuple((kind, exif if kind == b"eXIf" else data) for kind, data in self.png_chunks)
-        return replace(self, exif=exif, png_chunks=chunks)
+    def without_previews(self) -> Metadata:
+        """Return the same without the pictures of the photo that it holds, which show it before a fill.
+
+        These are the thumbnails of EXIF, XMP and Photoshop, and a TIFF's Photoshop layers. Everything else stays byte
+        for byte, previews in a camera's maker notes included.
+        """
+        exif = without_thumbnail(self.exif) if self.exif else self.exif
+        chunks = tuple(
+            (kind, exif if kind == b"eXIf" and exif else change_profiles(kind, data, xmp_without_previews, _bare))
+            for kind, data in self.png_chunks
+        )
+        jpeg, tiff = self.jpeg, self.tiff
+        return replace(
+            self,
+            exif=exif,
+            xmp=xmp_without_previews(self.xmp) if self.xmp else self.xmp,
+            png_chunks=chunks,
+            jpeg=jpeg and replace(jpeg, segments=app13_without_previews(jpeg.segments)),
+            tiff=tiff and replace(tiff, tags=_tags_without_previews(tiff.tags)),
+        )
+
+
+def _bare(profile: bytes) -> bytes:
+    """The resources of Photoshop without previews, as PNG text holds them: at times with the header of a segment."""
+    header = b"Photoshop 3.0\0" if profile.startswith(b"Photoshop 3.0\0") else b""
+    return header + photoshop_without_previews(profile[len(header) :])
+
+
+def _tags_without_previews(tags: dict[int, tuple[int, Any]]) -> dict[int, tuple[int, Any]]:
+    kept = {tag: value for tag, value in tags.items() if tag not in (_PHOTOSHOP, _PHOTOSHOP_LAYERS)}
+    kind, resources = tags.get(_PHOTOSHOP, (0, None))
+    if isinstance(resources, bytes) and (left := photoshop_without_previews(resources)):
+        kept[_PHOTOSHOP] = kind, left
+    return kept

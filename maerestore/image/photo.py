@@ -145,7 +145,7 @@ class Photo:
                 new = from_rgb(color, old, self.mode, self.bits, self.premultiplied)
                 region[mask] = new if self.color_key is None else self._around_key(new, old)
         touched = any(mask.any() for _, mask, _ in checked)
-        metadata = self.metadata.without_thumbnail() if touched else self.metadata
+        metadata = self.metadata.without_previews() if touched else self.metadata
         return replace(self, samples=samples, palette=palette, metadata=metadata)
 
     def _checked_piece(

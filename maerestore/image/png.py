@@ -19,6 +19,7 @@ from PIL import Image
 from .color import CHANNELS
 from .exif import upright_xmp
 from .photo import Photo
+from .png_text import change_text
 
 __all__ = ["carried_chunks", "decode_deep", "iter_chunks", "write_png"]
 
@@ -80,8 +81,8 @@ def carried_chunks(chunks: Iterable[Chunk], exif: bytes | None, turned: bool) ->
             continue
         if kind == b"pHYs" and turned and len(data) == 9:
             data = data[4:8] + data[:4] + data[8:]
-        if kind == b"iTXt" and data.startswith(_XMP_KEYWORD):
-            data = upright_xmp(data)
+        if data.startswith(_XMP_KEYWORD):
+            data = change_text(kind, data, upright_xmp)
         kept.append((kind, data))
     if exif:
         kept.append((b"eXIf", exif))

@@ -213,7 +213,7 @@ def block_with_exif_pointer(target: int, orientation: int = 6) -> bytes:
 
 @pytest.mark.parametrize("target", [8, 38, 9999, 0, 20])
 def test_exif_directories_are_visited_once_and_the_orientation_is_reset(target: int) -> None:
-    # 8 is the first directory, 38 an Exif directory that points back to it: with both it once hung. The others are none.
+    # 8 is the first directory, 38 an Exif directory that points back to it: both once hung. The others are none.
     block = block_with_exif_pointer(target)
     code = "import sys; from maerestore.image.exif import upright_exif as u; print(u(bytes.fromhex(sys.argv[1])).hex())"
     done = subprocess.run([sys.executable, "-c", code, block.hex()], capture_output=True, text=True, timeout=60)
