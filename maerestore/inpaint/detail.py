@@ -1,8 +1,9 @@
 """Sharp texture for a smooth fill: the photo's own known patches, chosen to agree with what the coarse fill says.
 
 Coarse-to-fine PatchMatch (Barnes et al. 2009, https://doi.org/10.1145/1531326.1531330), steered: a known patch is a
-good match for a place in the hole where it looks like what surrounds that place, and where its low-passed colour is
-that of the coarse fill. The coarse fill so decides what is shown, the known patches how it looks. Patches vote for
+good match for a place in the hole where it looks like what surrounds that place, where its low-passed colour is that
+of the coarse fill, and where its texture is as strong as the surroundings of the hole let expect: a dark thing is no
+texture for a dark cloud. The coarse fill so decides what is shown, the known patches how it looks. Patches vote for
 each pixel's colour while the search goes on; at the end the best patch wins it, as an average would blur again.
 
 Patches are compared by a few dozen principal components, for all places of the hole at once.
@@ -18,9 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maerestore.inpaint.strength import texture_strength
+
 PATCH = 7
 COMPONENTS = 20  # of the 147 colours of a patch
-STEERING = 2.0  # weight of the coarse fill's colour, beside 1 for the mean squared difference of a patch
+STEERING = 1.0  # weight of the coarse fill's colour, beside 1 for the mean squared difference of a patch
+STRENGTH = 4.0  # weight of how strong the texture is to be
 GUIDE_SIGMA = 2.0  # pixels; how smooth the colour is that sources and coarse fill are compared by
 COARSEST_SIDE = 40
 MAX_LEVELS = 4
@@ -42,7 +46,7 @@ class _Level:
         places: (N,) pixels whose patch touches the hole: each gets a match.
         sources: (M,) pixels whose patch is known throughout.
         is_source: (P,) bool.
-        guide: (P, 3), low-passed colours of the photo with its coarse fill.
+        guide: (P, 4), weighted: low-passed colours of the photo with its coarse fill; the strength of its texture.
     """
 
     image: Tensor
@@ -131,19 +135,20 @@ def _level(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> _Level | N
     if whole.sum() < MIN_SOURCES or not touched.any():
         return None
     # Every hole pixel lies in the patch of some place: near the border in that of a place further in.
-    guide = cv2.GaussianBlur(image, (0, 0), GUIDE_SIGMA)
+    colour = cv2.GaussianBlur(image, (0, 0), GUIDE_SIGMA) * STEERING**0.5
+    guide = np.dstack([colour, texture_strength(image, hole, known) * STRENGTH**0.5])
     return _Level(
         image=torch.from_numpy(image.copy()),
         hole=torch.from_numpy(hole),
         places=torch.from_numpy(np.flatnonzero(touched)),
         sources=torch.from_numpy(np.flatnonzero(whole)),
         is_source=torch.from_numpy(whole.ravel()),
-        guide=torch.from_numpy(np.asarray(guide)).reshape(-1, 3),
+        guide=torch.from_numpy(guide).reshape(-1, 4),
     )
 
 
 def _describe(level: _Level, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What patches are compared by: (P, COMPONENTS + 3), their squared distance is the cost of a match.
+    """What patches are compared by: (P, COMPONENTS + 4), their squared distance is the cost of a match.
 
     Returns:
         the descriptors, and the kernels (COMPONENTS, 3, PATCH, PATCH) of their first part.
@@ -154,7 +159,7 @@ def _describe(level: _Level, generator: torch.Generator) -> tuple[Tensor, Tensor
     _, _, axes = torch.linalg.svd(columns - columns.mean(0), full_matrices=False)
     kernels = axes[:COMPONENTS].reshape(-1, 3, PATCH, PATCH) / PATCH  # a mean over the patch, not a sum
     parts = F.conv2d(level.image.permute(2, 0, 1)[None], kernels, padding=RADIUS)[0].flatten(1).T
-    return torch.cat([parts, level.guide * STEERING**0.5], dim=1).contiguous(), kernels
+    return torch.cat([parts, level.guide], dim=1).contiguous(), kernels
 
 
 def _describe_hole(level: _Level, features: Tensor, kernels: Tensor) -> None:

@@ -17,18 +17,15 @@ import numpy as np
 from maerestore.image import Photo
 from maerestore.inpaint.arrays import FloatImage
 from maerestore.inpaint.detail import synthesize
-from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.scene import Overlay, Piece, Progress
+from maerestore.inpaint.strength import continued, energy_of, mean_by_cell, undisturbed
 from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundings
 
 SIGMA = 4.5  # pixels: coarser than this is the refiner's, finer is drawn
 RIM, RAMP = 2.0, 4.0  # pixels from the known ones up to which all is the refiner's, and over which drawing sets in
 GAIN = 0.4, 1.4  # least and most that the finest texture is scaled by to match what surrounds the hole
-FINE = 1.0  # sigma in pixels; texture is what this low-pass takes away
 SCALED = 1.5  # sigma in pixels; finer than this is scaled
-CELL = 4  # pixels; the strength of texture is looked at in squares of this side
-AROUND, WITHIN = 2.0, 1.25  # sigma in cells, of the mean strength of known texture, and of the fill's
-FEW = 0.05  # share of known pixels near a cell below which its strength is continued from others
+WITHIN = 1.25  # sigma in cells, of the mean strength of the fill's texture
 FLAT = 1e-6  # energy of what counts as no texture: a quarter of a level of 255
 
 
@@ -152,30 +149,13 @@ def strengthened(fill: np.ndarray, hole: np.ndarray, known: np.ndarray, distance
         >>> bool(abs(strengthened(photo, hole, ~hole, 9.0 * hole) - photo).max() < 0.01)
         True
     """
-    gray = cv2.cvtColor(fill, cv2.COLOR_RGB2GRAY)
-    energy = (gray - cv2.GaussianBlur(gray, (0, 0), FINE)) ** 2
-    # Next to the hole the low-pass sees the fill: not the photo's own texture.
-    near = cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    wanted, weight = _mean_by_cell(energy, known & ~near, AROUND)
-    unknown = weight < FEW
-    if unknown.all():
+    energy = energy_of(fill)
+    wanted = continued(energy, known & undisturbed(~hole))
+    if wanted is None:
         return fill
-    wanted = harmonic_fill(wanted[..., None], unknown)[..., 0]
-    drawn, _ = _mean_by_cell(energy, hole, WITHIN)
+    drawn, _ = mean_by_cell(energy, hole, WITHIN)
     gain = np.sqrt((wanted + FLAT) / (drawn + FLAT))
     gain = cv2.resize(gain, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)
     gain = np.clip(gain, GAIN[0], 1 + (GAIN[1] - 1) * _share(distance))
     scaled = fill + (gain[..., None] - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), SCALED))
     return np.where(hole[..., None], np.clip(scaled, 0, 1), fill).astype(np.float32)
-
-
-def _mean_by_cell(energy: np.ndarray, chosen: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian means of (h, w) `energy` over the chosen pixels, one for each cell, and the share chosen near it."""
-    size = (max(1, energy.shape[1] // CELL), max(1, energy.shape[0] // CELL))
-
-    def spread(pixels: np.ndarray) -> np.ndarray:
-        cells = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.GaussianBlur(cells, (0, 0), sigma))
-
-    weight = spread(chosen)
-    return spread(energy * chosen) / np.maximum(weight, 1e-6), weight

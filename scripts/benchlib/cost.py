@@ -49,7 +49,7 @@ def activation_bytes(run: Pretrainer, images: int) -> int:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in parameters:
                 kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # with its history, an operation that saves its output would hold itself for ever
 
         batch, masks, seen = run._batch(slice(0, images))
         with _fused_attention(), run.accelerator.autocast(), saved_tensors_hooks(pack, lambda tensor: tensor):

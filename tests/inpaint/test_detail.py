@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from maerestore.inpaint import detail
 from maerestore.inpaint.detail import synthesize
+from maerestore.inpaint.strength import texture_strength
 from maerestore.inpaint.windows import find_regions, plan_blocks
 
 from .conftest import box_mask, textured
@@ -61,3 +63,37 @@ def test_every_hole_pixel_lies_in_exactly_one_block() -> None:
     for top, left, bottom, right in plan_blocks(region):
         count[top:bottom, left:right] += 1
     assert (count[mask] == 1).all()
+
+
+def test_what_is_smooth_around_the_hole_stays_smooth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two dark places the smooth one is drawn from, though the rough one has the very colour of the fill."""
+    photo = np.full((96, 96, 3), 0.5, np.float32)
+    photo[:20] = np.random.default_rng(0).choice([0.08, 0.32], (20, 96, 1))  # rough, 0.2 in the mean
+    photo[-24:] = 0.25
+    hole = np.zeros((96, 96), bool)
+    hole[40:64, 30:60] = True
+    photo[hole] = 0.2
+
+    def roughness() -> float:
+        return float(np.abs(np.diff(synthesize(photo, hole, ~hole)[40:64, 30:60], axis=1)).mean())
+
+    assert roughness() < 0.02
+    monkeypatch.setattr(detail, "STRENGTH", 0.0)
+    assert roughness() > 0.05
+
+
+def test_strength_is_told_by_what_is_known_and_continued_into_the_hole() -> None:
+    photo = np.full((64, 96, 3), 0.5, np.float32)
+    photo[:, :48] += np.random.default_rng(0).normal(0, 0.1, (64, 48, 1)).astype(np.float32)
+    hole = np.zeros((64, 96), bool)
+    hole[16:48, 8:88] = True
+    photo[hole] = 0.9 * (np.indices((64, 96)).sum(0) % 2)[hole][:, None]  # what lies in the hole tells nothing
+    strength = texture_strength(photo, hole, ~hole)
+    assert strength.shape == (64, 96)
+    assert strength.dtype == np.float32
+    known_rough, known_smooth = strength[4:12, 4:40].mean(), strength[4:12, 60:90].max()
+    assert 0.05 < known_rough < 0.12
+    assert known_smooth < 0.005
+    assert strength[24:40, 16:32].mean() == pytest.approx(known_rough, rel=0.3)
+    assert strength[24:40, 68:80].mean() < 0.3 * known_rough
+    assert not texture_strength(photo, hole, np.zeros_like(hole)).any()
