@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from maerestore import forks as forks  # it notes the number of the process: what is forked from now on has another
+
 __version__ = "0.1.0"
 
 _LAZY = {

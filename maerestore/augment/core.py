@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maerestore.augment.models import config_of, load, one_thread_if_forked
+from maerestore.augment.models import config_of, load
 from maerestore.augment.pixels import check_images, from_model, hidden_pixels, paste, to_model
 from maerestore.augment.settings import ViewSettings
 from maerestore.errors import MaerestoreError
+from maerestore.forks import one_thread_if_forked
 from maerestore.inpaint.coarse import autocast, model_shape
 from maerestore.inpaint.precision import PRECISIONS, uses_bf16
 from maerestore.masking.patches import attention_scores, block_scores, grid_scores, hide_highest, random_scores

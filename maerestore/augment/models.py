@@ -19,7 +19,6 @@ from maerestore.model import MAEConfig, MaskedAutoencoder
 _configs: dict[str, MAEConfig] = {}
 _models: dict[tuple[str, torch.device], MaskedAutoencoder] = {}
 _lock = threading.RLock()
-_first_process = os.getpid()  # a spawned worker imports this module anew; a forked one does not
 
 
 def _renew_lock() -> None:
@@ -90,13 +89,3 @@ def preload(name: str = "augment") -> None:
 def is_loaded(name: str) -> bool:
     """Whether this process holds the weights of a model, on any device."""
     return any(key[0] == name for key in _models)
-
-
-def one_thread_if_forked() -> None:
-    """In a forked process, compute in one thread.
-
-    The threads of OpenMP do not survive a fork, and GNU's runtime waits for them for ever. DataLoader workers are set
-    to one thread by torch; those of `multiprocessing.Pool` and the like are not.
-    """
-    if os.getpid() != _first_process and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)

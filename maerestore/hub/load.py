@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maerestore.forks import one_thread_if_forked
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.foreign import (
@@ -101,6 +102,7 @@ def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settin
     Example:
         >>> model = load_autoencoder("mae_visualize_vit_base.pth", norm_pix_loss=False)     # doctest: +SKIP
     """
+    one_thread_if_forked()  # a copy of the weights is a computation
     source = Path(source)
     check_keywords(settings)
     config_path, weights_path = _locate(source)

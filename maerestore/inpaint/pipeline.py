@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
+from maerestore.forks import one_thread_if_forked
 from maerestore.image import Photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas, check_seed, check_settings, check_whole, in_kind_of
 from maerestore.inpaint.blend import BlendCurve
@@ -60,6 +61,7 @@ class Inpainter(Pretrained):
         precision: str = "auto",
         refiner: Refiner | None = None,
     ) -> None:
+        one_thread_if_forked()
         self.device = torch.device(device)
         self.bf16 = uses_bf16(precision, self.device)
         self.model = model.to(self.device).eval().requires_grad_(False)
@@ -289,6 +291,7 @@ class Inpainter(Pretrained):
         self, photo: Photo | FloatImage, mask: np.ndarray, dilate: int, report: Report, progress: Progress | None
     ) -> Scene | None:
         """The holes with their windows; None where there is nothing to fill."""
+        one_thread_if_forked()
         patch = self.model.config.patch_size
         return find_scene(photo, mask, dilate, self.size, patch, self.curve, report, progress)
 
