@@ -206,10 +206,11 @@ def _build(named: Named, config: MAEConfig) -> MaskedAutoencoder:
             raise ModelError(f"{named.spell(name)} holds values that are not finite")
     grid = (config.grid_size, config.grid_size)
     for name in set(_TABLES) & set(expected) - set(weights):
-        weights[name] = sincos_positions(getattr(config, _TABLES[name]), grid)
+        weights[name] = sincos_positions(getattr(config, _TABLES[name]), grid, "cpu")
     model.load_state_dict(weights, assign=True)
     for name in ("mean", "std"):
-        model.register_buffer(name, torch.tensor(getattr(config, name)).view(1, -1, 1, 1), persistent=False)
+        value = torch.tensor(getattr(config, name), dtype=torch.float32, device="cpu")  # whatever the defaults are
+        model.register_buffer(name, value.view(1, -1, 1, 1), persistent=False)
     return model.eval()
 
 

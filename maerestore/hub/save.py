@@ -145,5 +145,5 @@ def _trained_tables(config: MAEConfig, state: dict[str, Tensor]) -> dict[str, Te
     return {
         name: state[name]
         for name, width in widths.items()
-        if name in state and not torch.equal(state[name].cpu().float(), sincos_positions(width, grid))
+        if name in state and not torch.equal(state[name].cpu().float(), sincos_positions(width, grid, "cpu"))
     }

@@ -141,7 +141,7 @@ def reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tens
 
 def _hat(length: int, period: int, shift: int) -> Tensor:
     """Weights that peak in the middle of each patch; those of shift 0 and half an even period add up to 1."""
-    phase = (torch.arange(length) + shift + 0.5) / period % 1.0
+    phase = (torch.arange(length, dtype=torch.float32, device="cpu") + shift + 0.5) / period % 1.0
     return 1 - (2 * phase - 1).abs()
 
 

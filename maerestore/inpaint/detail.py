@@ -12,6 +12,7 @@ Patches are compared by a few dozen principal components, for all places of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ MIN_SOURCES = 64
 FIRST_TRUST = 0.3  # of the first match in what the patches look like: in the hole they still are smooth
 CHUNK = 1 << 16  # places compared at a time: bounds the memory
 RADIUS = PATCH // 2
+_NUMBERS: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults of the program are
 
 
 @dataclass
@@ -78,7 +80,7 @@ def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int
     levels = _pyramid(image, hole, known)
     if not levels:
         return image
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     matches: Tensor | None = None
     shape = levels[-1].shape
     for depth in range(len(levels) - 1, -1, -1):
@@ -153,7 +155,7 @@ def _describe(level: _Level, generator: torch.Generator) -> tuple[Tensor, Tensor
     Returns:
         the descriptors, and the kernels (COMPONENTS, 3, PATCH, PATCH) of their first part.
     """
-    some = level.sources[torch.randint(len(level.sources), (2000,), generator=generator)]
+    some = level.sources[torch.randint(len(level.sources), (2000,), generator=generator, device="cpu")]
     columns = torch.stack([level.image.view(-1, 3)[some + step] for step in _steps(level)], dim=1)  # (2000, 49, 3)
     columns = columns.transpose(1, 2).flatten(1)  # channel first, as the kernels of a convolution
     _, _, axes = torch.linalg.svd(columns - columns.mean(0), full_matrices=False)
@@ -183,8 +185,8 @@ def _steps(level: _Level) -> list[int]:
 def _first_matches(level: _Level, features: Tensor, generator: torch.Generator) -> Tensor:
     """The best source for every place, (N,), of all sources or of as many random ones as is affordable."""
     count = min(len(level.sources), max(MIN_SOURCES, BRUTE_FORCE // len(level.places)))
-    candidates = level.sources[torch.randperm(len(level.sources), generator=generator)[:count]]
-    trust = torch.ones(features.shape[1])
+    candidates = level.sources[torch.randperm(len(level.sources), generator=generator, device="cpu")[:count]]
+    trust = torch.ones_like(features[0])
     trust[:COMPONENTS] = FIRST_TRUST
     features = features * trust
     source = features[candidates]
@@ -204,7 +206,7 @@ def _enlarge(matches: Tensor, shape: tuple[int, int], level: _Level, generator: 
     near_x = (2 * (parent % small_w) + x % 2).clamp(0, width - 1)
     stretched = near_y * width + near_x
     lost = (parent < 0) | ~level.is_source[stretched]
-    random = level.sources[torch.randint(len(level.sources), (len(stretched),), generator=generator)]
+    random = level.sources[torch.randint(len(level.sources), (len(stretched),), generator=generator, device="cpu")]
     return torch.where(lost, random, stretched)
 
 
@@ -235,7 +237,7 @@ def _search(level: _Level, features: Tensor, current: Tensor, generator: torch.G
     wanted = features.index_select(0, places)
     cost = _cost(features, wanted, current)
 
-    everywhere = torch.full((height * width,), -1, dtype=torch.int64)
+    everywhere = torch.full((height * width,), -1, dtype=torch.int64, device="cpu")
     for jump in (1, 2, 4, 1):
         for dy, dx in ((0, jump), (0, -jump), (jump, 0), (-jump, 0)):
             everywhere[places] = current
@@ -247,13 +249,13 @@ def _search(level: _Level, features: Tensor, current: Tensor, generator: torch.G
             current, cost = _better(level, features, wanted, current, cost, candidate, sensible)
     radius = max(height, width) / 2
     while radius >= 1:
-        u = torch.rand(2, len(places), generator=generator) * 2 - 1
+        u = torch.rand(2, len(places), generator=generator, **_NUMBERS) * 2 - 1
         y = (current // width + (u[0] * radius).round().long()).clamp(0, height - 1)
         x = (current % width + (u[1] * radius).round().long()).clamp(0, width - 1)
         current, cost = _better(level, features, wanted, current, cost, y * width + x, None)
         radius /= 2.5
     everywhere[places] = current
-    costs = torch.full((height * width,), float("inf"))
+    costs = torch.full((height * width,), float("inf"), **_NUMBERS)
     costs[places] = cost
     return costs, everywhere
 
@@ -303,10 +305,10 @@ def _paint(level: _Level, matches: Tensor, costs: Tensor, best_wins: bool) -> Te
     pixels = level.hole.flatten().nonzero().flatten()
     colours = level.image.view(-1, 3)
     y, x = pixels // width, pixels % width
-    best = torch.full((len(pixels),), float("inf"))
-    origin = torch.full((len(pixels),), -1, dtype=torch.int64)
-    total = torch.zeros(len(pixels), 3)
-    weights = torch.zeros(len(pixels))
+    best = torch.full((len(pixels),), float("inf"), **_NUMBERS)
+    origin = torch.full_like(pixels, -1)
+    total = torch.zeros(len(pixels), 3, **_NUMBERS)
+    weights = torch.zeros_like(best)
     scale = float(costs[level.places].median().clamp(min=1e-6))
     for dy in range(-RADIUS, RADIUS + 1):
         for dx in range(-RADIUS, RADIUS + 1):

@@ -7,22 +7,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:
+def sincos_positions(dim: int, grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
     """The fixed position table of the paper: (1, 1 + L, dim), zeros for CLS, the column's half first.
 
     Args:
         dim: width of the tokens, a multiple of 4.
         grid: patches (down, across).
+        device: of the table; torch's default where it is not given.
     """
 
     def one_axis(positions: Tensor) -> Tensor:  # (L,) -> (L, dim / 2)
-        omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+        omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim / 4))
         angles = positions.double()[:, None] * omega[None]
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
-    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    table = torch.cat([one_axis(columns.flatten()), one_axis(rows.flatten())], dim=1)
-    return torch.cat([torch.zeros(1, dim), table.float()])[None]
+    down, across = (torch.arange(length, device=device) for length in grid)
+    rows, columns = torch.meshgrid(down, across, indexing="ij")
+    table = torch.cat([one_axis(columns.flatten()), one_axis(rows.flatten())], dim=1).float()
+    return torch.cat([torch.zeros_like(table[:1]), table])[None]
 
 
 def resample_positions(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
