@@ -1,8 +1,8 @@
 """The smoothest fill: the solution of Laplace's equation in the hole, with the known pixels as its boundary.
 
 Near the rim and in thin holes nothing that was learned beats it by much, so it is the base that every other stage adds
-to. The system is solved for the hole's pixels only, coarse to fine: each level starts from the enlarged solution of
-the one below, which leaves a few conjugate-gradient steps for what is local.
+to. The system is solved for the hole's pixels only: exactly where they are few, else coarse to fine, each level from
+the enlarged solution of the one below, and by conjugate gradients with multigrid cycles.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from maerestore.inpaint.multigrid import Cycle, Solver, conjugate_gradients, enlarging
+
 DIRECT_SIZE = 100_000  # unknowns up to which a sparse factorisation, which is exact, costs no more than iterating
-MAX_ITERATIONS = 60
 
 
 def harmonic_fill(image: np.ndarray, mask: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
@@ -24,7 +25,8 @@ def harmonic_fill(image: np.ndarray, mask: np.ndarray, tolerance: float = 1e-4) 
     Args:
         image: (H, W, C) float32; the values in the hole are not read.
         mask: (H, W) bool, True = hole; some pixel must be known.
-        tolerance: largest residual left at a pixel, in units of the image.
+        tolerance: largest residual left at a pixel of a hole of more than `DIRECT_SIZE`, in units of the image. What
+            1e-4 leaves of the fill's error was at most 0.1 level of 255 in all kinds of holes that were tried.
 
     Returns:
         (H, W, C) float32, equal to `image` outside the hole.
@@ -41,23 +43,25 @@ def harmonic_fill(image: np.ndarray, mask: np.ndarray, tolerance: float = 1e-4) 
         raise ValueError("the mask leaves no known pixel to continue")
     out = image.astype(np.float32, copy=True)
     if mask.any():
-        out[mask] = _solve(out, mask, tolerance)
+        out[mask], _ = _solve(out, mask, tolerance)
     return out
 
 
-def _solve(image: np.ndarray, mask: np.ndarray, tolerance: float) -> np.ndarray:
-    """The hole's values, (number of hole pixels, C), in raster order."""
+def _solve(image: np.ndarray, mask: np.ndarray, tolerance: float) -> tuple[np.ndarray, Solver]:
+    """The hole's values, (number of hole pixels, C), in raster order; and a solver for other values of the rim."""
     matrix, constant = _laplacian(image, mask)
     if constant.shape[0] <= DIRECT_SIZE or min(mask.shape) < 4:
         # The ordering for symmetric systems halves the time of SuperLU's default.
-        factors = splu(
+        factors: Solver = splu(
             matrix.tocsc().astype(np.float64),
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
             options={"SymmetricMode": True},
         )
-        return factors.solve(constant.astype(np.float64)).astype(np.float32)
-    return _conjugate_gradients(matrix, constant, _enlarged_guess(image, mask, tolerance), tolerance)
+        return factors.solve(constant.astype(np.float64)).astype(np.float32), factors
+    guess, enlarge, half = _from_half(image, mask, tolerance)
+    cycle = Cycle(matrix, enlarge, half)
+    return conjugate_gradients(matrix, constant, guess, cycle, tolerance), cycle
 
 
 def _laplacian(image: np.ndarray, mask: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -86,8 +90,10 @@ def _laplacian(image: np.ndarray, mask: np.ndarray) -> tuple[sparse.csr_matrix, 
     return sparse.csr_matrix((weights, (i, j)), shape=(n, n)), constant
 
 
-def _enlarged_guess(image: np.ndarray, mask: np.ndarray, tolerance: float) -> np.ndarray:
-    """The solution at half the size, enlarged: (number of hole pixels, C)."""
+def _from_half(
+    image: np.ndarray, mask: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, sparse.csr_matrix | None, Solver | None]:
+    """The solution at half the size, enlarged: (number of hole pixels, C); and what a `Cycle` takes from there."""
     height, width = mask.shape
     size = ((width + 1) // 2, (height + 1) // 2)
     pad = ((0, 2 * size[1] - height), (0, 2 * size[0] - width))
@@ -101,31 +107,12 @@ def _enlarged_guess(image: np.ndarray, mask: np.ndarray, tolerance: float) -> np
     ]
     small = np.stack(channels, axis=-1) / np.maximum(share, 1e-6)[..., None]
     small_mask = share < 0.2  # no known pixel in the 2 x 2 block
+    enlarge, half = None, None
     if small_mask.any() and not small_mask.all():
-        small[small_mask] = _solve(small, small_mask, tolerance)
+        small[small_mask], half = _solve(small, small_mask, tolerance)
+        enlarge = enlarging(mask, small_mask)
     full = [
         cv2.resize(np.ascontiguousarray(small[..., c]), (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_LINEAR)
         for c in range(small.shape[2])
     ]
-    return np.stack(full, axis=-1)[:height, :width][mask]
-
-
-def _conjugate_gradients(
-    matrix: sparse.csr_matrix, constant: np.ndarray, guess: np.ndarray, tolerance: float
-) -> np.ndarray:
-    """Conjugate gradients for all channels at once."""
-    x = guess.astype(np.float32)
-    residual = constant - matrix @ x
-    direction = residual.copy()
-    energy = (residual**2).sum(0)
-    for _ in range(MAX_ITERATIONS):
-        if np.abs(residual).max() <= tolerance:
-            break
-        product = matrix @ direction
-        step = energy / np.maximum((direction * product).sum(0), 1e-30)
-        x += step * direction
-        residual -= step * product
-        new_energy = (residual**2).sum(0)
-        direction = residual + new_energy / np.maximum(energy, 1e-30) * direction
-        energy = new_energy
-    return x
+    return np.stack(full, axis=-1)[:height, :width][mask], enlarge, half
