@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,11 @@ __all__ = ["Photo", "Window"]
 
 Window = tuple[int, int, int, int]
 """A crop as (top, left, bottom, right), the last two exclusive."""
+
+Piece = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Window]
+"""A fill, its mask, and the window that they cover."""
+
+Opacity = npt.NDArray[np.floating[Any]]
 
 _BAND = 1 << 22  # pixels converted at a time where a whole photo is looked at
 
@@ -117,9 +123,10 @@ class Photo:
         """Return a new photo whose pixels under the mask show `fill`.
 
         Values are rounded to the photo's own depth. Alpha stays as it is, so a pixel that was transparent
-        stays transparent. A 1-bit photo is thresholded, a gray one gets the Rec. 601 luma. A palette photo
-        gets the nearest entry of the same alpha; new colours (a median cut of the fill) go into slots that no
-        pixel outside the mask uses, so fill all holes of a palette photo in one call where possible.
+        stays transparent; `with_fills` can change it. A 1-bit photo is thresholded, a gray one gets the Rec.
+        601 luma. A palette photo gets the nearest entry of the same alpha; new colours (a median cut of the
+        fill) go into slots that no pixel outside the mask uses, so fill all holes of a palette photo in one
+        call where possible.
 
         Args:
             fill: (h, w, 3) float RGB; values outside [0, 1] are clipped.
@@ -131,26 +138,39 @@ class Photo:
         """
         return self.with_fills([(fill, mask, self._checked(window))])
 
-    def with_fills(self, pieces: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Window]]) -> Photo:
-        """Return a new photo with several fills, each (fill, mask, window) as for `with_fill`; copies only once."""
+    def with_fills(self, pieces: Sequence[Piece], opacities: Sequence[Opacity | None] | None = None) -> Photo:
+        """Return a new photo with several fills; copies only once.
+
+        Args:
+            pieces: each (fill, mask, window) as for `with_fill`.
+            opacities: for each piece (h, w) float in [0, 1], the alpha of its pixels under the mask, NaN where it stays
+                as it is, or None where it does everywhere. A palette photo gets the nearest alpha but 0 that its
+                entries have; a photo without alpha ignores it.
+
+        Raises:
+            ValueError: as `with_fill`.
+        """
         samples = self.samples.copy()
+        levels = opacities or [None] * len(pieces)
         checked = [self._checked_piece(*piece) for piece in pieces]
         palette = self.palette
         if palette is not None:
-            palette = self._fill_indices(samples, palette, checked)
+            palette = self._fill_indices(samples, palette, checked, levels)
         else:
-            for color, mask, (top, left, bottom, right) in checked:
+            for (color, mask, (top, left, bottom, right)), opacity in zip(checked, levels, strict=True):
                 region = samples[top:bottom, left:right]
                 old = region[mask]
+                wanted = np.full(len(old), np.nan, np.float32) if opacity is None else opacity[mask]
+                changed = ~np.isnan(wanted)
+                if self.mode in ALPHA_MODES:
+                    old[changed, -1] = np.rint(wanted[changed].clip(0, 1) * (2**self.bits - 1))
                 new = from_rgb(color, old, self.mode, self.bits, self.premultiplied)
-                region[mask] = new if self.color_key is None else self._around_key(new, old)
+                region[mask] = new if self.color_key is None else self._around_key(new, old, changed & (wanted >= 0.5))
         touched = any(mask.any() for _, mask, _ in checked)
         metadata = self.metadata.without_previews() if touched else self.metadata
         return replace(self, samples=samples, palette=palette, metadata=metadata)
 
-    def _checked_piece(
-        self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Window
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Window]:
+    def _checked_piece(self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Window) -> Piece:
         """The colours (N, 3) under a piece's mask, the mask and the window."""
         top, left, bottom, right = self._checked(window)
         if mask.shape != (bottom - top, right - left) or mask.dtype != np.bool_:
@@ -166,13 +186,19 @@ class Photo:
         self,
         samples: npt.NDArray[Any],
         palette: npt.NDArray[np.uint8],
-        pieces: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Window]],
+        pieces: list[Piece],
+        opacities: Sequence[Opacity | None],
     ) -> npt.NDArray[np.uint8]:
         """Write palette indices for all pieces at once, so that they share the free slots; the palette after it."""
         outside = np.ones(samples.shape, dtype=bool)
         opacity, wanted, holes = [], [], []
-        for color, mask, (top, left, bottom, right) in pieces:
+        visible = np.unique(palette[palette[:, 3] > 0, 3])
+        for (color, mask, (top, left, bottom, right)), raised in zip(pieces, opacities, strict=True):
             transparency = palette[:, 3][samples[top:bottom, left:right]]
+            if raised is not None and len(visible):
+                changed = mask & ~np.isnan(raised)
+                distance = np.abs(raised[changed, None] * 255 - visible)
+                transparency[changed] = visible[distance.argmin(axis=1)]
             hole = mask & (transparency > 0)
             outside[top:bottom, left:right] &= ~hole
             opacity.append(transparency[hole])
@@ -217,13 +243,15 @@ class Photo:
             return np.asarray(samples == self.color_key[0] if self.color_key else False)
         return np.asarray((samples == np.array(self.color_key)).all(axis=-1))
 
-    def _around_key(self, new: npt.NDArray[Any], old: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Keep transparent pixels as they were, and opaque ones off the transparent colour by one level."""
+    def _around_key(
+        self, new: npt.NDArray[Any], old: npt.NDArray[Any], shown: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[Any]:
+        """Keep transparent pixels as they were, but those to be shown; opaque ones off the transparent colour."""
         collides = self._is_key(new)
         if CHANNELS[self.mode] == 1:
             new[collides] ^= 1
         else:
             new[collides, -1] ^= 1
-        was_transparent = self._is_key(old)
+        was_transparent = self._is_key(old) & ~shown
         new[was_transparent] = old[was_transparent]
         return new

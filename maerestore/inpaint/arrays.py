@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +45,24 @@ class FloatImage:
             else (color.astype(np.float32))
         )
 
-    def with_fills(self, pieces: list[tuple[np.ndarray, np.ndarray, Box]]) -> FloatImage:
-        """A new image in which only the pixels under the pieces' masks are other; alpha stays."""
+    def alpha(self, window: Box | None = None) -> np.ndarray | None:
+        """(h, w) in [0, 1], as `Photo.alpha`; None without a channel of alpha."""
+        top, left, bottom, right = window or (0, 0, self.size[1], self.size[0])
+        return self.samples[top:bottom, left:right, -1] if self.samples.shape[2] in (2, 4) else None
+
+    def with_fills(
+        self, pieces: list[tuple[np.ndarray, np.ndarray, Box]], opacities: Sequence[np.ndarray | None] | None = None
+    ) -> FloatImage:
+        """A new image in which only the pixels under the pieces' masks are other, as `Photo.with_fills`."""
         samples = self.samples.copy()
-        for fill, mask, (top, left, bottom, right) in pieces:
+        for (fill, mask, (top, left, bottom, right)), opacity in zip(
+            pieces, opacities or [None] * len(pieces), strict=True
+        ):
             color = fill[mask].clip(0, 1)
             target = samples[top:bottom, left:right]
+            if opacity is not None:
+                raised = mask & ~np.isnan(opacity)
+                target[..., -1][raised] = opacity[raised]
             if samples.shape[2] >= 3:
                 target[..., :3][mask] = color
             else:

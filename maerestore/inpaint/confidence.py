@@ -126,12 +126,14 @@ def surrounding_texture(scene: Scene, index: int, scale: float) -> np.ndarray:
     region = scene.regions[index]
     fine, area = FINE / max(scale, MIN_SCALE), TEXTURE_AREA / max(scale, MIN_SCALE)
     box = grow(region.box, int(np.ceil(3 * (fine + area))), (scene.mask.shape[0], scene.mask.shape[1]))
-    image, mask = scene.photo.rgb(box), scene.mask[cut(box)]
-    known = (~mask).astype(np.float32)
+    image, unknown = scene.seen.rgb(box), scene.unknown[cut(box)]
+    known = (~unknown).astype(np.float32)
     deviation = np.abs(image - low_pass(image, known, fine)).mean(-1)
     texture = low_pass(deviation[..., None], known, area)
-    own = np.zeros(mask.shape, bool)
+    own = np.zeros(unknown.shape, bool)
     own[cut(region.box, box)] = region.mask
+    if scene.unknown is not scene.mask and not unknown.all():
+        own = unknown  # transparent pixels have no texture to continue
     return harmonic_fill(texture, own)[cut(region.box, box)][..., 0]
 
 

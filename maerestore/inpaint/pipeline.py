@@ -91,9 +91,16 @@ class Inpainter(Pretrained):
     ) -> Any:
         """Fill an image, or a batch of tensors, and return the kind that came in.
 
+        Transparency:
+            Pixels of alpha 0 outside the mask are unknown to the fill, whatever colour they hold, and stay as they are.
+            Alpha stays as it is in the hole too, unless that was erased (it is less than half as opaque as what is
+            around it, and nine tenths of its rim are visible): then it becomes as opaque as that, for the fill could
+            not be seen. See `maerestore.inpaint.visible` and `maerestore.inpaint.opacity`.
+
         Args:
             image: a PIL image; a NumPy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 or float in
-                [0, 1]; or a tensor (C, H, W) or (B, C, H, W), uint8 or float in [0, 1].
+                [0, 1]; or a tensor (C, H, W) or (B, C, H, W), uint8 or float in [0, 1]. Two or four channels end with
+                alpha.
             mask: what to fill: a PIL image, an array or a tensor (H, W), see `maerestore.inpaint.masks.as_mask`; for a
                 batch one for all, or a list or a batch of one for each. Nothing is filled where it is empty.
             dilate: grow the mask by this many pixels.
@@ -153,7 +160,7 @@ class Inpainter(Pretrained):
         else:
             pieces = self._smooth(scene, feather, None, report, progress)
         with report.stage("paste"):
-            return cast(Canvas, photo.with_fills(pieces)), report
+            return cast(Canvas, photo.with_fills(pieces, scene.opacities)), report
 
     def samples(
         self,
@@ -170,7 +177,8 @@ class Inpainter(Pretrained):
         """Fill an image in several ways.
 
         Each sample shows the autoencoder other known patches, and searches for texture with another seed. The fill of
-        `inpaint` is one of them. Which comes first, see `maerestore.inpaint.sampling`.
+        `inpaint` is one of them. Which comes first, see `maerestore.inpaint.sampling`. Transparency is treated as by
+        `inpaint`, in all samples alike.
 
         Args:
             image: as for `inpaint`; one image, no batch.
@@ -225,7 +233,7 @@ class Inpainter(Pretrained):
         with report.stage("rank"):
             order = ranked(scene, [fill for fill, _, _ in plain[0]], drawn)
         with report.stage("paste"):
-            return [cast(Canvas, photo.with_fills(drawn[k])) for k in order], report
+            return [cast(Canvas, photo.with_fills(drawn[k], scene.opacities)) for k in order], report
 
     def confidence(
         self,
@@ -313,7 +321,7 @@ class Inpainter(Pretrained):
             pieces, refined = refined_pieces(scene, see, self.size, feather, report, progress)
         drawn = [(fill.copy(), mask, box) for fill, mask, box in pieces]
         with report.stage("detail"):
-            return pieces, sharpen(scene.photo, scene.mask, scene.regions, drawn, seed, progress, refined)
+            return pieces, sharpen(scene.seen, scene.unknown, scene.regions, drawn, seed, progress, refined)
 
     def _smooth(
         self, scene: Scene, feather: int, hiding: Hiding | None, report: Report, progress: Progress | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from maerestore.inpaint.arrays import FloatImage
 from maerestore.inpaint.blend import BlendCurve, merge_tiles
 from maerestore.inpaint.coarse import Window, window_scale
 from maerestore.inpaint.harmonic import harmonic_fill
+from maerestore.inpaint.opacity import raised_opacities
+from maerestore.inpaint.visible import as_seen
 from maerestore.inpaint.windows import Box, Region, cut, distance_to_known, grow, plan_windows
 
 WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be looked at by it
@@ -53,6 +56,7 @@ class Scene:
     Attributes:
         photo: the photo.
         mask: (H, W) bool, True = hole.
+        unknown: (H, W) bool, the holes and the transparent pixels; `mask` itself where there are none.
         regions: its holes, grouped.
         smooth: the harmonic fill of each region, (h, w, 3) float32 over its box.
         distances: (h, w) photo pixels from each region's pixels to the nearest known one.
@@ -62,6 +66,7 @@ class Scene:
 
     photo: Photo | FloatImage
     mask: np.ndarray
+    unknown: np.ndarray
     regions: list[Region]
     smooth: list[np.ndarray]
     distances: list[np.ndarray]
@@ -73,6 +78,7 @@ class Scene:
         cls,
         photo: Photo | FloatImage,
         mask: np.ndarray,
+        unknown: np.ndarray,
         regions: list[Region],
         smooth: list[np.ndarray],
         *,
@@ -83,13 +89,14 @@ class Scene:
         """Choose the windows.
 
         Args:
-            photo, mask, regions, smooth: as the attributes.
+            photo, mask, unknown, regions, smooth: as the attributes.
             model_size: side in pixels that the model sees windows at.
             patch_size: of the model.
             curve: share of the model's fill by distance.
         """
         size = mask.shape[0], mask.shape[1]
-        distances = [distance_to_known(region, size) for region in regions]
+        also = None if unknown is mask else unknown
+        distances = [distance_to_known(region, size, also) for region in regions]
         plans: list[list[Box]] = []
         for region, distance in zip(regions, distances, strict=True):
             # A scratch across the photo would take hundreds of windows, for next to nothing.
@@ -97,7 +104,17 @@ class Scene:
             reach = float(distance.max()) * max(window_scale(box, model_size, patch_size) for box in plan)
             plans.append(plan if curve(np.array(reach)) >= WORTHWHILE else [])
         scales = [[window_scale(box, model_size, patch_size) for box in plan] for plan in plans]
-        return cls(photo, mask, regions, smooth, distances, plans, scales)
+        return cls(photo, mask, unknown, regions, smooth, distances, plans, scales)
+
+    @property
+    def seen(self) -> Photo | FloatImage:
+        """The photo as every stage sees it: without the colours of its transparent pixels."""
+        return as_seen(self.photo, self.mask, self.unknown)
+
+    @cached_property
+    def opacities(self) -> list[np.ndarray | None]:
+        """For each region the alpha of its pixels once they are filled: see `raised_opacities`."""
+        return raised_opacities(self.photo, self.mask, self.regions)
 
     @property
     def groups(self) -> list[tuple[int, int]]:
@@ -126,7 +143,7 @@ class Scene:
         overlay = Overlay(self.regions, self.smooth)
         for start, stop in self.groups:
             boxes = self.boxes(start, stop)
-            windows = [Window(box, overlay.paint(self.photo.rgb(box), box), self.mask[cut(box)]) for box in boxes]
+            windows = [Window(box, overlay.paint(self.seen.rgb(box), box), self.unknown[cut(box)]) for box in boxes]
             pictures = dict(zip(boxes, see(windows), strict=True))
             for i in range(start, stop):
                 if self.plans[i]:
@@ -137,17 +154,21 @@ class Scene:
 
 
 def harmonic_fills(
-    photo: Photo | FloatImage, mask: np.ndarray, regions: list[Region], progress: Progress | None
+    photo: Photo | FloatImage, mask: np.ndarray, unknown: np.ndarray, regions: list[Region], progress: Progress | None
 ) -> list[np.ndarray]:
-    """The harmonic fill of each region, (h, w, 3) float32 over its box."""
+    """The harmonic fill of each region, (h, w, 3) float32 over its box; arguments as of `Scene.plan`."""
     width, height = photo.size
+    seen = as_seen(photo, mask, unknown)
     fills = []
     for i, region in enumerate(regions):
         grown = grow(region.box, 1, (height, width))
         hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
         hole[cut(region.box, grown)] = region.mask
-        image = photo.rgb(grown)
+        image = seen.rgb(grown)
         image[mask[cut(grown)] & ~hole] = 0  # other holes: no neighbours of this one, and nothing to be seen
+        joined = unknown[cut(grown)]
+        if unknown is not mask and (joined & ~mask[cut(grown)]).any() and not joined.all():
+            hole = joined  # transparent pixels are no rim: the fill goes on through them to visible ones
         fills.append(harmonic_fill(image, hole)[cut(region.box, grown)].copy())
         if progress is not None:
             progress("smoothing", i + 1, len(regions))

@@ -18,6 +18,7 @@ from maerestore.inpaint.coarse import Window
 from maerestore.inpaint.refine import LIMIT
 from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
 from maerestore.inpaint.texture import Refined
+from maerestore.inpaint.visible import unknown_pixels
 from maerestore.inpaint.windows import find_regions
 
 
@@ -93,8 +94,9 @@ def find_scene(
         regions = find_regions(mask)
     report.holes = len(regions)
     with report.stage("harmonic"):
-        smooth = harmonic_fills(photo, mask, regions, progress)
-    scene = Scene.plan(photo, mask, regions, smooth, model_size=model_size, patch_size=patch_size, curve=curve)
+        unknown = unknown_pixels(photo, mask)
+        smooth = harmonic_fills(photo, mask, unknown, regions, progress)
+    scene = Scene.plan(photo, mask, unknown, regions, smooth, model_size=model_size, patch_size=patch_size, curve=curve)
     report.windows = scene.windows
     return scene
 

@@ -104,12 +104,22 @@ def _distance(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> np.nda
     return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
 
 
-def distance_to_known(region: Region, photo_size: tuple[int, int]) -> np.ndarray:
-    """How far each hole pixel of a region lies from the nearest known one: (h, w) float32, photo pixels, over its box.
+def distance_to_known(region: Region, photo_size: tuple[int, int], unknown: np.ndarray | None = None) -> np.ndarray:
+    """How far each hole pixel of a region lies from the nearest known one.
 
-    Beyond the photo's border, `photo_size` (height, width), nothing is known.
+    Args:
+        region: the holes.
+        photo_size: (height, width) of the photo, beyond whose border nothing is known.
+        unknown: (H, W) bool, what is not known either besides the region; None for nothing. It is looked at as far
+            around the region as that is thick.
+
+    Returns:
+        (h, w) float32 over the region's box, photo pixels.
     """
-    return _distance(region.mask, region.box, photo_size)
+    if unknown is None:
+        return _distance(region.mask, region.box, photo_size)
+    box = grow(region.box, int(np.ceil(region.thickness)) + 1, photo_size)
+    return _distance(unknown[cut(box)], box, photo_size)[cut(region.box, box)]
 
 
 def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -> list[Box]:

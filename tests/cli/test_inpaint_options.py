@@ -83,6 +83,17 @@ def test_mask_white_keep_fills_what_is_black(fill: Fill, folder: Path) -> None:
     np.testing.assert_array_equal(read(folder / "1.png"), read(folder / "2.png"))
 
 
+def test_a_photo_whose_object_was_erased_is_its_own_mask(fill: Fill, folder: Path) -> None:
+    image = np.dstack([noise(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    image[hole()] = 0
+    Image.fromarray(image).save(folder / "cut.png")
+    assert fill(folder / "cut.png", folder / "cut.png", "--quiet", "--sharp", "off") == 0
+    filled = read(folder / "cut_filled.png")
+    np.testing.assert_array_equal(filled[~hole()], image[~hole()])
+    assert (filled[..., 3] == 255).all()
+    assert filled[hole()][:, :3].mean() > 50
+
+
 def test_resize_mask_brings_the_mask_to_the_photos_size(fill: Fill, folder: Path) -> None:
     save_mask(folder / "large.png", np.kron(hole(), np.ones((3, 3), bool)))
     assert fill(folder / "photo.png", folder / "mask.png", "-o", folder / "1.png", "--quiet") == 0

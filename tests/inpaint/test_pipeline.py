@@ -133,7 +133,7 @@ def test_only_the_hole_changes(
         assert after.min() >= 0
         assert after.max() <= (1 if before.max() <= 1 else 255)
     if after.shape[-1] in (2, 4) and kind != "PIL CMYK":
-        np.testing.assert_array_equal(after[..., -1], before[..., -1])
+        assert (after[..., -1] >= before[..., -1]).all()  # an erased hole gets visible: see test_transparency.py
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,115 @@
+"""How opaque the fill of an erased hole is.
+
+A hole that somebody erased, or cut out to make the mask of it, is transparent: a fill that kept its alpha could not be
+seen. Such a hole becomes as opaque as what is visible around it. Erased is a hole that is less than half as opaque as
+that, and whose rim is visible but for a tenth: a mask over the edge of a cut-out keeps the alpha of each pixel, and
+with it the outline, as does a mask over glass, smoke, or anything else that is there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from maerestore.inpaint.harmonic import harmonic_fill
+from maerestore.inpaint.windows import Region, cut, find_regions, grow
+
+if TYPE_CHECKING:
+    from maerestore.image import Photo
+    from maerestore.inpaint.arrays import FloatImage
+
+LEAST, MOST = 2, 64  # pixels around a hole that its opacity is taken from
+CLEAR_RIM = 0.1  # most of the rim of an erased hole that may be transparent
+_BAND = 1 << 22  # pixels looked at at a time
+
+
+def raised_opacities(photo: Photo | FloatImage, mask: np.ndarray, regions: list[Region]) -> list[np.ndarray | None]:
+    """The opacity of erased holes once they are filled.
+
+    Args:
+        photo: the photo.
+        mask: (H, W) bool, True = hole.
+        regions: its holes, grouped.
+
+    Returns:
+        for each region (h, w) float32 over its box, NaN where alpha stays as it is; None where it does everywhere.
+    """
+    return [_of_region(photo, mask, region) for region in regions]
+
+
+def stays_transparent(photo: Photo | FloatImage, mask: np.ndarray) -> bool:
+    """Whether any pixel is less than opaque once the holes are filled.
+
+    Args:
+        photo, mask: as for `raised_opacities`.
+    """
+    width, height = photo.size
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        alpha = photo.alpha((top, 0, min(top + rows, height), width))
+        if alpha is None:
+            return False
+        if (alpha[~mask[top : top + rows]] < 1).any():
+            return True
+    regions = find_regions(mask)
+    for region, raised in zip(regions, raised_opacities(photo, mask, regions), strict=True):
+        alpha = photo.alpha(region.box)
+        if alpha is not None and raised is not None:
+            alpha = np.where(np.isnan(raised), alpha, raised)
+        if alpha is not None and (alpha[region.mask] < 1).any():
+            return True
+    return False
+
+
+def _of_region(photo: Photo | FloatImage, mask: np.ndarray, region: Region) -> np.ndarray | None:
+    # A soft brush that erases to half or more as far as the middle of a hole leaves an edge of up to that width.
+    reach = int(np.clip(np.ceil(region.thickness / 2), LEAST, MOST))
+    box = grow(region.box, reach, (mask.shape[0], mask.shape[1]))
+    alpha = photo.alpha(box)
+    if alpha is None:
+        return None
+    holes = np.zeros(alpha.shape, bool)
+    holes[cut(region.box, box)] = region.mask
+    known = ~mask[cut(box)]
+    shown = known & (alpha > 0)
+    if (alpha[holes] >= 0.5).all() or not shown.any():
+        return None
+    erased = _erased(holes, known, alpha)
+    if not erased.any():
+        return None
+    # The most opaque within reach: the rim itself may be half erased.
+    around = cv2.dilate(np.where(shown, alpha, 0).astype(np.float32), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    rim = cv2.dilate(erased.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & shown
+    level = around[rim]
+    if level.size and level.min() == level.max():
+        continued = np.full(alpha.shape, level[0], np.float32)
+    else:
+        continued = harmonic_fill(around[..., None], ~shown)[..., 0]
+    raised = np.where(erased, np.maximum(alpha, continued).clip(0, 1), np.nan).astype(np.float32)
+    return raised[cut(region.box, box)]
+
+
+def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """(h, w) bool, the pixels of the holes that were erased.
+
+    Args:
+        holes: (h, w) bool.
+        known: (h, w) bool, the pixels outside of all holes.
+        alpha: (h, w) in [0, 1].
+    """
+    count, labels = cv2.connectedComponents(holes.astype(np.uint8), connectivity=8)
+    opaque = np.bincount(labels[holes], alpha[holes], minlength=count)
+    pixels = np.bincount(labels[holes], minlength=count)
+    visible, clear = np.zeros((2, count))
+    height, width = holes.shape
+    for dy, dx in ((0, 1), (1, 0)):
+        first, second = np.s_[: height - dy, : width - dx], np.s_[dy:, dx:]
+        for hole, other in ((first, second), (second, first)):
+            touches = holes[hole] & known[other]
+            seen = touches & (alpha[other] > 0)
+            visible += np.bincount(labels[hole][seen], minlength=count)
+            clear += np.bincount(labels[hole][touches & ~seen], minlength=count)
+    around = float(np.median(alpha[known & (alpha > 0)]))
+    return np.asarray(holes & ((2 * opaque < around * pixels) & (clear <= CLEAR_RIM * (clear + visible)))[labels])

@@ -1,0 +1,98 @@
+"""What of a photo with transparent pixels counts as known, and what is seen in place of the others.
+
+Under a transparent pixel a file holds an arbitrary colour: black, white, or what an eraser left. So transparent pixels
+outside the holes are unknown, like the holes, and the colours of the visible ones around are seen in their place. In
+the output they stay as they are, bit by bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import cv2
+import numpy as np
+
+from maerestore.inpaint.windows import Box, cut, grow
+
+if TYPE_CHECKING:
+    from maerestore.image import Photo
+    from maerestore.inpaint.arrays import FloatImage
+
+_BAND = 1 << 22  # pixels looked at at a time
+
+
+def unknown_pixels(photo: Photo | FloatImage, mask: np.ndarray) -> np.ndarray:
+    """The holes and the transparent pixels of a photo.
+
+    Args:
+        photo: the photo.
+        mask: (H, W) bool, True = hole.
+
+    Returns:
+        (H, W) bool; `mask` itself where nothing outside it is transparent, or all is: colours are then all there is.
+    """
+    width, height = photo.size
+    unknown = mask
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        alpha = photo.alpha((top, 0, min(top + rows, height), width))
+        if alpha is not None and (alpha <= 0).any():
+            unknown = mask.copy() if unknown is mask else unknown
+            unknown[top : top + rows] |= alpha <= 0
+    return mask if unknown.all() or unknown.sum() == mask.sum() else unknown
+
+
+@dataclass(frozen=True, eq=False)
+class VisiblePhoto:
+    """A photo in whose transparent pixels the colours of the visible ones around are seen.
+
+    Attributes:
+        photo: the photo.
+        mask: (H, W) bool, its holes, whose colours no pixel is given.
+        unknown: (H, W) bool, what `unknown_pixels` gave.
+    """
+
+    photo: Photo | FloatImage
+    mask: np.ndarray
+    unknown: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.photo.size
+
+    def rgb(self, box: Box) -> np.ndarray:
+        """(h, w, 3) float32 in [0, 1], as `Photo.rgb`; in the holes what lies there."""
+        clear = self.unknown[cut(box)] & ~self.mask[cut(box)]
+        image = self.photo.rgb(box)
+        if not clear.any():
+            return image
+        around, margin = box, max(box[2] - box[0], box[3] - box[1])
+        while self.unknown[cut(around)].all():  # ends, for somewhere a pixel is visible
+            around, margin = grow(box, margin, (self.size[1], self.size[0])), 2 * margin
+        surroundings = image if around == box else self.photo.rgb(around)
+        image[clear] = _spread(surroundings, ~self.unknown[cut(around)])[cut(box, around)][clear]
+        return image
+
+
+def as_seen(photo: Photo | FloatImage, mask: np.ndarray, unknown: np.ndarray) -> Photo | FloatImage:
+    """The photo itself where nothing in it is transparent, or else its `VisiblePhoto`."""
+    # Cast, for all that the stages read of a photo is `rgb`.
+    return photo if unknown is mask else cast("Photo", VisiblePhoto(photo, mask, unknown))
+
+
+def _spread(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """`image` (h, w, 3) with means of what is known in the place of what is not, the coarser the further away."""
+    if known.all():
+        return image
+    height, width = known.shape
+    pad = ((0, height % 2), (0, width % 2))
+    size = ((width + 1) // 2, (height + 1) // 2)
+    # Even sides, so that each pixel of the smaller picture is the mean of four.
+    share = cv2.resize(np.pad(known, pad).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    total = cv2.resize(np.pad(image * known[..., None], (*pad, (0, 0))), size, interpolation=cv2.INTER_AREA)
+    share = share.reshape(size[1], size[0])
+    small = _spread(total / np.maximum(share, 0.25)[..., None], share > 0)
+    large = cv2.resize(small, (2 * size[0], 2 * size[1]), interpolation=cv2.INTER_LINEAR)[:height, :width]
+    return np.where(known[..., None], image, large).astype(np.float32)
