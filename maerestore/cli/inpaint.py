@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from maerestore.cli import inpaint_table
 from maerestore.cli.progress import Bar
+from maerestore.cli.values import seed, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", help="bundled name, folder, file, or org/name[@revision] (default: the bundled model)"
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    parser.add_argument("--dilate", type=int, default=0, metavar="N", help="grow the mask by N pixels")
+    parser.add_argument("--dilate", type=whole, default=0, metavar="N", help="grow the mask by N pixels")
     parser.add_argument(
         "--feather",
-        type=int,
+        type=whole,
         default=0,
         metavar="N",
         help="ramp from the surroundings to the fill over N pixels inside the hole",
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "off"],
         help="give the fill the texture of the surroundings (auto), or leave it smooth (off)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the texture's random search (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the texture's random search (default 0)")
     parser.add_argument(
         "--samples",
         type=int,
@@ -91,8 +92,10 @@ def run(args: argparse.Namespace) -> int:
         return inpaint_table.run(args)
     start = time.perf_counter()
     # Imported here, and torch only after the files were found good: bad input is answered at once.
-    from maerestore.image import InputError, write_photo
-    from maerestore.inpaint.table import read_pair
+    import numpy as np
+
+    from maerestore.image import InputError, check_writable, write_photo
+    from maerestore.inpaint.pair import check_output, read_pair
 
     if args.photo is None or args.mask is None:
         args.refuse("give a photo and its mask, or --table with the names of many")
@@ -101,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{option.replace('_', '-')} goes with --table.")
     outs = _outputs(args)
     photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask)
+    check_output(photo, mask, outs[0], args.dilate)
+    if args.confidence is not None:
+        check_writable(_as_grey(np.broadcast_to(np.float32(0), mask.shape)), args.confidence)
     _warn(args, photo, outs[0])
     seconds = {"read": time.perf_counter() - start}
 

@@ -27,6 +27,17 @@ def seed(text: str) -> int:
     return value
 
 
+def whole(text: str) -> int:
+    """A whole number from 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return value
+
+
 def count(text: str) -> int:
     """A whole number from 1."""
     try:

@@ -14,7 +14,7 @@ Example:
 """
 
 from .decode import read_photo
-from .encode import write_photo
+from .encode import check_writable, write_photo
 from .errors import InputError
 from .mask import mask_is_empty, mask_is_full, mask_of, read_mask
 from .metadata import JpegSettings, Metadata, TiffSettings
@@ -32,6 +32,7 @@ __all__ = [
     "TiffSettings",
     "Window",
     "atomic_file",
+    "check_writable",
     "format_of",
     "mask_is_empty",
     "mask_is_full",

@@ -13,7 +13,7 @@ from .color import ALPHA_MODES
 from .errors import InputError
 from .photo import Photo
 
-__all__ = ["FORMATS", "fit"]
+__all__ = ["FORMATS", "fit", "target_of"]
 
 _PNG = {"1": (1,), "L": (2, 4, 8, 16), "LA": (8, 16), "P": (1, 2, 4, 8), "RGB": (8, 16), "RGBA": (8, 16)}
 FORMATS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -41,22 +41,56 @@ _WITH_ALPHA = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA", "CMYK": "RGBA"}
 _WITHOUT_ALPHA = {"LA": "L", "RGBA": "RGB"}
 
 
-def fit(photo: Photo, file_format: str) -> Photo:
+def fit(photo: Photo, file_format: str, transparent: bool | None = None) -> Photo:
     """Return the photo in the mode nearest to its own that `file_format` holds.
 
     A photo the format can hold comes back as it is. Otherwise gray becomes RGB, a palette is looked up, CMYK
     becomes RGB, 16 bits are rounded to 8, and an alpha channel that is opaque everywhere is left out;
     transparency is never dropped or flattened.
 
+    Args:
+        photo: the photo.
+        file_format: a key of `FORMATS`.
+        transparent: whether any pixel is less than opaque, where that is known; None to look.
+
+    Raises:
+        InputError: as `target_of`.
+    """
+    target = target_of(photo, file_format, photo.is_transparent() if transparent is None else transparent)
+    if photo.format != file_format and photo.premultiplied:
+        photo = _straight(photo)
+    if target is None:
+        return photo
+    mode, bits = target
+    samples = _converted(photo, mode, bits)
+    metadata = photo.metadata
+    if metadata.icc and not _profile_fits(metadata.icc, mode):
+        metadata = replace(metadata, icc=None)
+    return replace(
+        photo,
+        samples=samples,
+        mode=mode,
+        bits=bits,
+        palette=photo.palette if mode == "P" else None,
+        color_key=None,
+        metadata=metadata,
+    )
+
+
+def target_of(photo: Photo, file_format: str, transparent: bool) -> tuple[str, int] | None:
+    """Choose the mode and the bits per sample to convert a photo to; None where the format holds it as it is.
+
+    Args:
+        photo: the photo; its samples are not looked at.
+        file_format: a key of `FORMATS`.
+        transparent: whether any pixel is less than opaque.
+
     Raises:
         InputError: the photo has transparent pixels, or more colours, than the format can hold.
     """
     modes = FORMATS[file_format]
-    transparent = photo.is_transparent()
-    if photo.format != file_format and photo.premultiplied:
-        photo = _straight(photo)
     if _holds(photo, file_format, transparent):
-        return photo
+        return None
     mode = photo.mode
     if transparent and mode not in ALPHA_MODES:
         mode = _WITH_ALPHA[mode]
@@ -73,19 +107,7 @@ def fit(photo: Photo, file_format: str) -> Photo:
     bits = max((depth for depth in modes[target] if depth <= photo.bits), default=modes[target][0])
     if photo.mode == "CMYK" and target == "RGB":
         bits = 8  # the conversion is Pillow's, which has no other depth
-    samples = _converted(photo, target, bits)
-    metadata = photo.metadata
-    if metadata.icc and not _profile_fits(metadata.icc, target):
-        metadata = replace(metadata, icc=None)
-    return replace(
-        photo,
-        samples=samples,
-        mode=target,
-        bits=bits,
-        palette=photo.palette if target == "P" else None,
-        color_key=None,
-        metadata=metadata,
-    )
+    return target, bits
 
 
 def _holds(photo: Photo, file_format: str, transparent: bool) -> bool:

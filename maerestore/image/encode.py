@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .bmp import write_bmp_palette, write_bmp_rgba
-from .convert import fit
+from .convert import fit, target_of
 from .errors import InputError, quoted
 from .jpeg import write_jpeg
 from .output import atomic_file, check_target, format_of
@@ -19,7 +19,7 @@ from .photo import Photo
 from .png import write_png
 from .tiff import write_tiff
 
-__all__ = ["write_photo"]
+__all__ = ["check_writable", "write_photo"]
 
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}
 
@@ -54,6 +54,31 @@ def write_photo(
     path = Path(path)
     file_format = format_of(path)
     check_target(path, overwrite)
+    transparent = photo.is_transparent()
+    check_writable(photo, path, transparent)
+    fitted = fit(photo, file_format, transparent)
+    with atomic_file(path, overwrite) as file:
+        _WRITERS[file_format](fitted, file, quality)
+
+
+def check_writable(photo: Photo, path: str | os.PathLike[str], transparent: bool | None = None) -> None:
+    """Check, before any work is done on a photo, that the format of `path` can hold it.
+
+    Args:
+        photo: the photo.
+        path: as for `write_photo`.
+        transparent: whether any pixel will be less than opaque when it is written; None for what holds now.
+
+    Raises:
+        InputError: as `write_photo`, for the suffix, the size, the transparency and the colours.
+
+    Example:
+        >>> check_writable(Photo(np.zeros((2, 3, 3), dtype=np.uint8)), "new.gif")
+        Traceback (most recent call last):
+        maerestore.image.errors.InputError: 'new.gif': GIF cannot hold this photo's colours: write .png, .webp or .tif.
+    """
+    path = Path(path)
+    file_format = format_of(path)
     limit = _LONGEST_SIDE.get(file_format)
     if limit is not None and max(photo.size) > limit:
         width, height = photo.size
@@ -62,11 +87,9 @@ def write_photo(
             "write .png or .tif."
         )
     try:
-        fitted = fit(photo, file_format)
+        target_of(photo, file_format, photo.is_transparent() if transparent is None else transparent)
     except InputError as error:
         raise InputError(f"{quoted(path)}: {error}") from None
-    with atomic_file(path, overwrite) as file:
-        _WRITERS[file_format](fitted, file, quality)
 
 
 def _to_pillow(photo: Photo) -> Image.Image:

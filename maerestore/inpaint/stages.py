@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from maerestore.image import InputError, Photo
@@ -19,7 +18,7 @@ from maerestore.inpaint.refine import LIMIT
 from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
 from maerestore.inpaint.texture import Refined
 from maerestore.inpaint.visible import unknown_pixels
-from maerestore.inpaint.windows import find_regions
+from maerestore.inpaint.windows import dilated, find_regions
 
 
 class See(Protocol):
@@ -82,9 +81,7 @@ def find_scene(
     width, height = photo.size
     if mask.shape != (height, width):
         raise InputError(f"the mask is {mask.shape[1]}x{mask.shape[0]}, the photo {width}x{height}: they must agree")
-    if dilate:
-        known = (~mask).astype(np.uint8)
-        mask = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= dilate if mask.any() else mask
+    mask = dilated(mask, dilate)
     if not mask.any():
         return None
     if mask.all():

@@ -13,16 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-from maerestore.image import InputError, Photo, mask_is_empty, mask_is_full, read_mask, read_photo, write_photo
+from maerestore.image import InputError, write_photo
 from maerestore.image.errors import quoted, reason_of
 from maerestore.image.output import SUFFIXES, format_of
+from maerestore.inpaint.pair import check_output, read_pair
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from maerestore.inpaint.pipeline import Inpainter
 
-__all__ = ["FillSettings", "Pair", "Report", "fill_pair", "fill_table", "read_pair", "read_pairs"]
+__all__ = ["FillSettings", "Pair", "Report", "fill_pair", "fill_table", "read_pairs"]
 
 
 @dataclass(frozen=True)
@@ -223,6 +222,7 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
     """
     try:
         photo, mask = read_pair(Path(pair.photo), Path(pair.mask), settings.mask_white, settings.resize_mask)
+        check_output(photo, mask, pair.out, settings.dilate)
         filled, _ = inpainter.fill(
             photo, mask, settings.dilate, settings.feather, sharp=settings.sharp, seed=settings.seed
         )
@@ -240,35 +240,6 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
             raise
         return "not enough memory on this device"
     return None
-
-
-def read_pair(
-    photo: Path, mask: Path, white: Literal["hole", "keep"] = "hole", resize: bool = False
-) -> tuple[Photo, np.ndarray]:
-    """Read a photo and its mask, which marks a part of it.
-
-    Args:
-        photo, mask: the files.
-        white: what white in the mask means, "hole" or "keep".
-        resize: scale a mask of another size to the photo's.
-
-    Raises:
-        InputError: one cannot be read, sizes differ, or the mask marks nothing or all.
-    """
-    read = read_photo(photo)
-    marked = read_mask(mask, read.size, white=white, resize=resize)
-    other = "keep" if white == "hole" else "hole"
-    if mask_is_empty(marked):
-        marks = "light (128 or more)" if other == "keep" else "dark (below 128)"
-        raise InputError(
-            f"{quoted(mask)}: nothing to fill, no pixel of the mask is {marks}; "
-            f"if it marks what to keep, pass --mask-white {other}"
-        )
-    if mask_is_full(marked):
-        raise InputError(
-            f"{quoted(mask)}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
-        )
-    return read, marked
 
 
 def _place(photo: str, output: str) -> PurePath:

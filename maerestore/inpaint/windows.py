@@ -49,6 +49,14 @@ def grow(box: Box, margin: int, photo_size: tuple[int, int]) -> Box:
     )
 
 
+def dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """A mask (H, W) bool with its holes grown by so many pixels on every side; itself where they do not grow."""
+    if not pixels or not mask.any():
+        return mask
+    known = (~mask).astype(np.uint8)
+    return np.asarray(cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels)
+
+
 def find_regions(mask: np.ndarray) -> list[Region]:
     """Group a mask's holes.
 

@@ -30,7 +30,11 @@ def refuse(fill: Fill, folder: Path, capfd: pytest.CaptureFixture[str]) -> Calla
     def run(photo: Any = folder / "photo.png", mask: Any = folder / "mask.png", *options: Any) -> str:
         before = contents(folder)
         capfd.readouterr()
-        assert fill(photo, mask, *options) == 2
+        try:
+            code: Any = fill(photo, mask, *options)
+        except SystemExit as stop:  # by argparse
+            code = stop.code
+        assert code == 2
         out, err = capfd.readouterr()
         assert out == ""
         assert err.startswith("maerestore inpaint: ")
@@ -139,8 +143,8 @@ def test_a_dilation_beyond_every_photo(refuse: Callable[..., str], folder: Path)
     refuse(folder / "photo.png", folder / "mask.png", "--dilate", 2_000_000_000)
 
 
-@pytest.mark.parametrize("seed", [2**70, -(2**70)])
-def test_a_seed_beyond_64_bits(seed: int, refuse: Callable[..., str], folder: Path) -> None:
+@pytest.mark.parametrize("seed", [2**70, -(2**70), -1, 2**63])
+def test_a_seed_beyond_63_bits(seed: int, refuse: Callable[..., str], folder: Path) -> None:
     refuse(folder / "photo.png", folder / "mask.png", "--seed", seed)
 
 
@@ -222,6 +226,47 @@ def test_a_folder_that_the_system_says_is_closed(
 def test_transparency_that_the_format_cannot_hold(refuse: Callable[..., str], folder: Path) -> None:
     Image.fromarray(noise(channels=4)).save(folder / "clear.png")
     refuse(folder / "clear.png", folder / "mask.png", "-o", folder / "out.jpg")
+
+
+@pytest.mark.parametrize(
+    ("photo", "options"),
+    [
+        ("clear.png", ("-o", "out.jpg")),
+        ("clear.png", ("-o", "out.ppm", "--samples", "2")),
+        ("photo.png", ("-o", "out.gif")),
+        ("photo.png", ("--dilate", "-1")),
+        ("photo.png", ("--dilate", "100")),
+        ("photo.png", ("--feather", "-1")),
+        ("photo.png", ("--seed", "-1")),
+        ("wide.png", ("-o", "out.png", "--confidence", "sure.webp")),
+    ],
+)
+def test_what_can_be_known_at_once_is_said_before_the_model_is_loaded(
+    photo: str, options: tuple[str, ...], folder: Path
+) -> None:
+    Image.fromarray(noise(channels=4)).save(folder / "clear.png")
+    Image.new("L", (17_000, 2), 9).save(folder / "wide.png")
+    mask = "mask.png"
+    if photo == "wide.png":
+        mask = save_mask(folder / "scratch.png", np.indices((2, 17_000))[1] < 9).name
+    before = contents(folder)
+    code = (
+        "import sys\nfrom maerestore.cli.main import main\ntry:\n    code = main(sys.argv[1:])\n"
+        "except SystemExit as stop:\n    code = stop.code\nprint(code, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, "inpaint", photo, mask, *options]
+    done = subprocess.run(
+        command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["2", "False"]
+    assert done.stderr.count("\n") == 1
+    assert contents(folder) == before
+
+
+def test_an_erased_photo_can_become_a_jpeg(fill: Fill, folder: Path) -> None:
+    image = np.dstack([noise(), np.where(hole(), 0, 255).astype(np.uint8)])
+    Image.fromarray(image).save(folder / "cut.png")
+    assert fill(folder / "cut.png", folder / "mask.png", "-o", folder / "out.jpg", "--sharp", "off", "--quiet") == 0
 
 
 # --- a write that fails
@@ -378,11 +423,16 @@ def test_a_device_that_is_not_there(refuse: Callable[..., str], folder: Path, mo
 # --- the real exit code
 
 
-def _command(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
+def _environment() -> dict[str, str]:
     root = str(Path(maerestore.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": root + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    return os.environ | {"PYTHONPATH": root + os.pathsep + os.environ.get("PYTHONPATH", "")}
+
+
+def _command(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "maerestore", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_the_process_ends_with_2_after_one_line(folder: Path) -> None:

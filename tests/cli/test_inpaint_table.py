@@ -41,7 +41,10 @@ def run(work: Path, model_folder: Path, capfd: pytest.CaptureFixture[str]) -> Ru
         arguments = ["inpaint", "--table", "pairs.csv", "--model", model_folder, "--device", "cpu"]
         arguments += [] if "-o" in options else ["-o", "filled"]
         capfd.readouterr()
-        code = main([*map(str, arguments), *map(str, options)])
+        try:
+            code: Any = main([*map(str, arguments), *map(str, options)])
+        except SystemExit as stop:  # by argparse
+            code = stop.code
         return code, *capfd.readouterr()
 
     return called
@@ -110,6 +113,17 @@ def test_rows_that_cannot_be_done_are_told_and_the_others_are_done(run: Run, wor
                  ".docx", "row 9"):  # fmt: skip
         assert word in err
     assert {name for name, content in contents(work / "filled").items() if content} == {"z/good.png"}
+
+
+def test_what_its_format_cannot_hold_is_told_before_the_fill(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maerestore.inpaint.pipeline import Inpainter
+
+    Image.fromarray(noise(channels=4)).save("clear.png")
+    monkeypatch.setattr(Inpainter, "fill", lambda *_, **__: pytest.fail("a fill was begun"))
+    code, _, err = run("photo,mask,output\nclear.png,mask.png,x.jpg\na.png,mask.png,y.gif\n")
+    assert code == 1
+    assert "transparency" in err
+    assert "GIF" in err
 
 
 def test_no_input_is_ever_replaced(run: Run, work: Path) -> None:

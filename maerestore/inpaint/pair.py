@@ -1,0 +1,62 @@
+"""A photo and its mask as files: read, and checked for what would stop a fill or its writing; without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from maerestore.image import InputError, Photo, check_writable, mask_is_empty, mask_is_full, read_mask, read_photo
+from maerestore.image.errors import quoted
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def read_pair(
+    photo: Path, mask: Path, white: Literal["hole", "keep"] = "hole", resize: bool = False
+) -> tuple[Photo, np.ndarray]:
+    """Read a photo and its mask, which marks a part of it.
+
+    Args:
+        photo, mask: the files.
+        white: what white in the mask means, "hole" or "keep".
+        resize: scale a mask of another size to the photo's.
+
+    Raises:
+        InputError: one cannot be read, sizes differ, or the mask marks nothing or all.
+    """
+    read = read_photo(photo)
+    marked = read_mask(mask, read.size, white=white, resize=resize)
+    other = "keep" if white == "hole" else "hole"
+    if mask_is_empty(marked):
+        marks = "light (128 or more)" if other == "keep" else "dark (below 128)"
+        raise InputError(
+            f"{quoted(mask)}: nothing to fill, no pixel of the mask is {marks}; "
+            f"if it marks what to keep, pass --mask-white {other}"
+        )
+    if mask_is_full(marked):
+        raise InputError(
+            f"{quoted(mask)}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
+        )
+    return read, marked
+
+
+def check_output(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> None:
+    """Check before a fill that it can be made and written.
+
+    Args:
+        photo, mask: what `read_pair` gave.
+        out: the file to write.
+        dilate: as for `Inpainter.inpaint`.
+
+    Raises:
+        InputError: the mask grows over the whole photo, or the format of `out` cannot hold the photo's size,
+            transparency or colours. (An erased hole does not stay transparent: see `maerestore.inpaint.opacity`.)
+    """
+    from maerestore.inpaint.opacity import stays_transparent
+    from maerestore.inpaint.windows import dilated
+
+    grown = dilated(mask, dilate)
+    if mask_is_full(grown):
+        raise InputError(f"the mask grown by {dilate} pixels covers the whole photo: leave some of it known")
+    check_writable(photo, out, stays_transparent(photo, grown))
