@@ -215,7 +215,7 @@ def local_engine(pairs: Sequence[Pair], settings: FillSettings, overwrite: bool)
 
 
 def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrite: bool = False) -> str | None:
-    """Fill one photo of a table.
+    """Fill one photo of a table; nothing but an interrupt gets out of it.
 
     Returns:
         why it could not be done, in one line; None where it is written.
@@ -235,10 +235,10 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
         return str(error).rstrip(".")
     except MemoryError:
         return "not enough memory for this picture"
-    except RuntimeError as error:
-        if "memory" not in str(error).lower():  # torch says so in several ways, on CPU and GPU
-            raise
-        return "not enough memory on this device"
+    except Exception as error:  # whatever one photo makes a codec or a stage stumble over: the other rows are done
+        if isinstance(error, RuntimeError) and "memory" in str(error).lower():  # torch says so in several ways
+            return "not enough memory on this device"
+        return f"it could not be filled ({type(error).__name__}: {reason_of(error)})"
     return None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,6 +125,47 @@ def test_what_its_format_cannot_hold_is_told_before_the_fill(run: Run, monkeypat
     assert code == 1
     assert "transparency" in err
     assert "GIF" in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("the fill holds values\nthat are not finite"),
+        RuntimeError("a shape that does not fit"),
+        cv2.error("OpenCV(5.0) an assertion"),
+        ZeroDivisionError(),
+    ],
+)
+def test_an_error_that_nobody_foresaw_is_the_reason_of_its_row(
+    error: Exception, run: Run, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maerestore.inpaint.pipeline import Inpainter
+
+    fill = Inpainter.fill
+
+    def stumble(self: Any, photo: Any, *args: Any, **options: Any) -> Any:
+        if photo.format == "PNG":
+            raise error
+        return fill(self, photo, *args, **options)
+
+    monkeypatch.setattr(Inpainter, "fill", stumble)
+    code, out, err = run(BOTH)
+    assert code == 1
+    assert "1 photo filled; 1 of 2 rows could not be done" in out
+    assert err.startswith("maerestore inpaint: row 1: ")
+    assert err.count("\n") == 1
+    assert type(error).__name__ in err
+    assert {name for name, content in contents(work / "filled").items() if content} == {"cats/b.jpg"}
+
+
+def test_an_interrupt_ends_a_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maerestore.inpaint.pipeline import Inpainter
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Inpainter, "fill", interrupt)
+    assert run(BOTH)[0] == 130
 
 
 def test_no_input_is_ever_replaced(run: Run, work: Path) -> None:
