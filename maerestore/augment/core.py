@@ -19,7 +19,7 @@ from maerestore.errors import MaerestoreError
 from maerestore.forks import one_thread_if_forked
 from maerestore.inpaint.coarse import autocast, model_shape
 from maerestore.inpaint.precision import PRECISIONS, uses_bf16
-from maerestore.masking.patches import attention_scores, block_scores, grid_scores, hide_highest, random_scores
+from maerestore.masking.patches import SCORES, attention_scores, hide_highest, random_scores
 from maerestore.model import MaskedAutoencoder
 
 LEVELS = 5  # different mask ratios of a range
@@ -121,7 +121,7 @@ class MaskedViews:
         level, seed = int(rng.integers(LEVELS)), int(rng.integers(2**63 - 1))
         grid = self.grid(shape)
         generator = torch.Generator().manual_seed(seed)
-        scores = {"block": block_scores, "grid": grid_scores}.get(self.settings.strategy, random_scores)
+        scores = SCORES.get(self.settings.strategy, random_scores)
         ratio = np.full(n, self._level(level), np.float32)
         return Draw(ratio, scores(n, grid, generator).numpy())
 

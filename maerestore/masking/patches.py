@@ -92,6 +92,10 @@ def grid_scores(n: int, grid: tuple[int, int], generator: torch.Generator) -> Te
     return level + random_scores(n, grid, generator) * 0.999
 
 
+# Of the policies that no attention guides; the guided ones take `random_scores` as the noise of `attention_scores`.
+SCORES = {"random": random_scores, "block": block_scores, "grid": grid_scores}
+
+
 def attention_scores(responses: Tensor, noise: Tensor, hide: str = "high", jitter: float = 0.25) -> Tensor:
     """Guided by attention: hide the patches of the highest responses, or keep them.
 
@@ -145,19 +149,13 @@ def draw_patch_masks(
     """
     keep = keep_count(grid[0] * grid[1], mask_ratio)
     part = slice(None) if part is None else part
-    if policy == "random":
-        scores = random_scores(n, grid, generator)[part]
-    elif policy == "block":
-        scores = block_scores(n, grid, generator)[part]
-    elif policy == "grid":
-        scores = grid_scores(n, grid, generator)[part]
-    elif policy in ("attention", "attention-keep"):
+    if policy not in POLICIES:
+        raise ValueError(f"unknown masking policy {policy!r}: choose from {', '.join(POLICIES)}")
+    scores = SCORES.get(policy, random_scores)(n, grid, generator)[part]
+    if policy not in SCORES:
         if responses is None:
             raise ValueError(f"the policy {policy!r} needs the responses of the patches")
-        noise = random_scores(n, grid, generator)[part]
-        if responses.shape != noise.shape:  # one row would go unnoticed: it would serve all of them
-            raise ValueError(f"responses must be {tuple(noise.shape)}, got {tuple(responses.shape)}")
-        scores = attention_scores(responses, noise, "high" if policy == "attention" else "low")
-    else:
-        raise ValueError(f"unknown masking policy {policy!r}: choose from {', '.join(POLICIES)}")
+        if responses.shape != scores.shape:  # one row would go unnoticed: it would serve all of them
+            raise ValueError(f"responses must be {tuple(scores.shape)}, got {tuple(responses.shape)}")
+        scores = attention_scores(responses, scores, "high" if policy == "attention" else "low")
     return hide_highest(scores, keep)
