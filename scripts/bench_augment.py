@@ -34,8 +34,8 @@ from benchlib.augment_table import format_pool, format_table, plot, pool, summar
 from benchlib.augment_train import NETWORKS, Recipe, train_cell
 from benchlib.photos import BenchError
 
-from maerestore.augment.cache import model_digest
 from maerestore.errors import MaerestoreError
+from maerestore.hub.digest import model_digest
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

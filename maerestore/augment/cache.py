@@ -152,25 +152,6 @@ def view_rng(seed: int, name: str, k: int) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
-def model_digest(name: str) -> str:
-    """SHA-256 of the weights and the config that a name stands for now.
-
-    Args:
-        name: as `ViewSettings.model`.
-
-    Raises:
-        ModelError: no such model.
-    """
-    from maerestore.hub.fetch import model_files, resolve_model
-
-    source = resolve_model(name)
-    digest = hashlib.sha256()
-    for path in model_files(source) if source.is_dir() else [source]:
-        if path.suffix != ".md":  # the model card changes nothing
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 class _Batches:
     """Views that wait until enough of one size have come together."""
 
@@ -236,6 +217,8 @@ def _fitted(source: Source) -> Photo:
 
 def _facts(folder: Path, settings: ViewSettings, seed: int, file_format: str, quality: int | None) -> dict[str, Any]:
     """What two runs must share to write into one folder."""
+    from maerestore.hub.digest import model_digest
+
     made = settings.to_dict()
     return {
         "folder": str(folder.resolve()),

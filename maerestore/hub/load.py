@@ -72,7 +72,7 @@ def read_config(source: str | Path) -> tuple[Path | None, dict[str, Any]]:
     Raises:
         ModelError: a config that cannot be read.
     """
-    path, _ = _locate(Path(source))
+    path, _ = locate(Path(source))
     config = _read_json(path) if path else {}
     return path, config if _kind(config) == "maerestore" else {}
 
@@ -105,7 +105,7 @@ def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settin
     one_thread_if_forked()  # a copy of the weights is a computation
     source = Path(source)
     check_keywords(settings)
-    config_path, weights_path = _locate(source)
+    config_path, weights_path = locate(source)
     config = _read_json(config_path) if config_path else {}
     kind = _kind(config) if config_path else None
     if config_path and kind is None:
@@ -214,8 +214,12 @@ def _build(named: Named, config: MAEConfig) -> MaskedAutoencoder:
     return model.eval()
 
 
-def _locate(source: Path) -> tuple[Path | None, Path]:
-    """The config, where there is one, and the weights of a folder or file; of a run folder, those of its model."""
+def locate(source: Path) -> tuple[Path | None, Path]:
+    """The config, where there is one, and the weights of a folder or file; of a run folder, those of its model.
+
+    Args:
+        source: as for `load_autoencoder`. Whether the files are there is not looked at.
+    """
     run = source.parent if source.name == "checkpoint.pt" else source
     if not (source / CONFIG_NAME).exists() and (run / "checkpoint.pt").is_file() and (run / "model").is_dir():
         source = run / "model"  # the checkpoint itself is for resuming: the averaged weights are the model

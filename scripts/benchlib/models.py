@@ -6,8 +6,8 @@ import functools
 from collections.abc import Collection
 from pathlib import Path
 
+from maerestore.hub.digest import model_digest
 from maerestore.hub.fetch import resolve_model
-from maerestore.hub.save import WEIGHTS_NAME
 from maerestore.inpaint.pipeline import Inpainter
 
 from .onnx_peer import OnnxPeer, parse
@@ -24,7 +24,7 @@ def load_models(
     """Load models by "[LABEL=]NAME"; with `smooth` each once more as LABEL-smooth, without its texture stage.
 
     Returns:
-        their fills by label, what identifies each (its name, device and the digest of its weights), and the models.
+        their fills by label, what identifies each (its name, device and digest), and the models.
 
     Raises:
         BenchError: two models, or a model and a peer, of one label.
@@ -40,11 +40,11 @@ def load_models(
         if label in methods or label in CLASSICAL:
             raise BenchError(f"two methods are called {label!r}: give --model LABEL=NAME")
         folder = resolve_model(name)
-        models[label] = Inpainter.from_pretrained(str(folder), device=device)
+        models[label] = Inpainter.from_pretrained(folder, device=device)
         fact = {
             "name": name,
             "device": str(models[label].device),
-            "weights_sha256": file_digest(folder / WEIGHTS_NAME),
+            "model_sha256": model_digest(folder),
         }
         methods[label], facts[label] = models[label].inpaint, fact
         if smooth:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maerestore.augment.cache import model_digest, view_rng, write_views
+from maerestore.augment.cache import view_rng, write_views
 from maerestore.augment.core import MaskedViews
 from maerestore.augment.settings import ViewSettings
 from maerestore.augment.sources import MANIFEST, plan_views
+from maerestore.hub.digest import model_digest
 from maerestore.image import InputError
 
 from .conftest import save_random

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import bench_inpaint  # noqa: E402
 from benchlib import frechet, metrics, peers, photos, report, reuse, runner  # noqa: E402
 
+from maerestore.hub.digest import model_digest  # noqa: E402
 from maerestore.hub.save import save_autoencoder  # noqa: E402
 from maerestore.masking import FAMILIES  # noqa: E402
 from maerestore.model import MAEConfig, MaskedAutoencoder  # noqa: E402
@@ -303,9 +304,7 @@ class TestScript:
         ranks = [value["spearman"] for value in result["values"] if value["method"] == "first"]
         assert any(rank is not None and -1 <= rank <= 1 for rank in ranks)
         assert [p["name"] for p in result["photos"]] == ["a.png", "b.jpg"]
-        assert result["settings"]["models"]["first"]["weights_sha256"] == photos.file_digest(
-            folder / "model" / "model.safetensors"
-        )
+        assert result["settings"]["models"]["first"]["model_sha256"] == model_digest(folder / "model")
         row = result["means"][0]
         same = [v for v in result["values"] if all(v[k] == row[k] for k in ("size", "family", "method"))]
         assert row["psnr"] == pytest.approx(np.mean([v["psnr"] for v in same]))
@@ -440,3 +439,13 @@ class TestScript:
             runner.check_known(fill, picture, mask, "m")
         with pytest.raises(runner.KnownPixelsError, match="float32"):
             runner.check_known(picture.astype(np.float32), picture, mask, "m")
+
+
+def test_a_run_folder_is_a_model(folder: Path, tmp_path: Path) -> None:
+    from benchlib.models import load_models
+
+    (tmp_path / "model").symlink_to(folder / "model")
+    (tmp_path / "checkpoint.pt").write_bytes(b"of training")
+    _, facts, models = load_models([f"old={tmp_path}", f"same={folder / 'model'}"], "cpu", smooth=True)
+    assert set(models) == {"old", "same"}
+    assert len({fact["model_sha256"] for fact in facts.values()}) == 1

@@ -1,0 +1,37 @@
+"""What identifies a model: one checksum of all the files that it is loaded from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from maerestore.hub.errors import ModelError
+from maerestore.hub.fetch import model_files, resolve_model
+from maerestore.hub.load import locate
+
+_CHUNK = 1 << 24
+
+
+def model_digest(name: str | os.PathLike[str] | None = None) -> str:
+    """SHA-256 of the config and the weights that a name stands for now, those of a refiner or a classifier included.
+
+    Args:
+        name: as for `resolve_model`; of a run folder, its model counts.
+
+    Raises:
+        ModelError: no such model, or files that cannot be read.
+    """
+    config, weights = locate(resolve_model(name))
+    # A file without a config beside it is a model of its own, whatever else lies there.
+    files = [weights] if config is None else list(dict.fromkeys([*model_files(weights.parent), weights]))
+    digest = hashlib.sha256()
+    for path in files:
+        if path.suffix == ".md":  # the model card changes nothing
+            continue
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+        except OSError as err:
+            raise ModelError(f"{path}: cannot be read ({err.strerror})") from err
+    return digest.hexdigest()
