@@ -128,7 +128,7 @@ def reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tens
             unknown = F.pad(masks, frame, value=1.0)
             if mirror:
                 seen, unknown = seen.flip(3), unknown.flip(3)
-            picture = model.reconstruct(seen, pixel_mask=unknown)
+            picture = model.reconstruct(seen, pixel_mask=unknown, hidden_noise=stand_in(model, seen))
             picture = picture.flip(3) if mirror else picture
             height, width = images.shape[2:]
             picture = picture[:, :, down : down + height, across : across + width]
@@ -137,6 +137,18 @@ def reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tens
             weights += weight
     filled = model.denormalize(total / weights).clamp(0, 1)
     return torch.where(masks > 0, filled, images)
+
+
+def stand_in(model: MaskedAutoencoder, images: Tensor) -> Tensor | None:
+    """What a model whose `hidden` is "noise" is shown in hidden patches: the same noise for every picture of a size.
+
+    So a fill repeats, and does not depend on other windows, or on what else drew random numbers.
+    """
+    if model.config.hidden != "noise":
+        return None
+    generator = torch.Generator("cpu").manual_seed(0)
+    noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
+    return noise.to(images.device).expand_as(images)
 
 
 def _hat(length: int, period: int, shift: int) -> Tensor:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 
-from maerestore.inpaint.coarse import Window, autocast, model_shape, resize, shrink
+from maerestore.inpaint.coarse import Window, autocast, model_shape, resize, shrink, stand_in
 from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.scene import Scene
 from maerestore.inpaint.windows import cut, grow
@@ -73,7 +73,8 @@ def spread_of_draws(
         hidden = generator.random((draws, shape[0] // patch * (shape[1] // patch))) < shares
         with autocast(model, bf16):
             seen = inputs.expand(draws, -1, -1, -1)
-            pictures = model.reconstruct(seen, mask=torch.from_numpy(hidden).to(device).float(), pixel_mask=unknown)
+            removed = torch.from_numpy(hidden).to(device).float()
+            pictures = model.reconstruct(seen, removed, unknown, stand_in(model, seen))
         pictures = model.denormalize(pictures).clamp(0, 1)
         drawn = [np.ascontiguousarray(p) for p in pictures.permute(0, 2, 3, 1).float().cpu().numpy()]
         if smooth > 0:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from maerestore.forks import one_thread_if_forked
-from maerestore.image import Photo
+from maerestore.image import InputError, Photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas, check_seed, check_settings, check_whole, in_kind_of
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
@@ -195,7 +195,7 @@ class Inpainter(Pretrained):
         Example:
             >>> best, second = Inpainter.from_pretrained().samples(photo, mask, 2)   # doctest: +SKIP
         """
-        canvas = as_canvas(image)
+        canvas = _single(image, "samples")
         filled, _ = self.fill_samples(
             canvas, as_mask(mask, canvas.size), n, dilate, feather, sharp=sharp, seed=seed, progress=progress
         )
@@ -265,7 +265,7 @@ class Inpainter(Pretrained):
         Example:
             >>> sure = Inpainter.from_pretrained().confidence(photo, mask)           # doctest: +SKIP
         """
-        canvas = as_canvas(image)
+        canvas = _single(image, "confidence")
         return self.confidence_of(
             canvas, as_mask(mask, canvas.size), draws=draws, seed=seed, dilate=dilate, progress=progress
         )[0]
@@ -329,3 +329,10 @@ class Inpainter(Pretrained):
         """The autoencoder's fill of every region, joined to the harmonic one."""
         see = partial(coarse_fill, self.model, size=self.size, smooth=self.smooth, bf16=self.bf16, hiding=hiding)
         return smooth_pieces(scene, see, self.curve, feather, report, progress)
+
+
+def _single(image: Any, name: str) -> Photo | FloatImage:
+    """The canvas of an image that must be no batch."""
+    if isinstance(image, torch.Tensor) and image.ndim == 4:
+        raise InputError(f"{name} takes one image, not a batch {tuple(image.shape)}: call it for each")
+    return as_canvas(image)

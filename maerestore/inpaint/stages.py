@@ -79,13 +79,18 @@ def find_scene(
     """
     check_whole("dilate", dilate)
     width, height = photo.size
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        told = f"{type(mask).__name__} of {mask.dtype}" if hasattr(mask, "dtype") else type(mask).__name__
+        raise InputError(f"the mask of a photo must be a NumPy array of bool, got {told}; inpaint() takes others")
     if mask.shape != (height, width):
-        raise InputError(f"the mask is {mask.shape[1]}x{mask.shape[0]}, the photo {width}x{height}: they must agree")
-    mask = dilated(mask, dilate)
+        size = "x".join(map(str, mask.shape[::-1]))
+        raise InputError(f"the mask is {size}, the photo {width}x{height}: they must agree")
+    given, mask = mask, dilated(mask, dilate)
     if not mask.any():
         return None
     if mask.all():
-        raise InputError("the mask covers the whole photo: leave some of it known, or pass --mask-white keep")
+        grown = "" if given.all() else f" grown by {dilate} pixels"
+        raise InputError(f"the mask{grown} covers the whole photo: leave some of it known")
     report.pixels = int(mask.sum())
     with report.stage("regions"):
         regions = find_regions(mask)

@@ -420,15 +420,23 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         weight = self.patchify(pixel_weight.expand(-1, images.shape[1], -1, -1).to(error.dtype))
         return ((error * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).mean()
 
-    def reconstruct(self, images: Tensor, mask: Tensor | None = None, pixel_mask: Tensor | None = None) -> Tensor:
+    def reconstruct(
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        hidden_noise: Tensor | None = None,
+    ) -> Tensor:
         """The decoder's picture: every pixel predicted, (N, C, H, W), normalised like `images`.
 
         Where the model predicts normalised pixels, each patch takes mean and variance from `images`: for unknown
-        pixels let `images` hold a smooth guess.
+        pixels let `images` hold a smooth guess. Arguments as for `encode`.
         """
         p = self.config.patch_size
         grid = (images.shape[2] // p, images.shape[3] // p)
-        latent, _, ids_restore, key_mask = self.encode(images, mask=mask, pixel_mask=pixel_mask)
+        latent, _, ids_restore, key_mask = self.encode(
+            images, mask=mask, pixel_mask=pixel_mask, hidden_noise=hidden_noise
+        )
         pred = self.decode(latent, ids_restore, grid, key_mask)
         return self.unpatchify(self.predicted_pixels(images, pred), (images.shape[2], images.shape[3]))
 

@@ -31,7 +31,9 @@ class Stub(torch.nn.Module):
     def denormalize(self, images: torch.Tensor) -> torch.Tensor:
         return (images + 1) / 2
 
-    def reconstruct(self, images: torch.Tensor, pixel_mask: torch.Tensor) -> torch.Tensor:
+    def reconstruct(
+        self, images: torch.Tensor, pixel_mask: torch.Tensor, hidden_noise: torch.Tensor | None
+    ) -> torch.Tensor:
         assert pixel_mask.shape == (images.shape[0], 1, *images.shape[2:])
         self.shapes.append(tuple(images.shape))
         return self.function(images, pixel_mask)

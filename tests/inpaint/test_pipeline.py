@@ -407,8 +407,11 @@ def test_dilate_grows_the_hole_by_so_many_pixels(n: int, inpainter: Inpainter) -
 
 
 def test_a_hole_dilated_over_the_whole_photo_is_refused(inpainter: Inpainter) -> None:
-    with pytest.raises(InputError, match="covers the whole photo"):
+    with pytest.raises(InputError, match="mask grown by 40 pixels covers the whole photo"):
         inpainter.inpaint(textured(20, 30), HOLE, dilate=40)
+    with pytest.raises(InputError, match="the mask covers the whole photo") as caught:
+        inpainter.inpaint(textured(20, 30), np.ones_like(HOLE), dilate=1)
+    assert "--" not in str(caught.value)  # no advice for the command line
 
 
 @pytest.mark.parametrize("option", ["dilate", "feather"])
@@ -513,3 +516,39 @@ def test_what_is_no_seed_is_refused(seed: Any, inpainter: Inpainter) -> None:
     ):
         with pytest.raises(InputError, match=r"seed must .*, got"):
             call()
+
+
+@pytest.mark.parametrize("mask", [HOLE.astype(np.uint8), HOLE.tolist(), torch.from_numpy(HOLE), None, HOLE[None]])
+def test_the_mask_of_a_photo_must_be_of_bool(mask: Any, inpainter: Inpainter) -> None:
+    photo = _photo(textured(20, 30))
+    for call in (
+        lambda: inpainter.fill(photo, mask),
+        lambda: inpainter.fill_samples(photo, mask, 2),
+        lambda: inpainter.confidence_of(photo, mask),
+    ):
+        with pytest.raises(InputError, match=r"array of bool|30x20x1"):
+            call()
+
+
+def test_a_batch_is_refused_where_one_image_is_wanted(inpainter: Inpainter) -> None:
+    batch = torch.rand(2, 3, 20, 30)
+    with pytest.raises(InputError, match=r"samples takes one image, not a batch \(2, 3, 20, 30\)"):
+        inpainter.samples(batch, HOLE, 2)
+    with pytest.raises(InputError, match="confidence takes one image"):
+        inpainter.confidence(batch, HOLE)
+
+
+@pytest.mark.parametrize("sharp", [False, True])
+def test_a_model_that_sees_noise_fills_alike_every_time(sharp: bool) -> None:
+    noisy = Inpainter(random_model(hidden="noise", mask_embed=False), BlendCurve((0.0,), (1.0,)), precision="fp32")
+    plain = Inpainter(random_model(hidden="mean", mask_embed=False), BlendCurve((0.0,), (1.0,)), precision="fp32")
+    images = torch.from_numpy(np.stack([textured(40, 50, seed) for seed in range(2)])).permute(0, 3, 1, 2)
+    hole = box_mask(40, 50, (10, 10, 35, 40))
+    first = noisy.inpaint(images, hole, sharp=sharp)
+    state = torch.get_rng_state()
+    assert torch.equal(noisy.inpaint(images, hole, sharp=sharp), first)
+    assert torch.equal(noisy.inpaint(images[1], hole, sharp=sharp), first[1])
+    sure = noisy.confidence(images[0], hole, draws=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(noisy.confidence(images[0], hole, draws=2), sure)
+    assert not torch.equal(plain.inpaint(images, hole, sharp=sharp), first)
