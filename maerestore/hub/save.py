@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}")  # of this call: threads may write one file
     try:
         write(partial)
         partial.replace(path)

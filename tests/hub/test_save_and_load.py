@@ -1,4 +1,6 @@
 import json
+import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from maerestore.hub.errors import ModelError
 from maerestore.hub.load import load_autoencoder, read_folder
-from maerestore.hub.save import save_autoencoder
+from maerestore.hub.save import save_autoencoder, write_json
 
 
 @pytest.fixture
@@ -239,6 +241,24 @@ def test_a_model_saves_and_loads_itself_exactly(tiny_model, tmp_path):
     assert torch.equal(again.mean, model.mean)
     assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in model.parameters()]
     assert read_folder(tmp_path / "mine")["training"] == {"samples": 3}
+
+
+def test_two_threads_that_write_one_file_do_not_take_each_others(tmp_path, monkeypatch):
+    path, write_text = tmp_path / "config.json", Path.write_text
+
+    def write_and_be_overtaken(self, text, **settings):
+        written = write_text(self, text, **settings)
+        if "first" in text:
+            second = threading.Thread(target=write_json, args=(path, {"by": "second"}))
+            second.start()
+            second.join()
+            assert json.loads(path.read_text()) == {"by": "second"}
+        return written
+
+    monkeypatch.setattr(Path, "write_text", write_and_be_overtaken)
+    write_json(path, {"by": "first"})
+    assert json.loads(path.read_text()) == {"by": "first"}
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_grid_of_absurd_size_is_refused_before_memory_is_asked_for(saved):
