@@ -15,6 +15,7 @@ The constants are those of the bundled model, fitted to the mean absolute error 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -99,18 +100,44 @@ def confidence_map(scene: Scene, seen: Sequence[tuple[np.ndarray, np.ndarray] | 
     """
     sure = np.ones(scene.mask.shape, np.float32)
     for i, (region, view) in enumerate(zip(scene.regions, seen, strict=True)):
-        spread = view[0][..., 0] if view is not None else np.zeros(region.mask.shape, np.float32)
-        scale = view[1] if view is not None else np.full(region.mask.shape, PLAIN_SCALE, np.float32)
-        depth = 1 - np.exp(-scene.distances[i] * scale / REACH)
-        texture = surrounding_texture(scene, i, float(scale[region.mask].mean()))
-        error = expected_error(texture, depth, spread)
+        error = expected_error(clues(scene, i, view))
         sure[cut(region.box)][region.mask] = np.exp(-error / UNIT)[region.mask]
     return sure
 
 
-def expected_error(texture: np.ndarray, depth: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Expected mean absolute error of the smooth fill; `depth` is 1 - exp(-d / REACH)."""
-    return np.asarray(TEXTURE * texture + depth * (BASE + SPREAD * spread))
+class Clues(NamedTuple):
+    """What tells of the error, at each pixel of a region's box (h, w) or of a list of pixels.
+
+    Attributes:
+        texture: of the surroundings, in units of a colour in [0, 1].
+        distance: to the nearest known pixel, in pixels of the model.
+        spread: of the reconstructions, in units of a colour.
+    """
+
+    texture: np.ndarray
+    distance: np.ndarray
+    spread: np.ndarray
+
+
+def clues(scene: Scene, index: int, view: tuple[np.ndarray, np.ndarray] | None) -> Clues:
+    """The clues of a region.
+
+    Args:
+        scene: the holes.
+        index: of the region.
+        view: its spread and scale, as for `confidence_map`.
+    """
+    mask = scene.regions[index].mask
+    spread = view[0][..., 0] if view is not None else np.zeros(mask.shape, np.float32)
+    scale = view[1] if view is not None else np.full(mask.shape, PLAIN_SCALE, np.float32)
+    texture = surrounding_texture(scene, index, float(scale[mask].mean()))
+    return Clues(texture, scene.distances[index] * scale, spread)
+
+
+def expected_error(seen: Clues) -> np.ndarray:
+    """Expected mean absolute error of the smooth fill."""
+    depth = 1 - np.exp(-seen.distance / REACH)
+    return np.asarray(TEXTURE * seen.texture + depth * (BASE + SPREAD * seen.spread))
 
 
 def surrounding_texture(scene: Scene, index: int, scale: float) -> np.ndarray:
