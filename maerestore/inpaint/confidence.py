@@ -9,9 +9,9 @@ With d the distance in pixels of the model, texture and spread in units of a col
     confidence = exp(-error / UNIT)
 
 The constants are those of the bundled model, fitted to the mean absolute error on photographs kept aside from training.
-How is not on record; `scripts/fit_confidence.py` fits such constants by least squares. On 48 of those photographs at 256
-px it finds 1.339, 0.047 and 2.871, which leave a root mean squared difference of 0.0862, where these leave 0.0870. For
-another model the order of pixels still says something, the numbers less.
+How is not on record; `scripts/fit_confidence.py` fits such constants by least squares. On 48 of those photographs at
+256 px it finds 1.339, 0.047 and 2.871, which leave a root mean squared difference of 0.0862, where these leave 0.0870.
+For another model the order of pixels still says something, the numbers less.
 """
 
 from __future__ import annotations
