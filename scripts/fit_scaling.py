@@ -5,17 +5,19 @@
         --json scaling.json --plot scaling.png
 
 One trunk is trained at the constant rate, and from it branches off, for each number of samples, a run whose rate falls
-to zero over the recipe's decay_share, so that every point is a finished run. With --shares the same is done on a part
-of the photographs, for the last but one number of samples. Each run is measured on the photographs kept aside: masked
-MSE, hole PSNR and LPIPS of the autoencoder's own fills. Runs that are finished are kept: the same command goes on
-where it was cut off. Fitted is value = floor + a * samples^-b (Kaplan et al. 2020, Hoffmann et al. 2022), in which
-an extrapolation to 100 times as many samples is a guess: the picture shows how far it reaches.
+to zero over the recipe's decay_share, so that every point is a finished run. With --shares the same is done on the
+first part of the photographs, for the last but one number of samples. Each run is measured on the photographs kept
+aside: masked MSE, hole PSNR and LPIPS of the autoencoder's own fills. Runs that are finished are kept: the same command
+goes on where it was cut off, an unfinished branch from its start. Fitted is value = floor + a * samples^-b (Kaplan et
+al. 2020, Hoffmann et al. 2022), in which an extrapolation to 100 times as many samples is a guess: the picture shows
+how far it reaches.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from dataclasses import dataclass
@@ -85,7 +87,8 @@ def train_ladder(
         branch = out / f"{length}"
         kept = branch / "figures.json"
         if not kept.is_file():
-            start = round((1 - recipe.decay_share) * length)
+            # A whole number of steps: a run that was cut off finds its trunk where it asks for it.
+            start = math.ceil((1 - recipe.decay_share) * length / recipe.batch_size) * recipe.batch_size
             shutil.rmtree(branch, ignore_errors=True)
             branch.mkdir(parents=True)
             _train(recipe, data, out / "trunk", start, 1e-9, share, cpu)
@@ -120,7 +123,7 @@ def _train(
 
 def _corpus(run: Pretrainer) -> ResidentCorpus:
     if not isinstance(run.corpus, ResidentCorpus):
-        raise BenchError("--data must fit into memory (resident_gb): a part of it is taken at random")
+        raise BenchError("--data must fit into memory (resident_gb): a part of it is taken")
     return run.corpus
 
 

@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import resource
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -183,8 +184,9 @@ def report(
         f"{plan['gpu_hours'] / gpus:.1f} hours on {gpus}"
     )
     launch = "accelerate launch" + (f" --multi_gpu --num_processes {gpus}" if gpus > 1 else "")
-    settings = "".join(f" --set {item}" for item in [*args.set, f"accumulate={plan['accumulate']}"])
-    print(f"launch     {launch} -m maerestore pretrain {args.recipe} --data 'SHARDS' -o RUN{settings}")
+    settings = "".join(f" --set {shlex.quote(item)}" for item in [*args.set, f"accumulate={plan['accumulate']}"])
+    recipe_file = shlex.quote(str(args.recipe))
+    print(f"launch     {launch} -m maerestore pretrain {recipe_file} --data 'SHARDS' -o RUN{settings}")
 
 
 def main(argv: list[str] | None = None) -> int:

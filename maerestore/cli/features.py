@@ -13,7 +13,8 @@ masked and nothing is squashed: the same image has the same feature in every run
 
 A run that is killed loses a batch at most; the same command goes on where it was cut off. A table knows the weights and
 options that it was made with, and takes no others. Images that cannot be read are rows with an error; the exit code is
-1 then. Where none can be read it is 2, and the table is left as it was, or not made.
+1 then. Where none can be read it is 2, and the table is left as it was, or not made (in a folder of shards, those that
+were not to be done again).
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ def extract_shards(
         address, ray_workers, workers, half, failed: as for `maerestore.features.distributed.extract_ray`.
         overwrite: start anew, whatever features are there.
         retry: do shards again that have an image with an error.
-        some: refuse images of which not one can be read, and remove their tables; those that were there stay.
+        some: refuse images of which not one can be read, and remove their tables; those that were not to be done again
+            stay.
         loose: images of a shard that are in no tar or table.
         progress: called with the numbers of shards done and to do.
 

@@ -2,7 +2,8 @@
 
 A hole that somebody erased, or cut out to make the mask of it, is transparent: a fill that kept its alpha could not be
 seen. Such a hole becomes as opaque as what is visible around it. Erased is a hole that is less than half as opaque as
-that, and whose rim is visible but for a tenth: a mask over the edge of a cut-out keeps the alpha of each pixel, and
+that, or, where the mask was grown over the rim, of which a part is that is cut out clearly: little of the hole lies
+between. And its rim is visible but for a tenth: a mask over the edge of a cut-out keeps the alpha of each pixel, and
 with it the outline, as does a mask over glass, smoke, or anything else that is there.
 """
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from maerestore.inpaint.arrays import FloatImage
 
 LEAST, MOST = 2, 64  # pixels around a hole that its opacity is taken from
+FAINT = 0.1  # least share of a hole, of an erased part less than half as opaque as the surroundings
+BETWEEN = 0.5  # most that lies between half and nine tenths of their opacity, as a share of the erased part
 CLEAR_RIM = 0.1  # most of the rim of an erased hole that may be transparent
 _BAND = 1 << 22  # pixels looked at at a time
 
@@ -100,7 +103,10 @@ def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarr
         alpha: (h, w) in [0, 1].
     """
     count, labels = cv2.connectedComponents(holes.astype(np.uint8), connectivity=8)
+    around = float(np.median(alpha[known & (alpha > 0)]))
     opaque = np.bincount(labels[holes], alpha[holes], minlength=count)
+    faint = np.bincount(labels[holes], alpha[holes] < 0.5 * around, minlength=count)
+    most = np.bincount(labels[holes], alpha[holes] < 0.9 * around, minlength=count)
     pixels = np.bincount(labels[holes], minlength=count)
     visible, clear = np.zeros((2, count))
     height, width = holes.shape
@@ -111,5 +117,6 @@ def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarr
             seen = touches & (alpha[other] > 0)
             visible += np.bincount(labels[hole][seen], minlength=count)
             clear += np.bincount(labels[hole][touches & ~seen], minlength=count)
-    around = float(np.median(alpha[known & (alpha > 0)]))
-    return np.asarray(holes & ((2 * opaque < around * pixels) & (clear <= CLEAR_RIM * (clear + visible)))[labels])
+    cut_out = (faint > FAINT * pixels) & (most - faint < BETWEEN * faint)
+    erased = (2 * opaque < around * pixels) | cut_out
+    return np.asarray(holes & (erased & (clear <= CLEAR_RIM * (clear + visible)))[labels])
