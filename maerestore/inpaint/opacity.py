@@ -2,9 +2,9 @@
 
 A hole that somebody erased, or cut out to make the mask of it, is transparent: a fill that kept its alpha could not be
 seen. Such a hole becomes as opaque as what is visible around it. Erased is a hole that is less than half as opaque as
-that, or, where the mask was grown over the rim, of which a part is that is cut out clearly: little of the hole lies
-between. And its rim is visible but for a tenth: a mask over the edge of a cut-out keeps the alpha of each pixel, and
-with it the outline, as does a mask over glass, smoke, or anything else that is there.
+that, or, where the mask was grown over the rim, of which a part is cut out clearly: most of that part is gone, and
+little of the hole lies between. And its rim is visible but for a tenth: a mask over the edge of a cut-out keeps the
+alpha of each pixel, and with it the outline, as does a mask over glass, smoke, or anything else that is there.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarr
     opaque = np.bincount(labels[holes], alpha[holes], minlength=count)
     faint = np.bincount(labels[holes], alpha[holes] < 0.5 * around, minlength=count)
     most = np.bincount(labels[holes], alpha[holes] < 0.9 * around, minlength=count)
+    gone = np.bincount(labels[holes], alpha[holes] < 0.1 * around, minlength=count)
     pixels = np.bincount(labels[holes], minlength=count)
     visible, clear = np.zeros((2, count))
     height, width = holes.shape
@@ -117,6 +118,6 @@ def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarr
             seen = touches & (alpha[other] > 0)
             visible += np.bincount(labels[hole][seen], minlength=count)
             clear += np.bincount(labels[hole][touches & ~seen], minlength=count)
-    cut_out = (faint > FAINT * pixels) & (most - faint < BETWEEN * faint)
+    cut_out = (faint > FAINT * pixels) & (2 * gone > faint) & (most - faint < BETWEEN * faint)
     erased = (2 * opaque < around * pixels) | cut_out
     return np.asarray(holes & (erased & (clear <= CLEAR_RIM * (clear + visible)))[labels])

@@ -156,6 +156,14 @@ def test_what_is_half_transparent_keeps_its_alpha(level: int, inpainter: Inpaint
     np.testing.assert_array_equal(alpha_after(inpainter, image, HOLE), image[..., 3])
 
 
+def test_alpha_of_every_value_keeps_each(inpainter: Inpainter) -> None:
+    alpha = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
+    holes = np.zeros((HEIGHT, WIDTH), bool)
+    for y, x in np.ndindex(6, 8):  # small ones, a few of which have much that is nearly transparent by chance
+        holes[11 * y + 2 : 11 * y + 9, 11 * x + 2 : 11 * x + 10] = True
+    np.testing.assert_array_equal(alpha_after(inpainter, layer(alpha), holes), alpha)
+
+
 def test_whether_the_result_is_opaque_is_known_beforehand() -> None:
     half = layer(np.where(HOLE, 0, 255))
     assert not stays_transparent(rgba(layer()), HOLE)
