@@ -27,12 +27,17 @@ from maerestore.inpaint.windows import distance_to_known, find_regions, plan_win
 from maerestore.masking import FAMILIES, draw_mask
 from maerestore.train.packing import find_images, held_out
 
+FEWEST = 8  # photographs that anything is fitted on
 KNOTS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # distances in pixels of the model
 FULL = BlendCurve((0.0,), (1.0,))  # the autoencoder alone
 
 
 def held_out_photos(source: Path, count: int, size: int) -> list[np.ndarray]:
-    """Centre squares of held-out photographs, (size, size, 3) float32 in [0, 1]."""
+    """Centre squares of held-out photographs, (size, size, 3) float32 in [0, 1].
+
+    Raises:
+        MaerestoreError: fewer than `FEWEST` were kept aside.
+    """
     photos = []
     for name, data in find_images([source]):
         if held_out(name):
@@ -43,6 +48,8 @@ def held_out_photos(source: Path, count: int, size: int) -> list[np.ndarray]:
             photos.append(np.asarray(square, np.float32) / 255)
             if len(photos) == count:
                 break
+    if len(photos) < FEWEST:
+        raise MaerestoreError(f"only {len(photos)} photographs were kept aside of these: give more")
     return photos
 
 
@@ -104,10 +111,6 @@ def main() -> int:
         print(f"fit_blend: {err}", file=sys.stderr)
         return 2
     inpainter.curve = FULL
-
-    if len(photos) < 8:
-        print(f"fit_blend: only {len(photos)} photographs were kept aside of these: give more", file=sys.stderr)
-        return 2
     inpainter.smooth = args.smooth
     inpainter.size = args.window or inpainter.size
     rows = []

@@ -48,6 +48,15 @@ AUGMENT = """
 """
 
 
+EXTRACTOR = (
+    "from maerestore.features import FeatureExtractor as Extractor; "
+    "extractor = Extractor.from_pretrained(sys.argv[1], device='cpu')"
+)
+EXTRACT = """
+    total = extractor(torch.rand(4, 3, 80, 80)).abs().sum().item()
+"""
+
+
 @pytest.fixture
 def model(tiny_model: Callable[..., Any], tmp_path: Path) -> Path:
     """The folder of a tiny model that fills holes."""
@@ -60,8 +69,14 @@ def model(tiny_model: Callable[..., Any], tmp_path: Path) -> Path:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.parametrize(
     ("before", "child"),
-    [("", AUGMENT), ("", LOAD + FILL), (LOAD, FILL), ("import maerestore", LOAD + FILL)],
-    ids=["views, imported in the child", "fills, imported in the child", "fills of a parent's model", "imported bare"],
+    [("", AUGMENT), ("", LOAD + FILL), (LOAD, FILL), ("import maerestore", LOAD + FILL), (EXTRACTOR, EXTRACT)],
+    ids=[
+        "views, imported in the child",
+        "fills, imported in the child",
+        "fills of a parent's model",
+        "imported bare",
+        "features of a parent's model",
+    ],
 )
 def test_a_fork_after_openmp_has_started_does_not_hang(before: str, child: str, model: Path) -> None:
     script = SCRIPT.replace("BEFORE", before).replace("CHILD", child.strip())

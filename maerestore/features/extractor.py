@@ -22,6 +22,7 @@ from maerestore.features.options import FeatureOptions
 from maerestore.features.pooling import pool
 from maerestore.features.preprocess import as_tensor, grid_for, in_unit_range, to_grid
 from maerestore.features.whiten import Whitening
+from maerestore.forks import one_thread_if_forked
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import FEATURES_NAME, resolve_model
 from maerestore.hub.load import load_autoencoder, pick_device
@@ -165,6 +166,7 @@ class FeatureExtractor:
             InputError: a file that is no readable image.
             ValueError: something that is no image.
         """
+        one_thread_if_forked()
         found: list[Any] = []
         waiting: list[Tensor] = []
         for image in _unfolded(_as_list(images)):
@@ -184,6 +186,7 @@ class FeatureExtractor:
 
     def extract(self, images: Sequence[Tensor]) -> Any:
         """As a call, for tensors (3, H, W) that `maerestore.features.preprocess.as_tensor` gave."""
+        one_thread_if_forked()
         grids = self.options.pooling == "patch"
         step = min(self.batch_size, _CPU_BATCH) if self.device.type == "cpu" else self.batch_size
         parts: list[list[Tensor]] = [[] for _ in images]

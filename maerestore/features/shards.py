@@ -103,7 +103,7 @@ def extract_shards(
         out: a folder or the URI of one; made where it is missing.
         address, ray_workers, workers, half, failed: as for `maerestore.features.distributed.extract_ray`.
         overwrite: start anew, whatever features are there.
-        retry: do shards again that have an image with an error.
+        retry: do shards again that have an image with an error; where then not one can be read, their features stay.
         some: refuse images of which not one can be read, and remove their tables; those that were not to be done again
             stay.
         loose: images of a shard that are in no tar or table.
@@ -180,10 +180,15 @@ class ShardActor:
                 table = _rows(shard.files[:1], str(error).rstrip("."), self.facts["dim"])
             else:
                 table = self.extract(items) if items else _rows((), "", self.facts["dim"])
+        found = zip(table.names, table.errors, strict=True)
+        flaws = [(name, error) for name, error in found if error is not None]
+        if len(flaws) == len(table):  # a store that is out of reach for a while, say: features that are there stay
+            for images, before in self.folder.check({shard.name}).values():
+                if len(before) < images:
+                    return images, before
         features = table.features.astype(self.facts["dtype"], copy=False)
         self.folder.write(shard.name, replace(table, features=features, facts=self.facts))
-        flaws = zip(table.names, table.errors, strict=True)
-        return len(table), [(name, error) for name, error in flaws if error is not None]
+        return len(table), flaws
 
 
 class _Folder:
@@ -268,17 +273,24 @@ class _Folder:
         """Remove tables, and the facts with the last of them."""
         left = set(self.names())
         for name in left & names:
-            self.system.delete_file(f"{self.path}/{name}")
+            self._delete(name)
         if left <= names:
-            self.system.delete_file(f"{self.path}/{FACTS_NAME}")
+            self._delete(FACTS_NAME)
 
     def remove_others(self, names: set[str]) -> int:
         """Remove tables of other names, and give the number of images in them."""
         gone = 0
         for name in set(self.names()) - names:
             gone += sum(number for number, _ in self.check({name}).values())
-            self.system.delete_file(f"{self.path}/{name}")
+            self._delete(name)
         return gone
+
+    def _delete(self, name: str) -> None:
+        """Remove a file; InputError where that fails."""
+        try:
+            self.system.delete_file(f"{self.path}/{name}")
+        except OSError as error:
+            raise InputError(f"{quoted(f'{self.name}/{name}')} cannot be removed ({reason_of(error)}).") from None
 
 
 @contextmanager

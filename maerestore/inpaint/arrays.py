@@ -17,7 +17,8 @@ from maerestore.image.color import luma
 Box = tuple[int, int, int, int]
 
 _ARRAY_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_PIL_MODES = {"1": 1, "L": 8, "LA": 8, "P": 8, "RGB": 8, "RGBA": 8, "CMYK": 8, "I;16": 16}  # bits a sample
+PIL_MODES = {"1": 1, "L": 8, "LA": 8, "P": 8, "RGB": 8, "RGBA": 8, "CMYK": 8, "I;16": 16}  # bits a sample
+SLACK = 0.01  # by which floats may leave [0, 1]: rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ def as_canvas(image: Any) -> Photo | FloatImage:
         if not np.isfinite(array).all():
             raise InputError("the image holds values that are not finite")
         low, high = float(array.min()), float(array.max())
-        if low < -0.01 or high > 1.01:
+        if low < -SLACK or high > 1 + SLACK:
             raise InputError(f"a float image lies in [0, 1], got values from {low:g} to {high:g}: divide by its range")
         return FloatImage(array)
     raise InputError(f"an image is uint8, uint16 or float, got {array.dtype}")
@@ -115,8 +116,8 @@ def in_kind_of(canvas: Photo | FloatImage, image: Any) -> Any:
 
 
 def _from_pil(image: Image.Image) -> Photo:
-    if image.mode not in _PIL_MODES:
-        raise InputError(f"images of mode {image.mode} cannot be filled: convert to one of {', '.join(_PIL_MODES)}")
+    if image.mode not in PIL_MODES:
+        raise InputError(f"images of mode {image.mode} cannot be filled: convert to one of {', '.join(PIL_MODES)}")
     samples = np.array(image)
     if image.mode == "1":
         samples = samples.astype(np.uint8)
@@ -132,7 +133,7 @@ def _from_pil(image: Image.Image) -> Photo:
         if missing > 0:
             palette = np.concatenate([palette, np.tile(np.array([[0, 0, 0, 255]], np.uint8), (missing, 1))])
     mode = "L" if image.mode == "I;16" else image.mode
-    return Photo(samples, mode=mode, bits=_PIL_MODES[image.mode], palette=palette)
+    return Photo(samples, mode=mode, bits=PIL_MODES[image.mode], palette=palette)
 
 
 def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from maerestore.image import InputError, Photo, mask_of
-from maerestore.inpaint.arrays import as_canvas
+from maerestore.inpaint.arrays import PIL_MODES, SLACK, as_canvas
 
-_SLACK = 0.01  # by which floats may leave [0, 1], as those of images may: rounding
+_BRIGHTNESS = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of one band of numbers
 
 
 def as_masks(masks: Any, count: int, size: tuple[int, int]) -> list[np.ndarray]:
@@ -108,11 +108,11 @@ def _of_numbers(array: np.ndarray) -> np.ndarray:
         if not np.isfinite(array).all():
             raise InputError("the mask holds values that are not finite")
         low, high = float(array.min()), float(array.max())
-        if low < -_SLACK or high > 1 + _SLACK:
+        if low < -SLACK or high > 1 + SLACK:
             raise InputError(f"a float mask lies in [0, 1], got values from {low:g} to {high:g}: give it as bool")
         return np.asarray(array >= 0.5)
     highest = int(array.max())
-    threshold = 1 if highest <= 1 else 32768 if array.dtype == np.uint16 else 128
+    threshold = 1 if highest <= 1 else 32768 if array.dtype.str[1:] == "u2" else 128
     filled = np.asarray(array >= threshold)
     if not filled.any() and array.any():
         raise InputError(
@@ -124,8 +124,10 @@ def _of_numbers(array: np.ndarray) -> np.ndarray:
 
 def _of_image(image: Image.Image) -> np.ndarray:
     """A PIL image, by the rules of mask files."""
-    if image.mode in ("1", "L", "I;16"):
+    if image.mode in _BRIGHTNESS:
         return _of_numbers(np.asarray(image))
+    if image.mode not in PIL_MODES:
+        raise InputError(f"a mask of mode {image.mode} cannot be read: convert it to L")
     photo = as_canvas(image)
     assert isinstance(photo, Photo)
     filled = mask_of(photo)

@@ -37,10 +37,14 @@ def unknown_pixels(photo: Photo | FloatImage, mask: np.ndarray) -> np.ndarray:
     rows = max(1, _BAND // width)
     for top in range(0, height, rows):
         alpha = photo.alpha((top, 0, min(top + rows, height), width))
-        if alpha is not None and (alpha <= 0).any():
+        if alpha is None:
+            return mask
+        if (alpha <= 0).any():
             unknown = mask.copy() if unknown is mask else unknown
             unknown[top : top + rows] |= alpha <= 0
-    return mask if unknown.all() or unknown.sum() == mask.sum() else unknown
+    if unknown is mask or unknown.all() or unknown.sum() == mask.sum():
+        return mask
+    return unknown
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from maerestore.model import blocks
-from maerestore.train.pretrain import Pretrainer
+from maerestore.train.pretrain import PretrainBatch, Pretrainer
 
 SHAPES = 16  # steps whose masks are looked at: mask ratios and holes change from step to step
 
@@ -23,14 +23,11 @@ def counted_gflop(run: Pretrainer) -> float:
     total = 0.0
     part = slice(0, min(4, run.layout.micro))
     for _ in _steps(run):
-        images, masks, seen = run._batch(part)
+        batch = run._batch(part)
         with FlopCounterMode(display=False) as counter, run.accelerator.autocast():
-            loss, _, _ = run.objective(
-                images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, seen
-            )
-            loss.backward()
+            _loss(run, batch).backward()
         run.model.zero_grad(set_to_none=True)
-        total += counter.get_total_flops() / len(images)
+        total += counter.get_total_flops() / len(batch.images)
     return total / SHAPES / 1e9
 
 
@@ -51,10 +48,10 @@ def activation_bytes(run: Pretrainer, images: int) -> int:
                 kept[storage.data_ptr()] = storage.nbytes()
             return tensor.detach()  # with its history, an operation that saves its output would hold itself for ever
 
-        batch, masks, seen = run._batch(slice(0, images))
+        batch = run._batch(slice(0, images))
         with _fused_attention(), run.accelerator.autocast(), saved_tensors_hooks(pack, lambda tensor: tensor):
             # The loss holds the graph, and with it every storage: no address is used twice while it lives.
-            loss, _, _ = run.objective(batch, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, seen)
+            loss = _loss(run, batch)
         most = max(most, sum(kept.values()))
         del loss
     return most
@@ -93,6 +90,13 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _loss(run: Pretrainer, batch: PretrainBatch) -> Tensor:
+    """What a step on the batch makes small."""
+    images, masks, noise = batch
+    loss, _, _ = run.objective(images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise)
+    return loss
 
 
 def _steps(run: Pretrainer) -> Iterator[int]:

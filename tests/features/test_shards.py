@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +90,32 @@ def test_where_no_image_can_be_read_no_table_is_written(no_ray: None) -> None:
     with pytest.raises(InputError, match="'out/' is not written"):
         extract_shards(["bad/b.png"], Fake(), "out/", **more)
     assert sorted(path.name for path in Path("out").iterdir()) == before
+
+
+def test_done_again_while_nothing_can_be_read_features_stay(no_ray: None) -> None:
+    from .test_run import Fake
+
+    Path("photos/c.png").write_bytes(b"no image")
+    first = extract_shards(["photos"], Fake(), "out/")
+    [table] = read_shards("out")
+    for name in "ab":  # out of reach for a while: of the same size and time
+        path = Path(f"photos/{name}.png")
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        path.write_bytes(bytes(path.stat().st_size))
+        os.utime(path, ns=times)
+    again = extract_shards(["photos"], Fake(), "out/", retry=True, some=True)
+    assert (again.images, again.errors) == (3, first.errors)
+    [kept] = read_shards("out")
+    np.testing.assert_array_equal(kept.features, table.features)
+    assert kept.errors == table.errors
+
+
+def test_a_table_that_cannot_be_removed_gets_one_line(no_ray: None) -> None:
+    from .test_run import Fake
+
+    Path("out/shard-0123456789abcdef.parquet").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"^'out/shard-0123456789abcdef\.parquet' cannot be removed"):
+        extract_shards(["photos"], Fake(), "out/")
 
 
 def test_a_full_disk_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
