@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_right
+from collections import defaultdict
 
 __all__ = ["app13_without_previews", "photoshop_without_previews", "xmp_without_previews"]
 
@@ -17,14 +19,20 @@ _HEADER = re.compile(rb"Photoshop 3\.0\0|Adobe_Photoshop2\.5:")
 _APP13 = b"\xff\xed"
 _MOST = 65533  # bytes of a segment
 
-_PICTURES = (
-    (b"http://ns.adobe.com/xap/1.0/", b"Thumbnails"),
-    (b"http://ns.adobe.com/xap/1.0/g/img/", b"image"),
-    (b"http://ns.google.com/photos/1.0/image/", b"Data"),
-)
+_PICTURES = {
+    b"http://ns.adobe.com/xap/1.0/": b"Thumbnails",
+    b"http://ns.adobe.com/xap/1.0/g/img/": b"image",
+    b"http://ns.google.com/photos/1.0/image/": b"Data",
+}
 """Namespace and name of the XMP properties that hold pictures."""
 
-_ATTRIBUTES = rb"""(?:\s+[^\s=<>/]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*"""
+# Looked for once for all prefixes: a packet that binds thousands of them would be read as often.
+_NAME = rb"""([^\s=<>/:"']+):(""" + b"|".join(_PICTURES.values()) + b")"
+_VALUE = rb"""\s*=\s*(?:"[^"]*"|'[^']*')"""
+_BOUND = re.compile(rb"""xmlns:([^\s=<>"']+)\s*=\s*["'](""" + b"|".join(map(re.escape, _PICTURES)) + rb""")["']""")
+_ATTRIBUTE = re.compile(rb"\s" + _NAME + _VALUE)
+_CLOSING = re.compile(b"</" + _NAME + rb"\s*>")
+_OPENING = re.compile(b"<" + _NAME + rb"(?:\s+[^\s=<>/]+" + _VALUE + rb")*\s*(/?)>")
 
 
 def xmp_without_previews(xmp: bytes) -> bytes:
@@ -35,14 +43,22 @@ def xmp_without_previews(xmp: bytes) -> bytes:
         >>> xmp_without_previews(start + b"<g:width>9</g:width><g:image>/9j/4A</g:image></a>").removeprefix(start)
         b'<g:width>9</g:width></a>'
     """
-    for namespace, name in _PICTURES:
-        bound = rb"""xmlns:([^\s=<>"']+)\s*=\s*["']""" + re.escape(namespace) + rb"""["']"""
-        for prefix in sorted(set(re.findall(bound, xmp))):
-            tag = re.escape(prefix + b":" + name)
-            element = b"<" + tag + _ATTRIBUTES + rb"(?:/>|>.*?</" + tag + rb"\s*>)"
-            xmp = re.sub(element, b"", xmp, flags=re.DOTALL)
-            xmp = re.sub(rb"\s" + tag + rb"""\s*=\s*(?:"[^"]*"|'[^']*')""", b"", xmp)
-    return xmp
+    pictures = {(prefix, _PICTURES[namespace]) for prefix, namespace in _BOUND.findall(xmp)}
+    closed: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
+    for closing in _CLOSING.finditer(xmp):
+        closed[closing.groups()].append(closing.end())
+    kept, at = [], 0
+    for opening in _OPENING.finditer(xmp):
+        tag = opening.group(1, 2)
+        if opening.start() < at or tag not in pictures:
+            continue
+        ends = closed[tag]
+        later = bisect_right(ends, opening.end())
+        if opening[3] or later < len(ends):
+            kept.append(xmp[at : opening.start()])
+            at = opening.end() if opening[3] else ends[later]
+    xmp = b"".join(kept) + xmp[at:]
+    return _ATTRIBUTE.sub(lambda found: b"" if found.groups() in pictures else found[0], xmp)
 
 
 def photoshop_without_previews(resources: bytes) -> bytes:

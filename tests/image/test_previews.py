@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,23 @@ def test_jpeg(tmp_path: Path) -> None:
         assert segment(HEADER + (KEPT if hole else RESOURCES)) in data
         assert out.metadata.xmp == (BARE if hole else PACKET)
         (tmp_path / "out.jpg").unlink()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"<g:image>", b"<g:image a='", b' g:image="', b"<g:image ", b"</g:image ", b"<g:imag", b"g:image=' ",
+        b"<g:image>9</g:image>", b'<p%d:image xmlns:p%d="http://ns.adobe.com/xap/1.0/g/img/">',
+    ],
+)  # fmt: skip
+def test_a_packet_made_to_be_slow_is_read_once(part: bytes) -> None:
+    """A megabyte that never ends what it begins; read anew at each beginning it would take hours."""
+    start = b'<a xmlns:g="http://ns.adobe.com/xap/1.0/g/img/">'
+    many = 1_000_000 // len(part)
+    body = b"".join(part % (i, i) for i in range(many)) if b"%d" in part else part * many
+    begun = time.process_time()
+    xmp_without_previews(start + body)
+    assert time.process_time() - begun < 30
 
 
 @pytest.mark.parametrize("compress", [False, True])
