@@ -11,7 +11,7 @@ from typing import Any
 from maerestore.hub.card import model_card
 from maerestore.hub.client import TRIES, ask_hub
 from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import REPOSITORY
+from maerestore.hub.fetch import REPOSITORY, may_be_repository
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.load import load_autoencoder, read_notes
 from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_networks
@@ -146,6 +146,8 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
         from maerestore.features.classify.card import check_public, classifier_card
         from maerestore.features.classify.head import load_head
 
+        if not may_be_repository(repo_id):
+            raise ModelError(f"{repo_id}: a classifier of this name is looked for on the disk only: leave out the suffix")
         head_config, _, encoder = load_head(folder)
         check_public(head_config, folder)
         names = [CONFIG_NAME, HEAD_NAME] + ([WEIGHTS_NAME] if encoder is not None else [])

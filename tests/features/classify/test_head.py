@@ -266,6 +266,12 @@ def test_a_damaged_head_is_not_sent(fitted, hub, tmp_path):
     assert hub.requests == []
 
 
+def test_a_head_is_not_sent_under_a_name_that_is_not_looked_up(fitted, hub):
+    with pytest.raises(ModelError, match=r"org/animals\.head: .* leave out the suffix"):
+        fitted().push_to_hub("org/animals.head")
+    assert hub.requests == []
+
+
 def test_features_of_another_width_or_model_are_refused(fitted):
     classifier = fitted()
     with pytest.raises(ModelError, match=r"\(N, 8\), got \(2, 7\)"):
