@@ -82,6 +82,14 @@ def test_a_row_for_each_ratio_and_seed(tiny_model):
     assert np.array_equal(again.composite, rows[1].composite)
 
 
+@pytest.mark.parametrize("mask", [None, np.arange(48) < np.full((32, 1), 20)])
+def test_noise_in_hidden_patches_is_the_same_each_time(tiny_model, mask):
+    before = torch.get_rng_state()
+    one, other = (show_arrays(tiny_model(hidden="noise"), photo(), mask=mask)[0] for _ in range(2))
+    assert np.array_equal(one.reconstruction, other.reconstruction)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_attention_hides_what_the_class_token_looks_at(tiny_model):
     model = tiny_model()
     high, low = (show_arrays(model, photo(), policy=policy)[0] for policy in ("attention", "attention-keep"))

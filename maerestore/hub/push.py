@@ -147,7 +147,7 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
         from maerestore.features.classify.head import load_head
 
         if not may_be_repository(repo_id):
-            raise ModelError(f"{repo_id}: a classifier of this name is looked for on the disk only: leave out the suffix")
+            raise ModelError(f"{repo_id}: a classifier of this name is looked for on disk only: leave out the suffix")
         head_config, _, encoder = load_head(folder)
         check_public(head_config, folder)
         names = [CONFIG_NAME, HEAD_NAME] + ([WEIGHTS_NAME] if encoder is not None else [])
