@@ -33,6 +33,7 @@ from benchlib.augment_speed import SIDE, contenders, format_speed, measure_speed
 from benchlib.augment_table import format_pool, format_table, plot, pool, summarise
 from benchlib.augment_train import NETWORKS, Recipe, train_cell
 from benchlib.photos import BenchError
+from benchlib.results import check_targets
 
 from maerestore.errors import MaerestoreError
 from maerestore.hub.digest import model_digest
@@ -139,9 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     try:
-        for path in (args.json, args.plot):
-            if path is not None and not path.absolute().parent.is_dir():
-                raise BenchError(f"no folder {path.absolute().parent} to write {path.name} in")
+        check_targets(args.json, args.plot)
         device = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
         )

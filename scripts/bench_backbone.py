@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchlib.photos import SUFFIXES, BenchError, Entry, centre_square, find_photos, open_photo
+from benchlib.results import check_targets
 from PIL import Image
 from tqdm import tqdm
 
@@ -142,6 +143,7 @@ def plot(rows: dict[str, dict[str, float]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
+        check_targets(args.json, args.plot)
         if not args.photos and not args.labelled:
             raise BenchError("give --photos, --labelled or both")
         models = load_models(args.model or ["default"])

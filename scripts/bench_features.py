@@ -38,7 +38,7 @@ from benchlib.feature_methods import (
 )
 from benchlib.feature_speed import measure_speed
 from benchlib.photos import BenchError
-from benchlib.results import versions, write_json
+from benchlib.results import check_targets, versions, write_json
 from torch import Tensor
 
 from maerestore.errors import MaerestoreError
@@ -206,9 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     args = arguments(argv)
     try:
-        for path in (args.json, args.plot):
-            if path is not None and not path.absolute().parent.is_dir():
-                raise BenchError(f"no folder {path.absolute().parent} to write {path.name} in")
+        check_targets(args.json, args.plot)
         kept, rows = earlier(args.json), []
         result: dict[str, Any] = {"seed": args.seed, "rows": rows, "speed": None}
         result["versions"] = versions(["maerestore", "torch", "timm", "scikit-image"])

@@ -22,7 +22,7 @@ from typing import Any
 from benchlib.index_cell import K, measure
 from benchlib.index_crops import SIDE, crop_features
 from benchlib.photos import BenchError
-from benchlib.results import versions, write_json
+from benchlib.results import check_targets, versions, write_json
 
 from maerestore.errors import MaerestoreError
 from maerestore.features.index.kinds import KINDS
@@ -104,9 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     args = arguments(argv)
     try:
-        for path in (args.features, args.json, args.plot):
-            if path is not None and not path.absolute().parent.is_dir():
-                raise BenchError(f"no folder {path.absolute().parent} to write {path.name} in")
+        check_targets(args.features, args.json, args.plot)
         crops = crop_features(args.photos, max(args.sizes), args.queries, args.seed, args.model, args.features)
         rows = []
         for size in sorted(set(args.sizes)):

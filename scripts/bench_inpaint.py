@@ -35,7 +35,7 @@ from benchlib.peers import PEERS, RADIUS, Method
 from benchlib.photos import BenchError, centre_square, find_photos, open_photo, set_digest
 from benchlib.plot import plot
 from benchlib.report import compare, format_comparisons, format_frechet, format_table, summarise
-from benchlib.results import versions, write_json
+from benchlib.results import check_targets, versions, write_json
 from benchlib.reuse import FORMAT, Earlier, crops_path, read_earlier, write_crops
 from benchlib.runner import Outcome, Plan, frechet_rows, run
 from benchlib.speed import SIZE, format_speed, measure_speed
@@ -179,9 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     worker: XphotoWorker | None = None
     try:
-        for path in (args.json, args.sheet, args.plot):
-            if path is not None and not path.absolute().parent.is_dir():
-                raise BenchError(f"no folder {path.absolute().parent} to write {path.name} in")
+        check_targets(args.json, args.sheet, args.plot)
         in_folder = len(find_photos(args.photos))
         entries = find_photos(args.photos, args.limit)
         lpips = Lpips(args.evalnets) if args.evalnets else None

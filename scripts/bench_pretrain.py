@@ -26,6 +26,8 @@ from typing import Any
 
 import torch
 from benchlib.cost import clock, counted_gflop, peak_tflops
+from benchlib.photos import BenchError
+from benchlib.results import check_targets
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -159,6 +161,7 @@ def plot(rows: dict[str, dict[str, float]], path: Path, title: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
+        check_targets(args.json, args.plot)
         recipe = load_recipe(args.recipe, args.set)
         if args.model:
             recipe = PretrainRecipe(**{**recipe.to_dict(), "model": {**SIZES[args.model], "mask_embed": True},
@@ -181,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
                 "engine, same masking and optimiser": engine(same, Path(folder) / "packed", args.steps, args.cpu),
                 "engine, as the recipe says": engine(recipe, Path(folder) / "packed", args.steps, args.cpu),
             }
-    except MaerestoreError as err:
+    except (MaerestoreError, BenchError) as err:
         print(f"bench_pretrain: {err}", file=sys.stderr)
         return 2
     rows["plain loop"]["gflop_per_image"] = rows["engine, same masking and optimiser"]["gflop_per_image"]

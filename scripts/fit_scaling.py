@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from benchlib.metrics import Lpips
 from benchlib.photos import BenchError
+from benchlib.results import check_targets
 from scipy.optimize import least_squares
 
 from maerestore.errors import MaerestoreError
@@ -208,6 +209,7 @@ def plot(rows: list[dict[str, float]], parts: list[dict[str, float]], laws: dict
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
+        check_targets(args.json, args.plot)
         if args.threads:
             torch.set_num_threads(args.threads)
         recipe, lpips = load_recipe(args.recipe, args.set), Lpips(args.evalnets)

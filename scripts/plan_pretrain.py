@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 from benchlib.cost import activation_bytes, clock, counted_gflop, state_bytes
+from benchlib.photos import BenchError
+from benchlib.results import check_targets
 
 from maerestore.errors import MaerestoreError
 from maerestore.train.pretrain import Pretrainer
@@ -192,10 +194,11 @@ def report(
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
+        check_targets(args.json)
         recipe = load_recipe(args.recipe, args.set)
         facts, stages = try_out(recipe, args.images, args.steps, args.cpu)
         plan = split(recipe, facts, stages, args.gpus, args.memory)
-    except MaerestoreError as err:
+    except (MaerestoreError, BenchError) as err:
         print(f"plan_pretrain: {err}", file=sys.stderr)
         return 2
     flop = sum(stage.samples * stage.gflop * 1e9 for stage in stages)

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchlib.photos import BenchError
+
 
 def versions(packages: Sequence[str], **others: str) -> dict[str, str | None]:
     """Those of Python, of `others` and of packages, by name; None for what is not installed."""
@@ -19,6 +21,19 @@ def versions(packages: Sequence[str], **others: str) -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+def check_targets(*paths: Path | None) -> None:
+    """Check before hours of work that its results can be written.
+
+    Raises:
+        BenchError: a path is a folder, or in none.
+    """
+    for path in paths:
+        if path is not None and path.is_dir():
+            raise BenchError(f"{path} is a folder: give a file in it")
+        if path is not None and not path.absolute().parent.is_dir():
+            raise BenchError(f"no folder {path.absolute().parent} to write {path.name} in")
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
