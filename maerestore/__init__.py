@@ -8,10 +8,10 @@ Names are imported when they are first used, so that `import maerestore` loads n
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maerestore import forks as forks  # it notes the number of the process: what is forked from now on has another
+from maerestore.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -55,12 +55,4 @@ if TYPE_CHECKING:
     from maerestore.inpaint.pipeline import Inpainter
     from maerestore.model import MAEConfig, MaskedAutoencoder
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'maerestore' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _LAZY, __all__)

@@ -6,8 +6,9 @@ on the training device go through `BatchMAEAugment`. Names are imported when the
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from maerestore.lazy import lazy_names
 
 _LAZY = {
     "BatchMAEAugment": "maerestore.augment.batch",
@@ -26,12 +27,4 @@ if TYPE_CHECKING:
     from maerestore.augment.models import preload
     from maerestore.augment.settings import ViewSettings
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'maerestore.augment' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _LAZY, __all__)

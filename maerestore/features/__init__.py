@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from maerestore.lazy import lazy_names
 
 _LAZY = {
     "FeatureExtractor": "maerestore.features.extractor",
@@ -36,12 +37,4 @@ if TYPE_CHECKING:
     from maerestore.features.table import FeatureTable, read_table, write_table
     from maerestore.features.whiten import Whitening
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'maerestore.features' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _LAZY, __all__)

@@ -5,8 +5,9 @@ Names are imported when they are first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from maerestore.lazy import lazy_names
 
 _LAZY = {
     "Classifier": "maerestore.features.classify.classifier",
@@ -25,12 +26,4 @@ if TYPE_CHECKING:
     from maerestore.features.classify.fit import FitSettings, fit_images, fit_tables
     from maerestore.features.classify.report import Evaluation
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'maerestore.features.classify' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _LAZY, __all__)
