@@ -36,7 +36,7 @@ def held_out_photos(source: Path, count: int, size: int) -> list[np.ndarray]:
     """Centre squares of held-out photographs, (size, size, 3) float32 in [0, 1].
 
     Raises:
-        MaerestoreError: fewer than `FEWEST` were kept aside.
+        MaerestoreError: fewer than `FEWEST` are asked for, or were kept aside.
     """
     photos = []
     for name, data in find_images([source]):
@@ -49,7 +49,7 @@ def held_out_photos(source: Path, count: int, size: int) -> list[np.ndarray]:
             if len(photos) == count:
                 break
     if len(photos) < FEWEST:
-        raise MaerestoreError(f"only {len(photos)} photographs were kept aside of these: give more")
+        raise MaerestoreError(f"{len(photos)} photographs kept aside are too few: at least {FEWEST}, please")
     return photos
 
 

@@ -14,6 +14,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from benchlib.photos import BenchError
+from benchlib.results import check_targets
 
 
 def main() -> int:
@@ -21,6 +23,11 @@ def main() -> int:
     parser.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="log.jsonl of a run folder")
     parser.add_argument("-o", "--out", type=Path, required=True, help="picture to write")
     args = parser.parse_args()
+    try:
+        check_targets(args.out)
+    except BenchError as err:
+        print(f"plot_log: {err}", file=sys.stderr)
+        return 2
     records: list[dict] = []
     for log in args.logs:
         seen = max((r["samples"] for r in records), default=0)

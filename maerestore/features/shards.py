@@ -27,7 +27,7 @@ import numpy as np
 
 from maerestore import cluster
 from maerestore.features.distributed import FeatureActor, on_cpu
-from maerestore.features.failures import Failures, none_read
+from maerestore.features.failures import Failure, Failures, none_read
 from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, is_uri, items_in, list_files
 from maerestore.features.run import Loader, Report, table_facts
 from maerestore.features.table import FACTS_NAME, FeatureTable, read_table, write_table
@@ -50,6 +50,23 @@ class Shard:
 
     name: str
     files: tuple[File, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a shard.
+
+    Attributes:
+        images: rows of its table.
+        errors: (name, reason) of those with an error.
+        failed: (name, reason) of the images that could not be read now.
+        stays: whether the table that was there stays, as it has more features than could be computed now.
+    """
+
+    images: int
+    errors: list[Failure]
+    failed: list[Failure]
+    stays: bool = False
 
 
 def plan_shards(
@@ -103,7 +120,8 @@ def extract_shards(
         out: a folder or the URI of one; made where it is missing.
         address, ray_workers, workers, half, failed: as for `maerestore.features.distributed.extract_ray`.
         overwrite: start anew, whatever features are there.
-        retry: do shards again that have an image with an error; where then not one can be read, their features stay.
+        retry: do shards again that have an image with an error. One of which fewer images can be read than before
+            stays as it is: a store may be out of reach for a while.
         some: refuse images of which not one can be read, and remove their tables; those that were not to be done again
             stay.
         loose: images of a shard that are in no tar or table.
@@ -138,10 +156,12 @@ def extract_shards(
             }  # fmt: skip
             if progress is not None:
                 progress(0, len(todo))
-            for done, (images, flaws) in enumerate(cluster.run_actors(ray, ShardActor, arguments, todo, share), 1):
-                report.computed += images
-                report.errors += flaws
-                told.note(flaws, len(flaws) < images)
+            outcomes: Iterator[Outcome] = cluster.run_actors(ray, ShardActor, arguments, todo, share)
+            for done, outcome in enumerate(outcomes, 1):
+                report.kept += outcome.images if outcome.stays else 0
+                report.computed += 0 if outcome.stays else outcome.images
+                report.errors += outcome.errors
+                told.note(outcome.failed, outcome.stays or len(outcome.failed) < outcome.images)
                 if progress is not None:
                     progress(done, len(todo))
     report.images = report.kept + report.computed
@@ -171,8 +191,8 @@ class ShardActor:
         self.extract = FeatureActor(settings, workers, half)
         self.folder, self.facts = _Folder(out), facts
 
-    def __call__(self, shard: Shard) -> tuple[int, list[tuple[str, str]]]:
-        """The number of images of a shard, and those with errors."""
+    def __call__(self, shard: Shard) -> Outcome:
+        """Compute a shard, and write its table."""
         with _nearby(shard.files) as files:
             try:
                 items = [item for file in files for item in items_in(file)]
@@ -182,13 +202,13 @@ class ShardActor:
                 table = self.extract(items) if items else _rows((), "", self.facts["dim"])
         found = zip(table.names, table.errors, strict=True)
         flaws = [(name, error) for name, error in found if error is not None]
-        if len(flaws) == len(table):  # a store that is out of reach for a while, say: features that are there stay
-            for images, before in self.folder.check({shard.name}).values():
-                if len(before) < images:
-                    return images, before
+        if flaws and (there := self.folder.look(shard.name)) is not None:
+            images, before = there
+            if images - len(before) > len(table) - len(flaws):
+                return Outcome(images, before, flaws, stays=True)
         features = table.features.astype(self.facts["dtype"], copy=False)
         self.folder.write(shard.name, replace(table, features=features, facts=self.facts))
-        return len(table), flaws
+        return Outcome(len(table), flaws, flaws)
 
 
 class _Folder:
@@ -227,28 +247,28 @@ class _Folder:
             raise InputError(f"{quoted(self.name)} cannot be read ({reason_of(error)}).") from None
         return [i.base_name for i in listed if i.base_name.startswith("shard-") and i.base_name.endswith(".parquet")]
 
-    def check(self, names: set[str]) -> dict[str, tuple[int, list[tuple[str, str]]]]:
+    def check(self, names: set[str]) -> dict[str, tuple[int, list[Failure]]]:
         """Of the tables that are there and whole: numbers of images, and those with errors."""
+        chosen = [name for name in self.names() if name in names]
+        with ThreadPoolExecutor(16) as pool:  # far stores take their time for each
+            looked = zip(chosen, pool.map(self.look, chosen), strict=True)
+            return {name: found for name, found in looked if found is not None}
+
+    def look(self, name: str) -> tuple[int, list[Failure]] | None:
+        """The number of images of a table, and those with errors; None where it is not there, or not whole."""
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        def look(name: str) -> tuple[int, list[tuple[str, str]]] | None:
-            try:
-                with self.system.open_input_file(f"{self.path}/{name}") as file, pq.ParquetFile(file) as table:
-                    valid = pc.is_valid(table.read(["error"]).column("error"))
-                    flawed = table.read(["path", "error"]).filter(valid) if pc.any(valid).as_py() else None
-                    images = table.metadata.num_rows
-            except (OSError, ValueError):  # cut off: done again
-                return None
-            if flawed is None:
-                return images, []
-            return images, list(zip(*(flawed.column(c).to_pylist() for c in ("path", "error")), strict=True))
-
-        chosen = [name for name in self.names() if name in names]
-        with ThreadPoolExecutor(16) as pool:  # far stores take their time for each
-            return {
-                name: found for name, found in zip(chosen, pool.map(look, chosen), strict=True) if found is not None
-            }
+        try:
+            with self.system.open_input_file(f"{self.path}/{name}") as file, pq.ParquetFile(file) as table:
+                valid = pc.is_valid(table.read(["error"]).column("error"))
+                flawed = table.read(["path", "error"]).filter(valid) if pc.any(valid).as_py() else None
+                images = table.metadata.num_rows
+        except (OSError, ValueError):  # cut off: done again
+            return None
+        if flawed is None:
+            return images, []
+        return images, list(zip(*(flawed.column(c).to_pylist() for c in ("path", "error")), strict=True))
 
     def write(self, name: str, table: FeatureTable) -> None:
         """Write a table, whole or not at all."""

@@ -28,8 +28,8 @@ _PICTURES = {
 
 # Looked for once for all prefixes: a packet that binds thousands of them would be read as often.
 _NAME = rb"""([^\s=<>/:"']+):(""" + b"|".join(_PICTURES.values()) + b")"
-_VALUE = rb"""\s*=\s*(?:"[^"]*"|'[^']*')"""
-_BOUND = re.compile(rb"""xmlns:([^\s=<>"']+)\s*=\s*["'](""" + b"|".join(map(re.escape, _PICTURES)) + rb""")["']""")
+_VALUE = rb"""\s*=\s*(?:"[^"<]*"|'[^'<]*')"""
+_BOUND = re.compile(rb"""xmlns:([^\s=<>/:"']+)\s*=\s*["'](""" + b"|".join(map(re.escape, _PICTURES)) + rb""")["']""")
 _ATTRIBUTE = re.compile(rb"\s" + _NAME + _VALUE)
 _CLOSING = re.compile(b"</" + _NAME + rb"\s*>")
 _OPENING = re.compile(b"<" + _NAME + rb"(?:\s+[^\s=<>/]+" + _VALUE + rb")*\s*(/?)>")

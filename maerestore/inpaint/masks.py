@@ -125,9 +125,12 @@ def _of_numbers(array: np.ndarray) -> np.ndarray:
 def _of_image(image: Image.Image) -> np.ndarray:
     """A PIL image, by the rules of mask files."""
     if image.mode in _BRIGHTNESS:
-        return _of_numbers(np.asarray(image))
+        array = np.asarray(image)
+        if image.mode == "I" and array.max(initial=0) > 255:  # what Pillow makes of 16 bits in other modes
+            array = array.clip(0, 65535).astype(np.uint16)
+        return _of_numbers(array)
     if image.mode not in PIL_MODES:
-        raise InputError(f"a mask of mode {image.mode} cannot be read: convert it to L")
+        raise InputError(f"a mask of mode {image.mode} cannot be read: give it in mode L, or as an array")
     photo = as_canvas(image)
     assert isinstance(photo, Photo)
     filled = mask_of(photo)

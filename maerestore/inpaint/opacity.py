@@ -2,9 +2,10 @@
 
 A hole that somebody erased, or cut out to make the mask of it, is transparent: a fill that kept its alpha could not be
 seen. Such a hole becomes as opaque as what is visible around it. Erased is a hole that is less than half as opaque as
-that, or, where the mask was grown over the rim, of which a part is cut out clearly: most of that part is gone, and
-little of the hole lies between. And its rim is visible but for a tenth: a mask over the edge of a cut-out keeps the
-alpha of each pixel, and with it the outline, as does a mask over glass, smoke, or anything else that is there.
+that, or, where the mask was grown over the rim, of which a part is cut out clearly: as a patch or a stroke, or down to
+next to nothing; little of the hole lies between. And its rim is visible but for a tenth: a mask over the edge of a
+cut-out keeps the alpha of each pixel, and with it the outline, as does a mask over glass, smoke, or anything else that
+is there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LEAST, MOST = 2, 64  # pixels around a hole that its opacity is taken from
 FAINT = 0.1  # least share of a hole, of an erased part less than half as opaque as the surroundings
 BETWEEN = 0.5  # most that lies between half and nine tenths of their opacity, as a share of the erased part
+GONE = 0.1  # opacity, as a share of the surroundings', that is next to nothing
+SOLID = 0.1  # least share of a patch or stroke that lies a pixel inside of it; of noise next to none does
 CLEAR_RIM = 0.1  # most of the rim of an erased hole that may be transparent
 _BAND = 1 << 22  # pixels looked at at a time
 
@@ -105,10 +108,12 @@ def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarr
     count, labels = cv2.connectedComponents(holes.astype(np.uint8), connectivity=8)
     around = float(np.median(alpha[known & (alpha > 0)]))
     opaque = np.bincount(labels[holes], alpha[holes], minlength=count)
-    faint = np.bincount(labels[holes], alpha[holes] < 0.5 * around, minlength=count)
-    most = np.bincount(labels[holes], alpha[holes] < 0.9 * around, minlength=count)
-    gone = np.bincount(labels[holes], alpha[holes] < 0.1 * around, minlength=count)
     pixels = np.bincount(labels[holes], minlength=count)
+    gone, faint, most = (
+        np.bincount(labels[holes], alpha[holes] < share * around, minlength=count) for share in (GONE, 0.5, 0.9)
+    )
+    inner = cv2.erode((holes & (alpha < 0.5 * around)).astype(np.uint8), np.ones((3, 3), np.uint8))
+    solid = np.bincount(labels[holes], inner[holes], minlength=count)
     visible, clear = np.zeros((2, count))
     height, width = holes.shape
     for dy, dx in ((0, 1), (1, 0)):
@@ -118,6 +123,7 @@ def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarr
             seen = touches & (alpha[other] > 0)
             visible += np.bincount(labels[hole][seen], minlength=count)
             clear += np.bincount(labels[hole][touches & ~seen], minlength=count)
-    cut_out = (faint > FAINT * pixels) & (2 * gone > faint) & (most - faint < BETWEEN * faint)
+    clear_cut = (2 * gone > faint) | (solid > SOLID * faint)
+    cut_out = clear_cut & (faint > FAINT * pixels) & (most - faint < BETWEEN * faint)
     erased = (2 * opaque < around * pixels) | cut_out
     return np.asarray(holes & (erased & (clear <= CLEAR_RIM * (clear + visible)))[labels])

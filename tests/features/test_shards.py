@@ -92,19 +92,23 @@ def test_where_no_image_can_be_read_no_table_is_written(no_ray: None) -> None:
     assert sorted(path.name for path in Path("out").iterdir()) == before
 
 
-def test_done_again_while_nothing_can_be_read_features_stay(no_ray: None) -> None:
+@pytest.mark.parametrize("gone", ["a", "ab"])
+def test_done_again_while_less_can_be_read_features_stay(gone: str, no_ray: None) -> None:
     from .test_run import Fake
 
     Path("photos/c.png").write_bytes(b"no image")
     first = extract_shards(["photos"], Fake(), "out/")
     [table] = read_shards("out")
-    for name in "ab":  # out of reach for a while: of the same size and time
+    for name in gone:  # out of reach for a while: of the same size and time
         path = Path(f"photos/{name}.png")
         times = path.stat().st_atime_ns, path.stat().st_mtime_ns
         path.write_bytes(bytes(path.stat().st_size))
         os.utime(path, ns=times)
-    again = extract_shards(["photos"], Fake(), "out/", retry=True, some=True)
-    assert (again.images, again.errors) == (3, first.errors)
+    told: list[str] = []
+    more: dict[str, Any] = {"failed": lambda name, reason: told.append(name)}
+    again = extract_shards(["photos"], Fake(), "out/", retry=True, some=True, **more)
+    assert (again.images, again.computed, again.kept, again.errors) == (3, 0, 3, first.errors)
+    assert told == [f"photos/{name}.png" for name in (*gone, "c")]
     [kept] = read_shards("out")
     np.testing.assert_array_equal(kept.features, table.features)
     assert kept.errors == table.errors

@@ -163,10 +163,16 @@ def test_jpeg(tmp_path: Path) -> None:
         (tmp_path / "out.jpg").unlink()
 
 
+def test_a_picture_in_an_attribute_goes_whatever_text_stands_before_it() -> None:
+    start = b'<a xmlns:g="http://ns.adobe.com/xap/1.0/g/img/"><b>one x:image="'
+    assert xmp_without_previews(start + b'</b><c g:image="9"/></a>') == start + b"</b><c/></a>"
+
+
 @pytest.mark.parametrize(
     "part",
     [
         b"<g:image>", b"<g:image a='", b' g:image="', b"<g:image ", b"</g:image ", b"<g:imag", b"g:image=' ",
+        b"xmlns:", b"xmlns:a",
         b"<g:image>9</g:image>", b'<p%d:image xmlns:p%d="http://ns.adobe.com/xap/1.0/g/img/">',
     ],
 )  # fmt: skip

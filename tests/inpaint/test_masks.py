@@ -32,6 +32,7 @@ FORMS: dict[str, Any] = {
     "PIL 1": Image.fromarray(HOLE), "PIL L": GRAY, "PIL L of 0 and 1": Image.fromarray(HOLE.astype(np.uint8)),
     "PIL RGB": GRAY.convert("RGB"), "PIL P": two_colours(), "PIL LA": GRAY.convert("LA"),
     "PIL I;16": Image.fromarray(HOLE.astype(np.uint16) * 65535), "PIL I": Image.fromarray(HOLE.astype(np.int32) * 255),
+    "PIL I of 16 bits": Image.fromarray(np.where(HOLE, 65535, 200).astype(np.int32)),
     "PIL I;16B": Image.frombytes("I;16B", GRAY.size, (HOLE * 65535).astype(">u2").tobytes()),
     "PIL F": Image.fromarray(HOLE.astype(np.float32)), "bool": HOLE, "list": HOLE.tolist(),
     "HW1": HOLE[..., None], "1HW": HOLE[None], "float": HOLE.astype(np.float64), "tensor": torch.from_numpy(HOLE),
