@@ -197,8 +197,8 @@ class Photo:
             transparency = palette[:, 3][samples[top:bottom, left:right]]
             if raised is not None and len(visible):
                 changed = mask & ~np.isnan(raised)
-                distance = np.abs(raised[changed, None] * 255 - visible)
-                transparency[changed] = visible[distance.argmin(axis=1)]
+                between = (visible[1:].astype(np.float32) + visible[:-1]) / 2
+                transparency[changed] = visible[np.searchsorted(between, raised[changed] * 255)]
             hole = mask & (transparency > 0)
             outside[top:bottom, left:right] &= ~hole
             opacity.append(transparency[hole])
