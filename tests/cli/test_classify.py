@@ -329,6 +329,15 @@ def test_where_no_image_can_be_read_nothing_could_be_done(classify, head, tmp_pa
     assert (code, out, err.count("\n")) == (2, "", 2)
 
 
+def test_no_table_is_kept_of_images_none_of_which_can_be_read(classify, tmp_path):
+    for name in ("red/a.png", "blue/b.png"):
+        (tmp_path / "bad" / name).parent.mkdir(parents=True)
+        (tmp_path / "bad" / name).write_bytes(b"no image")
+    table = tmp_path / "kept.parquet"
+    refused(classify("fit", tmp_path / "bad", "-o", tmp_path / "h", "--features", table), "none of 2 images")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name in ("h", "kept.parquet")) == []
+
+
 def test_a_picture_of_another_format_is_refused_before_the_work(classify, head, tmp_path, monkeypatch):
     monkeypatch.setattr(verb, "_load", lambda args: pytest.fail("the head is loaded"))
     refused(classify("eval", head, tmp_path / "photos", "--confusion", tmp_path / "c.jpg"), "should end in .png")

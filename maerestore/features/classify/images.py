@@ -37,7 +37,8 @@ def features_of_items(
         a row for each item, in their order, those that cannot be read with an error.
 
     Raises:
-        InputError: the cache is of another model, holds other images too, or cannot be written.
+        InputError: the cache is of another model, holds other images too, or cannot be written; or not one image of
+            those that would be kept in it can be read.
     """
 
     def told(done: int, total: int) -> None:
@@ -50,7 +51,7 @@ def features_of_items(
                 f"{quoted(cache)} holds other images too, such as {quoted(min(others))}, which would be lost: give "
                 "another table."
             )
-        report = extract(items, Loaded(extractor), cache, workers=workers, progress=told)
+        report = extract(items, Loaded(extractor), cache, workers=workers, some=True, progress=told)
         if failed is not None:
             for name, reason in report.errors:
                 failed(name, reason)
