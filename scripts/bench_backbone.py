@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import json
 import sys
 import tarfile
 from pathlib import Path
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchlib.photos import SUFFIXES, BenchError, Entry, centre_square, find_photos, open_photo
-from benchlib.results import check_targets
+from benchlib.results import check_targets, write_json
 from PIL import Image
 from tqdm import tqdm
 
@@ -175,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
             "temperature": TEMPERATURE,
             "rows": rows,
         }
-        args.json.write_text(json.dumps(facts, indent=2) + "\n")
+        write_json(args.json, facts)
     if args.plot:
         plot(rows, args.plot)
     return 0

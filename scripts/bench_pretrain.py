@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import json
 import platform
 import random
 import sys
@@ -27,7 +26,7 @@ from typing import Any
 import torch
 from benchlib.cost import clock, counted_gflop, peak_tflops
 from benchlib.photos import BenchError
-from benchlib.results import check_targets
+from benchlib.results import check_targets, write_json
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -203,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         facts = {"device": name, "threads": threads, "torch": torch.__version__, "peak_tflops": peak,
                  "recipe": recipe.to_dict(), "steps": args.steps, "rows": rows}  # fmt: skip
-        args.json.write_text(json.dumps(facts, indent=2, default=vars) + "\n")
+        write_json(args.json, facts)
     if args.plot:
         plot(rows, args.plot, f"{name}, {args.model or args.recipe.stem}, batch {recipe.batch_size}")
     return 0

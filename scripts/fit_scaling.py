@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from benchlib.metrics import Lpips
 from benchlib.photos import BenchError
-from benchlib.results import check_targets
+from benchlib.results import check_targets, write_json
 from scipy.optimize import least_squares
 
 from maerestore.errors import MaerestoreError
@@ -97,7 +97,7 @@ def train_ladder(
             run, figures = _train(recipe, data, branch, length, recipe.decay_share, share, cpu)
             figures |= {"samples": run.samples, "photographs": len(_corpus(run).train_ids)}
             figures |= measure_lpips(run, branch / "model", lpips)
-            kept.write_text(json.dumps(figures, indent=1) + "\n")
+            write_json(kept, figures)
         rows.append(json.loads(kept.read_text()))
         print(f"{rows[-1]['photographs']} photographs, {length} samples: "
               + ", ".join(f"{name} {rows[-1][name]:.4f}" for name in FITTED), flush=True)  # fmt: skip
@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         report = {"recipe": recipe.to_dict(), "rows": rows, "parts": parts, "missed": missed,
                   "laws": {name: vars(law) for name, law in laws.items()}}  # fmt: skip
-        args.json.write_text(json.dumps(report, indent=2, default=vars) + "\n")
+        write_json(args.json, report)
     if args.plot:
         plot(rows, parts, laws, args.plot)
     return 0

@@ -12,7 +12,6 @@ what a matrix product gets there is a usual share; bench_pretrain.py measures it
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import resource
 import shlex
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from benchlib.cost import activation_bytes, clock, counted_gflop, state_bytes
 from benchlib.photos import BenchError
-from benchlib.results import check_targets
+from benchlib.results import check_targets, write_json
 
 from maerestore.errors import MaerestoreError
 from maerestore.train.pretrain import Pretrainer
@@ -206,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     report(args, recipe, facts, stages, plan)
     if args.json:
         figures = {**facts, "stages": [vars(stage) for stage in stages], **plan, "recipe": recipe.to_dict()}
-        args.json.write_text(json.dumps(figures, indent=2, default=vars) + "\n")
+        write_json(args.json, figures)
     return 0
 
 

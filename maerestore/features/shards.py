@@ -158,8 +158,10 @@ def extract_shards(
                 progress(0, len(todo))
             outcomes: Iterator[Outcome] = cluster.run_actors(ray, ShardActor, arguments, todo, share)
             for done, outcome in enumerate(outcomes, 1):
-                report.kept += outcome.images if outcome.stays else 0
-                report.computed += 0 if outcome.stays else outcome.images
+                if outcome.stays:
+                    report.kept += outcome.images
+                else:
+                    report.computed += outcome.images
                 report.errors += outcome.errors
                 told.note(outcome.failed, outcome.stays or len(outcome.failed) < outcome.images)
                 if progress is not None:

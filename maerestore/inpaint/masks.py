@@ -44,7 +44,8 @@ def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
     Args:
         mask: a PIL image, or an array, a tensor or nested lists (H, W), (1, H, W) or (H, W, 1). Of floats, which lie in
             [0, 1], those from 0.5 are filled; of integers those from 128 (of uint16 those from 32768), or all but 0
-            where none is above 1. PIL images of one band are read as arrays, others as `maerestore.image.read_mask`
+            where none is above 1. PIL images of one band are read as arrays (of mode I, where one is above 255, as
+            uint16), others as `maerestore.image.read_mask`
             reads files: by their brightness, or by what is opaque.
         size: (width, height) that it must have.
 

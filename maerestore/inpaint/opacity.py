@@ -107,13 +107,15 @@ def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarr
     """
     count, labels = cv2.connectedComponents(holes.astype(np.uint8), connectivity=8)
     around = float(np.median(alpha[known & (alpha > 0)]))
-    opaque = np.bincount(labels[holes], alpha[holes], minlength=count)
+    weak = alpha < 0.5 * around
+    inner = cv2.erode((holes & weak).astype(np.uint8), np.ones((3, 3), np.uint8))
+
+    def in_each(what: np.ndarray) -> np.ndarray:
+        return np.bincount(labels[holes], what[holes], minlength=count)
+
+    opaque, solid = in_each(alpha), in_each(inner)
+    gone, faint, most = in_each(alpha < GONE * around), in_each(weak), in_each(alpha < 0.9 * around)
     pixels = np.bincount(labels[holes], minlength=count)
-    gone, faint, most = (
-        np.bincount(labels[holes], alpha[holes] < share * around, minlength=count) for share in (GONE, 0.5, 0.9)
-    )
-    inner = cv2.erode((holes & (alpha < 0.5 * around)).astype(np.uint8), np.ones((3, 3), np.uint8))
-    solid = np.bincount(labels[holes], inner[holes], minlength=count)
     visible, clear = np.zeros((2, count))
     height, width = holes.shape
     for dy, dx in ((0, 1), (1, 0)):

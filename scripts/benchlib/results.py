@@ -37,7 +37,7 @@ def check_targets(*paths: Path | None) -> None:
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Replace a file by a result."""
+    """Replace a file by a result; what JSON has no form for is told by its attributes."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.write_text(json.dumps(result, indent=1, default=vars) + "\n")
     part.replace(path)
