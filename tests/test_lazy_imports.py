@@ -113,6 +113,21 @@ def test_an_empty_mask_is_refused_before_torch_is_loaded(tmp_path: Path) -> None
     assert "torch" not in loaded
 
 
+def test_a_fill_does_without_the_compiler_of_torch(tmp_path: Path) -> None:
+    # Its import takes as long as that of torch itself; making a model on the meta device used to cause it.
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "photo.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (20, 20, 40, 40))
+    mask.save(tmp_path / "mask.png")
+    loaded = loaded_by(
+        "from maerestore.cli.main import main; assert main(['inpaint', 'photo.png', 'mask.png']) == 0\n"
+        "assert 'torch._dynamo' not in sys.modules",
+        tmp_path,
+    )
+    assert "torch" in loaded
+    assert "sympy" not in loaded
+
+
 @pytest.mark.parametrize("package", [maerestore, maerestore.augment, maerestore.features])
 def test_every_public_name_can_be_had(package: ModuleType) -> None:
     for name in package.__all__:

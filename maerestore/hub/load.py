@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from maerestore.forks import one_thread_if_forked
 from maerestore.hub.errors import ModelError
@@ -22,7 +21,7 @@ from maerestore.hub.foreign import (
 )
 from maerestore.hub.layouts import Named, to_reference
 from maerestore.hub.save import MODEL_TYPE, preprocessing
-from maerestore.hub.weights import read_weights
+from maerestore.hub.weights import checked, read_weights
 from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.model.positions import sincos_positions
 
@@ -195,15 +194,7 @@ def _build(named: Named, config: MAEConfig) -> MaskedAutoencoder:
         raise ModelError(f"{len(surplus)} surplus weight(s), the first is {surplus[0]}{hint}")
     if missing:
         raise ModelError(f"{len(missing)} missing weight(s), the first is {named.spell(missing[0])}")
-    weights: dict[str, Tensor] = {}
-    for name, value in given.items():
-        if value.shape != expected[name].shape:
-            shapes = f"shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}"
-            raise ModelError(f"{named.spell(name)} has {shapes}")
-        # A copy: what is mapped from a file would change, or crash the program, with the file.
-        weights[name] = value.to(torch.float32, copy=True).contiguous()
-        if not weights[name].isfinite().all():
-            raise ModelError(f"{named.spell(name)} holds values that are not finite")
+    weights = {name: checked(named.spell(name), value, expected[name].shape) for name, value in given.items()}
     grid = (config.grid_size, config.grid_size)
     for name in set(_TABLES) & set(expected) - set(weights):
         weights[name] = sincos_positions(getattr(config, _TABLES[name]), grid, "cpu")

@@ -11,7 +11,7 @@ from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, REFINER_NAME
 from maerestore.hub.load import read_config, read_folder
 from maerestore.hub.save import in_dtype, save_autoencoder, save_tensors, write_json
-from maerestore.hub.weights import read_weights
+from maerestore.hub.weights import checked, read_weights
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner, RefinerConfig
 
@@ -91,13 +91,7 @@ def load_refiner(source: str | Path) -> Refiner | None:
     for kind, names in (("surplus", set(given) - set(expected)), ("missing", set(expected) - set(given))):
         if names:
             raise ModelError(f"{path}: {len(names)} {kind} weight(s), the first is {min(names)}")
-    weights = {}
-    for name, value in given.items():
-        if value.shape != expected[name].shape:
-            raise ModelError(f"{path}: {name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}")
-        weights[name] = value.to(torch.float32, copy=True).contiguous()
-        if not weights[name].isfinite().all():
-            raise ModelError(f"{path}: {name} holds values that are not finite")
+    weights = {name: checked(f"{path}: {name}", value, expected[name].shape) for name, value in given.items()}
     refiner.load_state_dict(weights, assign=True)
     return refiner.eval()
 

@@ -108,7 +108,8 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         # Not in the state dict: the config states them, and the official checkpoints do not hold them.
         self.register_buffer("mean", torch.tensor(c.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(c.std).view(1, -1, 1, 1), persistent=False)
-        self._initialise()
+        if not self.cls_token.is_meta:  # no values to draw; trying imports torch's compiler, see `sincos_positions`
+            self._initialise()
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -13,8 +13,11 @@ def sincos_positions(dim: int, grid: tuple[int, int], device: torch.device | str
     Args:
         dim: width of the tokens, a multiple of 4.
         grid: patches (down, across).
-        device: of the table; torch's default where it is not given.
+        device: of the table; torch's default where it is not given. On "meta" the table has a shape and no values.
     """
+    if torch.device(device or torch.get_default_device()).type == "meta":
+        # There torch's arange is a Python reference, whose first call imports torch's compiler: half a second.
+        return torch.empty(1, 1 + grid[0] * grid[1], dim, device="meta")
 
     def one_axis(positions: Tensor) -> Tensor:  # (L,) -> (L, dim / 2)
         omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim / 4))

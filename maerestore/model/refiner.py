@@ -116,6 +116,10 @@ class Refiner(nn.Module):
         self.tokens = nn.ModuleList(Gained(config.feature_dim, width) for width in (d, c, b))
         self.copied = Gained(d, d) if config.attention_copy else None
         self.head = nn.Conv2d(a, 6, 3, padding=1)
+        if not self.head.weight.is_meta:  # as in the autoencoder
+            self._initialise()
+
+    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
