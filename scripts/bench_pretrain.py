@@ -163,14 +163,13 @@ def main(argv: list[str] | None = None) -> int:
         check_targets(args.json, args.plot)
         recipe = load_recipe(args.recipe, args.set)
         if args.model:
-            recipe = PretrainRecipe(**{**recipe.to_dict(), "model": {**SIZES[args.model], "mask_embed": True},
-                                       "resolution": []})  # fmt: skip
+            recipe = recipe.but(model={**SIZES[args.model], "mask_embed": True}, resolution=[])
         files = [data for _, data in itertools.islice(find_images(args.photos), args.limit)]
         if len(files) < recipe.batch_size:
             raise DataError(f"{len(files)} photographs are fewer than the batch of {recipe.batch_size}")
         device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
         random.seed(0)
-        same = PretrainRecipe(**{**recipe.to_dict(), "optimizer": "adamw", "masking": {"mask_ratio": 0.75}})
+        same = recipe.but(optimizer="adamw", masking={"mask_ratio": 0.75})
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "photos"
             source.mkdir()

@@ -107,9 +107,10 @@ def train_ladder(
 def _train(
     recipe: PretrainRecipe, data: str, out: Path, samples: int, decay_share: float, share: float, cpu: bool
 ) -> tuple[Pretrainer, dict[str, float]]:
-    settings = {**recipe.to_dict(), "samples": samples, "schedule": "wsd", "decay_share": decay_share,
-                "validate_every": 10**12, "save_every": 25_000}  # fmt: skip
-    run = Pretrainer(PretrainRecipe(**settings), data, out, cpu=cpu, workers=1)
+    recipe = recipe.but(
+        samples=samples, schedule="wsd", decay_share=decay_share, validate_every=10**12, save_every=25_000
+    )
+    run = Pretrainer(recipe, data, out, cpu=cpu, workers=1)
     if run.samples > samples:
         raise BenchError(f"{out} has seen {run.samples} samples, {samples} are asked for: take another -o")
     corpus = _corpus(run)

@@ -86,10 +86,8 @@ def try_out(recipe: PretrainRecipe, images: int, steps: int, cpu: bool) -> tuple
         RecipeError: the loss of a step is not a number.
     """
     rate = recipe.base_lr * recipe.batch_size / images  # what a whole batch would have
-    small = PretrainRecipe(**{
-        **recipe.to_dict(), "batch_size": images, "accumulate": 1, "base_lr": rate, "compile": False,
-        "mask_count": min(64, recipe.mask_count),
-    })  # fmt: skip
+    holes = min(64, recipe.mask_count)
+    small = recipe.but(batch_size=images, accumulate=1, base_lr=rate, compile=False, mask_count=holes)
     stages = []
     with tempfile.TemporaryDirectory() as folder:
         run = Pretrainer(small, f"fake:{max(16, images)}", Path(folder), cpu=cpu, workers=0)

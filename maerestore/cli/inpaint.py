@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from maerestore.image import InputError, check_writable, write_photo
-    from maerestore.inpaint.pair import check_output, read_pair
+    from maerestore.inpaint.pair import grown_mask, read_pair
 
     if args.photo is None or args.mask is None:
         args.refuse("give a photo and its mask, or --table with the names of many")
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{option.replace('_', '-')} goes with --table.")
     outs = _outputs(args)
     photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask)
-    check_output(photo, mask, outs[0], args.dilate)
+    mask = grown_mask(photo, mask, outs[0], args.dilate)
     if args.confidence is not None:
         check_writable(_as_grey(np.broadcast_to(np.float32(0), mask.shape)), args.confidence)
     _warn(args, photo, outs[0])
@@ -118,13 +118,13 @@ def run(args: argparse.Namespace) -> int:
     with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
         options: dict[str, Any] = {"sharp": args.sharp == "auto", "seed": args.seed, "progress": bar}
         if args.samples == 1:
-            one, report = inpainter.fill(photo, mask, args.dilate, args.feather, **options)
+            one, report = inpainter.fill(photo, mask, feather=args.feather, **options)
             filled = [one]
         else:
-            filled, report = inpainter.fill_samples(photo, mask, args.samples, args.dilate, args.feather, **options)
+            filled, report = inpainter.fill_samples(photo, mask, args.samples, feather=args.feather, **options)
         seconds |= report.seconds
         if args.confidence is not None:
-            sure, asked = inpainter.confidence_of(photo, mask, seed=args.seed, dilate=args.dilate, progress=bar)
+            sure, asked = inpainter.confidence_of(photo, mask, seed=args.seed, progress=bar)
             seconds["confidence"] = sum(asked.seconds.values())
     mark = time.perf_counter()
     for picture, path in zip(filled, outs, strict=True):

@@ -41,13 +41,13 @@ def read_pair(
     return read, marked
 
 
-def check_output(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> None:
-    """Check before a fill that it can be made and written.
+def grown_mask(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> np.ndarray:
+    """The mask to fill by, after a check that the fill can be made and written.
 
     Args:
         photo, mask: what `read_pair` gave.
         out: the file to write.
-        dilate: as for `Inpainter.inpaint`.
+        dilate: pixels to grow the mask by.
 
     Raises:
         InputError: the mask grows over the whole photo, or the format of `out` cannot hold the photo's size,
@@ -60,3 +60,4 @@ def check_output(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> 
     if mask_is_full(grown):
         raise InputError(f"the mask grown by {dilate} pixels covers the whole photo: leave some of it known")
     check_writable(photo, out, stays_transparent(photo, grown))
+    return grown

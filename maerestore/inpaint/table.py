@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from maerestore.image import InputError, write_photo
 from maerestore.image.errors import quoted, reason_of
 from maerestore.image.output import SUFFIXES, format_of
-from maerestore.inpaint.pair import check_output, read_pair
+from maerestore.inpaint.pair import grown_mask, read_pair
 
 if TYPE_CHECKING:
     from maerestore.inpaint.pipeline import Inpainter
@@ -222,10 +222,8 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
     """
     try:
         photo, mask = read_pair(Path(pair.photo), Path(pair.mask), settings.mask_white, settings.resize_mask)
-        check_output(photo, mask, pair.out, settings.dilate)
-        filled, _ = inpainter.fill(
-            photo, mask, settings.dilate, settings.feather, sharp=settings.sharp, seed=settings.seed
-        )
+        mask = grown_mask(photo, mask, pair.out, settings.dilate)
+        filled, _ = inpainter.fill(photo, mask, feather=settings.feather, sharp=settings.sharp, seed=settings.seed)
         try:
             pair.out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -186,6 +186,15 @@ class RunRecipe:
         """The recipe as JSON-able values."""
         return asdict(self)
 
+    def but(self: Kind, **changes: Any) -> Kind:
+        """The same recipe with some settings changed, and checked anew.
+
+        Example:
+            >>> PretrainRecipe(samples=1000).but(batch_size=64).samples
+            1000
+        """
+        return type(self)(**{**self.to_dict(), **changes})
+
 
 @dataclass
 class PretrainRecipe(RunRecipe):
