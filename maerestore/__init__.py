@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maerestore import forks as forks  # it notes the number of the process: what is forked from now on has another
+from maerestore import threads as threads  # it notes the process number: what is forked later has another
 from maerestore.lazy import lazy_names
 
 __version__ = "0.1.0"

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from maerestore.errors import MaerestoreError
+from maerestore.threads import wait_briefly
 
 __all__ = ["Share", "check_ray", "nodes_of", "ray_cluster", "run_actors", "share_of"]
 
@@ -239,8 +240,7 @@ def _settle(threads: int, folder: str) -> None:
     that the user's relative paths start from, where there is one of that name."""
     with suppress(OSError):
         os.chdir(folder)
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "10000"
+    wait_briefly()
     import torch
 
     torch.set_num_threads(threads)

@@ -16,11 +16,11 @@ from maerestore.augment.models import config_of, load
 from maerestore.augment.pixels import check_images, from_model, hidden_pixels, paste, to_model
 from maerestore.augment.settings import ViewSettings
 from maerestore.errors import MaerestoreError
-from maerestore.forks import one_thread_if_forked
 from maerestore.inpaint.coarse import autocast, model_shape
 from maerestore.inpaint.precision import PRECISIONS, uses_bf16
 from maerestore.masking.patches import SCORES, attention_scores, hide_highest, random_scores
 from maerestore.model import MaskedAutoencoder
+from maerestore.threads import one_thread_if_forked
 
 LEVELS = 5  # different mask ratios of a range
 BATCH = 256  # images a pass, which bounds the memory

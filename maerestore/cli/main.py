@@ -25,6 +25,7 @@ from maerestore.cli import (
     train_restorer,
 )
 from maerestore.errors import MaerestoreError
+from maerestore.threads import wait_briefly
 
 # What a stream answers that takes no more, such as a full disk. Files are looked after by what writes them.
 _FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EBADF")}
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
-    _wait_briefly()
+    wait_briefly()
     try:
         return int(VERBS[args.verb].run(args))
     except MaerestoreError as err:
@@ -123,13 +124,3 @@ def _drop_output() -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
-
-
-def _wait_briefly() -> None:
-    """Let threads that wait for each other give their core back soon; has to happen before torch is loaded.
-
-    By default they spin, and on a machine that is busy with something else too, each operation then waits for the core
-    that the spinning holds: a fill took 4 to 13 times longer. Settings of the user's own stay.
-    """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "10000"

@@ -22,11 +22,11 @@ from maerestore.features.options import FeatureOptions
 from maerestore.features.pooling import pool
 from maerestore.features.preprocess import as_tensor, grid_for, in_unit_range, to_grid
 from maerestore.features.whiten import Whitening
-from maerestore.forks import one_thread_if_forked
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import FEATURES_NAME, resolve_model
 from maerestore.hub.load import load_autoencoder, pick_device
 from maerestore.inpaint.precision import uses_bf16
+from maerestore.threads import one_thread_if_forked
 
 # What more images need between two layers no longer stays in a CPU's cache: with 32 the default model is 3 % slower in
 # float32 and 11 % in bfloat16.

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from maerestore.forks import one_thread_if_forked
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.foreign import (
@@ -24,6 +23,7 @@ from maerestore.hub.save import MODEL_TYPE, preprocessing
 from maerestore.hub.weights import checked, read_weights
 from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.model.positions import sincos_positions
+from maerestore.threads import one_thread_if_forked
 
 WEIGHTS_NAMES = (WEIGHTS_NAME, WEIGHTS_NAME + ".index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _TABLES = {"pos_embed": "embed_dim", "decoder_pos_embed": "decoder_embed_dim"}

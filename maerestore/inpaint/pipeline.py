@@ -8,7 +8,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
-from maerestore.forks import one_thread_if_forked
 from maerestore.image import InputError, Photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas, check_seed, check_settings, check_whole, in_kind_of
 from maerestore.inpaint.blend import BlendCurve
@@ -25,6 +24,7 @@ from maerestore.inpaint.texture import Refined, sharpen
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
+from maerestore.threads import one_thread_if_forked
 
 Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
 
@@ -35,7 +35,7 @@ class Inpainter(Pretrained):
     Convention:
         A mask is True where the photo is to be filled; of numbers half of their range counts as True, see
         `maerestore.inpaint.masks.as_mask`. Known pixels come back bit by bit as they were. The same input gives the
-        same output on one device.
+        same output on one device with one number of threads (another one adds up in another order).
 
     Args:
         model: a masked autoencoder that predicts pixels; it is put in eval mode and frozen.

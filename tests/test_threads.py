@@ -89,14 +89,14 @@ def test_a_fork_after_openmp_has_started_does_not_hang(before: str, child: str, 
 
 def told(connection: Any) -> None:
     """What a process says of itself."""
-    from maerestore import forks
+    from maerestore import threads
 
-    connection.send(forks.is_forked())
+    connection.send(threads.is_forked())
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_only_forked_workers_count_as_such(method: str) -> None:
-    from maerestore.forks import is_forked
+    from maerestore.threads import is_forked
 
     assert not is_forked()
     context = multiprocessing.get_context(method)
