@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,51 @@ TINY = {
     "image_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2,
     "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2,
 }  # fmt: skip
+
+FORKED = """
+import multiprocessing, sys
+import torch
+
+{before}
+torch.set_num_threads(2)
+torch.randn(1500, 1500) @ torch.randn(1500, 1500)  # the threads of OpenMP and of the products are there
+torch.rand(2000, 2000).exp()
+
+def child(queue):
+    {child}
+    queue.put((answer, torch.get_num_threads()))
+
+context = multiprocessing.get_context("fork")
+queue = context.SimpleQueue()
+worker = context.Process(target=child, args=(queue,), daemon=True)
+worker.start()
+worker.join(60)
+if worker.is_alive():
+    worker.kill()
+    sys.exit("hangs")
+answer, threads = queue.get()
+{after}
+"""
+
+
+@pytest.fixture
+def run_forked() -> Callable[..., Any]:
+    """run(before, child, after, *arguments): a script whose process forks after OpenMP has started, as it ended.
+
+    `before` runs in the parent, `child` in the forked process, where it sets `answer`, and `after` in the parent again,
+    which then knows `answer` and the child's `threads`.
+    """
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork")
+
+    def run(before: str, child: str, after: str, *arguments: str) -> Any:
+        script = FORKED.format(before=before, child=child.strip(), after=after)
+        # Threads that do not spin while they wait: on a busy machine the parent is slow otherwise.
+        environment = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+        command = [sys.executable, "-c", script, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, check=False)
+
+    return run
 
 
 @pytest.fixture

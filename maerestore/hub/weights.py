@@ -88,7 +88,7 @@ def checked(label: str, value: Tensor, shape: torch.Size) -> Tensor:
     """
     if value.shape != shape:
         raise ModelError(f"{label} has shape {tuple(value.shape)}, expected {tuple(shape)}")
-    copy = value.to(torch.float32, copy=True).contiguous()
+    copy = value.detach().to(torch.float32, copy=True).contiguous()
     # By NumPy: torch would wake its threads for each of hundreds of weights, and where other work holds a core that
     # takes 9 ms each time, three seconds for the bundled model.
     if not np.isfinite(copy.numpy()).all():

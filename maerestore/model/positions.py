@@ -16,7 +16,7 @@ def sincos_positions(dim: int, grid: tuple[int, int], device: torch.device | str
         device: of the table; torch's default where it is not given. On "meta" the table has a shape and no values.
     """
     if torch.device(device or torch.get_default_device()).type == "meta":
-        # There torch's arange is a Python reference, whose first call imports torch's compiler: half a second.
+        # There torch's arange is a Python reference, whose first call imports torch's compiler: a second.
         return torch.empty(1, 1 + grid[0] * grid[1], dim, device="meta")
 
     def one_axis(positions: Tensor) -> Tensor:  # (L,) -> (L, dim / 2)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from maerestore.hub.errors import ModelError
+from maerestore.hub.weights import checked
 from maerestore.model.config import IMAGENET_MEAN, IMAGENET_STD
 
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -158,12 +159,11 @@ def _load(extractor: nn.Module, network: nn.Module, backbone: str, path: Path) -
     if surplus or missing:
         kind, names = ("surplus", surplus) if surplus else ("missing", missing)
         raise ModelError(f"{path}: not weights of {backbone}: {len(names)} {kind}, the first is {names[0]}")
-    weights = {name: stored[name] for name in expected if name in stored}
-    for name, value in weights.items():
-        if value.shape != expected[name].shape:
-            raise ModelError(f"{path}: {name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}")
-        if not value.isfinite().all():
-            raise ModelError(f"{path}: {name} holds values that are not finite")
+    weights = {
+        name: checked(f"{path}: {name}", stored[name], value.shape)
+        for name, value in expected.items()
+        if name in stored
+    }
     extractor.load_state_dict(weights, strict=False)
 
 

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -57,41 +53,23 @@ def test_a_damaged_config_is_told_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-FORK = """
-import multiprocessing, os, sys
-import numpy as np, torch
-from maerestore.augment import MaskedViews, ViewSettings, preload
+VIEWS = """
+import numpy as np
+from maerestore.augment import MaskedViews, ViewSettings, models
 
-torch.set_num_threads(2)
 views = MaskedViews(ViewSettings(model=sys.argv[1], mask_ratio=0.5), precision="fp32")
 images = torch.rand(16, 3, 128, 128)
 draw = views.draw(16, np.random.default_rng(0))
-torch.randn(1500, 1500) @ torch.randn(1500, 1500)  # the threads of OpenMP and of the products are there
-here = views.render(images, draw)
-
-def child(queue):
-    from maerestore.augment import models
-    total = views.render(images, draw).double().sum().item()
-    queue.put((models.is_loaded(sys.argv[1]), total, torch.get_num_threads()))
-
-context = multiprocessing.get_context("fork")
-queue = context.SimpleQueue()
-worker = context.Process(target=child, args=(queue,), daemon=True)
-worker.start()
-worker.join(60)
-if worker.is_alive():
-    worker.kill()
-    sys.exit("hangs")
-loaded, total, threads = queue.get()
-print(loaded, abs(total - here.double().sum().item()) < 1, threads, torch.get_num_threads())
+here = views.render(images, draw).double().sum().item()
+"""
+CHILD = "answer = models.is_loaded(sys.argv[1]), views.render(images, draw).double().sum().item()"
+REPORT = """
+print(answer[0], abs(answer[1] - here) < 1, threads, torch.get_num_threads())
 print(sorted({"albumentations", "kornia", "torchvision"} & set(sys.modules)))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_fork_after_openmp_has_started_does_not_hang(model):
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, "-c", FORK, model], capture_output=True, text=True, timeout=120,
-                          env=environment, check=False)  # fmt: skip
+def test_a_fork_after_openmp_has_started_does_not_hang(model, run_forked):
+    done = run_forked(VIEWS, CHILD, REPORT, model)
     # In one thread, with the parent's weights; and the core needs no host.
     assert done.stdout.splitlines() == ["True True 1 2", "[]"], done.stdout + done.stderr
