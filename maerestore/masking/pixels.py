@@ -11,7 +11,8 @@ Convention:
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -19,6 +20,7 @@ import numpy as np
 
 REFERENCE_SIZE = 512  # the short side of the picture that stroke and box lengths are stated for
 JUDGED_SIZE = 128  # the short side at which a hole's coverage is judged
+KNOWN, HOLE, RIM = 0, 1, 2  # what a pixel of `draw_many` is
 
 
 @dataclass(frozen=True)
@@ -219,23 +221,48 @@ def rim(mask: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(cv2.dilate(mask, kernel), np.uint8) & (1 - mask)
 
 
-def draw_many(families: dict[str, float], count: int, size: int, seed: int, workers: int = 1) -> np.ndarray:
-    """Draw `count` square holes from families mixed by weight: (count, size, size) uint8, 1 = hole.
+def draw_many(
+    families: dict[str, float], count: int, size: int, seed: int, workers: int = 1, rim_width: int = 0
+) -> np.ndarray:
+    """Draw `count` square holes from families mixed by weight.
 
     Each hole has a seed of its own, (`seed`, place): they are the same however many processes draw them.
+
+    Args:
+        families: weight of each mask family.
+        count: holes to draw.
+        size: their side in pixels.
+        seed: of all of them.
+        workers: processes that draw.
+        rim_width: mark the known pixels within so many pixels of the hole as well.
+
+    Returns:
+        (count, size, size) uint8, `KNOWN`, `HOLE` or, where it was asked for, `RIM`.
     """
+    with ProcessPoolExecutor(workers) if workers > 1 else contextlib.nullcontext() as pool:
+        return gather(draw_each(families, count, size, seed, rim_width, pool), count, size)
+
+
+def draw_each(
+    families: dict[str, float], count: int, size: int, seed: int, rim_width: int = 0, pool: Executor | None = None
+) -> Iterator[np.ndarray]:
+    """The holes of `draw_many`, one by one; `pool` starts on them at once, and the caller may do something else."""
     names = list(families)
     weights = np.array([families[n] for n in names], float)
     chosen = np.random.default_rng(seed).choice(len(names), size=count, p=weights / weights.sum())
-    tasks = [(names[choice], size, seed, i) for i, choice in enumerate(chosen)]
+    tasks = [(names[choice], size, seed, i, rim_width) for i, choice in enumerate(chosen)]
+    return map(_draw_task, tasks) if pool is None else pool.map(_draw_task, tasks, chunksize=64)
+
+
+def gather(drawn: Iterator[np.ndarray], count: int, size: int) -> np.ndarray:
+    """What `draw_each` draws as one array, (count, size, size) uint8."""
     out = np.empty((count, size, size), np.uint8)
-    with ProcessPoolExecutor(workers) if workers > 1 else contextlib.nullcontext() as pool:
-        drawn = map(_draw_task, tasks) if pool is None else pool.map(_draw_task, tasks, chunksize=64)
-        for i, hole in enumerate(drawn):
-            out[i] = hole
+    for i, hole in enumerate(drawn):
+        out[i] = hole
     return out
 
 
-def _draw_task(task: tuple[str, int, int, int]) -> np.ndarray:
-    family, size, seed, place = task
-    return draw_mask(family, size, np.random.default_rng((seed, place)))
+def _draw_task(task: tuple[str, int, int, int, int]) -> np.ndarray:
+    family, size, seed, place, rim_width = task
+    hole = draw_mask(family, size, np.random.default_rng((seed, place)))
+    return hole + np.uint8(RIM) * rim(hole, rim_width) if rim_width else hole

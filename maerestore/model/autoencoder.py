@@ -169,6 +169,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         pixel_mask: Tensor | None = None,
         num_visible: int | None = None,
         hidden_noise: Tensor | None = None,
+        padded: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Embed the visible patches and run the encoder on them. By default nothing is hidden.
 
@@ -183,6 +184,8 @@ class MaskedAutoencoder(Pretrained, nn.Module):
                 a look at the data, and gives `torch.compile` static shapes.
             hidden_noise: (N, C, H, W), what stands in hidden patches where the config's `hidden` is "noise"; drawn
                 where it is not given.
+            padded: pad every row to all patches, rather than to the longest. More work, but it spares a GPU the wait
+                for a look at the data; a compiled graph always does so.
 
         Returns:
             latent (N, 1 + K, D), mask (N, L), ids_restore (N, L), and key_mask (N, 1, 1, 1 + K), False where a row
@@ -228,8 +231,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         key_mask = None
         if num_visible is None:
             counts = length - mask.sum(1).long()  # (N,)
-            # A compiled graph does not look at the data: every row is padded to all patches.
-            static = torch.compiler.is_compiling()
+            static = padded or torch.compiler.is_compiling()
             num_visible = length if static else int(counts.max())
             if static or int(counts.min()) < num_visible:
                 slots = torch.arange(1 + num_visible, device=tokens.device)

@@ -83,7 +83,9 @@ class Restorer(nn.Module):
             seen, unknown = shrink(smooth, mask, size)
             hidden_pixels = unknown if unseen is None else torch.maximum(unknown, unseen)
             grid = (size[0] // p, size[1] // p)
-            latent, hidden, ids_restore, key_mask = model.encode(seen, pixel_mask=hidden_pixels)
+            latent, hidden, ids_restore, key_mask = model.encode(
+                seen, pixel_mask=hidden_pixels, padded=seen.device.type != "cpu"
+            )
             keys = hidden if self.refiner.config.attention_copy else None
             states = model.decode_states(latent, ids_restore, grid, key_mask, self.refiner.config.feature_layer, keys)
             picture = model.unpatchify(model.predicted_pixels(seen, states.pred), size)

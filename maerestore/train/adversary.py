@@ -7,6 +7,7 @@ that call only the hidden parts fake: LaMa, Suvorov et al. 2022 (https://arxiv.o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
@@ -112,8 +113,8 @@ class Adversary:
     """A discriminator with its own optimiser, beside the trainer's.
 
     Both losses are means over images of per-image values. Where torch.distributed is set up, the discriminator's
-    gradients are averaged over the processes; build it with the same seed in each. Everything is computed in float32,
-    under autocast too: the penalty on gradients is lost in bfloat16.
+    gradients are averaged over the processes; build it with the same seed in each. Verdicts follow autocast; the
+    penalty on gradients, which is lost in bfloat16, is computed in float32.
 
     A step of the trainer: backward through `generator_terms`, step of the generator, then `discriminator_step`. (It
     changes the discriminator's weights in place, so it must come after that backward.)
@@ -123,6 +124,8 @@ class Adversary:
         loss: "nonsaturating" (softplus) or "hinge".
         r1: weight of the squared norm of the gradient, at the real pictures, of the sum of the map; 0 leaves it out.
             LaMa's value is the default.
+        r1_every: steps from one penalty to the next, which then counts so many times (lazy regularisation, Karras et
+            al. 2020, https://arxiv.org/abs/1912.04958); it costs more than all the rest of a step.
         lr, betas, weight_decay: of AdamW.
         weight, feature_matching: of the two terms of `generator_terms` in what the trainer makes small; kept for it.
             The second needs a `PatchDiscriminator`; 0 leaves it out.
@@ -149,6 +152,7 @@ class Adversary:
         weight: float = 1.0,
         start: int = 0,
         feature_matching: float = 0.0,
+        r1_every: int = 1,
     ) -> None:
         if loss not in LOSSES:
             raise AdversaryError(f"loss must be {' or '.join(LOSSES)}, got {loss!r}")
@@ -162,9 +166,12 @@ class Adversary:
         ):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise AdversaryError(f"{name} must be a number of at least 0, got {value!r}")
+        if isinstance(r1_every, bool) or not isinstance(r1_every, int) or r1_every < 1:
+            raise AdversaryError(f"r1_every must be a whole number of at least 1, got {r1_every!r}")
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.modules()):
             raise AdversaryError("a discriminator with batch norm would differ between processes: use group norm")
-        self.discriminator, self.loss, self.r1 = discriminator, loss, r1
+        self.discriminator, self.loss, self.r1, self.r1_every = discriminator, loss, r1, r1_every
+        self.steps = 0
         if feature_matching and not isinstance(discriminator, PatchDiscriminator):
             raise AdversaryError("feature_matching needs a PatchDiscriminator: other networks do not say their layers")
         self.start = start
@@ -194,18 +201,17 @@ class Adversary:
         self.discriminator.eval()
         try:
             _require_grad(trained, False)
-            with _full_precision(fake):
-                verdict, found = self._layers(fake.float())
-                label = fake_labels(hidden, (verdict.shape[-2], verdict.shape[-1]))
-                error = -verdict if self.loss == "hinge" else F.softplus(-verdict)
-                terms = {"adversarial": ((error * label).sum((1, 2, 3)) / label.sum((1, 2, 3)).clamp(min=1)).mean()}
-                if "feature_matching" in self.weights:
-                    with torch.no_grad():
-                        _, wanted = self._layers(real.float())
-                    terms["feature_matching"] = torch.stack(
-                        [(a - b).abs().mean() for a, b in zip(found, wanted, strict=True)]
-                    ).mean()
-                return terms
+            verdict, found = self._layers(fake.float())
+            label = fake_labels(hidden, (verdict.shape[-2], verdict.shape[-1]))
+            error = -verdict.float() if self.loss == "hinge" else F.softplus(-verdict.float())
+            terms = {"adversarial": ((error * label).sum((1, 2, 3)) / label.sum((1, 2, 3)).clamp(min=1)).mean()}
+            if "feature_matching" in self.weights:
+                with torch.no_grad():
+                    _, wanted = self._layers(real.float())
+                terms["feature_matching"] = torch.stack(
+                    [(a.float() - b.float()).abs().mean() for a, b in zip(found, wanted, strict=True)]
+                ).mean()
+            return terms
         finally:
             _require_grad(trained, True)
             self.discriminator.train(training)
@@ -225,23 +231,27 @@ class Adversary:
             hidden: (N, 1, H, W), 1 = predicted. Cells without hidden pixels count as real in `fake` too.
 
         Returns:
-            float32 scalars: "real" and "fake", the losses on either, "r1", the penalty before weighting, and "loss",
-            their weighted sum.
+            float32 scalars: "real" and "fake", the losses on either, "r1", the penalty before weighting, in the steps
+            that have one, and "loss", their weighted sum.
         """
+        penalised = self.r1 > 0 and self.steps % self.r1_every == 0
         real, fake = real.detach().float(), fake.detach().float()
-        with _full_precision(real), torch.enable_grad():
-            real.requires_grad_(self.r1 > 0)
-            on_real, on_fake = self.discriminator(real), self.discriminator(fake)
+        with torch.enable_grad():
+            real.requires_grad_(penalised)
+            with _full_precision(real) if penalised else contextlib.nullcontext():
+                on_real = self.discriminator(real).float()
+            on_fake = self.discriminator(fake).float()
             label = fake_labels(hidden, (on_fake.shape[-2], on_fake.shape[-1]))
             parts = {
                 "real": self._error(on_real).mean(),
                 "fake": (self._error(-on_fake) * label + self._error(on_fake) * (1 - label)).mean(),
-                "r1": on_real.new_zeros(()),
             }
-            if self.r1 > 0:
-                (slope,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
+            parts["loss"] = parts["real"] + parts["fake"]
+            if penalised:
+                with _full_precision(real):
+                    (slope,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
                 parts["r1"] = slope.square().sum((1, 2, 3)).mean()
-            parts["loss"] = parts["real"] + parts["fake"] + self.r1 * parts["r1"]
+                parts["loss"] = parts["loss"] + self.r1 * self.r1_every * parts["r1"]
         return parts
 
     def discriminator_step(
@@ -263,6 +273,7 @@ class Adversary:
             _average_gradients(self.discriminator.parameters())
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            self.steps += 1
         return {name: value.detach() for name, value in parts.items()}
 
     def _error(self, verdict: Tensor) -> Tensor:
@@ -271,12 +282,17 @@ class Adversary:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimiser: what a run needs to resume."""
-        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
 
 
 def build_adversary(options: Mapping[str, Any], in_chans: int, device: torch.device) -> Adversary | None:
@@ -284,7 +300,7 @@ def build_adversary(options: Mapping[str, Any], in_chans: int, device: torch.dev
 
     Args:
         options: those of `PatchDiscriminator` (width, layers, norm) and of `Adversary` (weight, feature_matching,
-            start, loss, r1, lr, betas, weight_decay) together; empty for none.
+            start, loss, r1, r1_every, lr, betas, weight_decay) together; empty for none.
         in_chans: channels of the pictures.
         device: where it is trained.
 
@@ -294,12 +310,12 @@ def build_adversary(options: Mapping[str, Any], in_chans: int, device: torch.dev
     if not options:
         return None
     options = {"weight": 0.1, **options}
-    known = {"weight", "feature_matching", "start", "loss", "r1", "lr", "betas", "weight_decay"}
+    known = {"weight", "feature_matching", "start", "loss", "r1", "r1_every", "lr", "betas", "weight_decay"}
     surplus = sorted(set(map(str, options)) - known - {"width", "layers", "norm"})
     if surplus:
         raise AdversaryError(f"adversarial has no option {surplus[0]!r}")
     shape = {name: options[name] for name in ("width", "layers", "norm") if name in options}
-    discriminator = PatchDiscriminator(in_chans, **shape).to(device)
+    discriminator = PatchDiscriminator(in_chans, **shape).to(device).to(memory_format=torch.channels_last)
     return Adversary(discriminator, **{name: options[name] for name in known & set(options)})
 
 

@@ -6,6 +6,8 @@ A batch comes as canvases, (N, S, B, C) uint8 with short side S; right of a phot
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -77,8 +79,12 @@ def random_crops(
     scale: tuple[float, float],
     generator: torch.Generator,
     flip: bool = True,
+    cut: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] = cut,
 ) -> Tensor:
-    """Random resized crops of photographs that are the `part` of a batch of `total`: (n, C, out, out) in [0, 1]."""
+    """Random resized crops of photographs that are the `part` of a batch of `total`: (n, C, out, out) in [0, 1].
+
+    `cut` may be the compiled one.
+    """
     u = torch.rand(5, total, generator=generator, device=canvas.device)[:, part]
     return cut(canvas, sizes, random_boxes(sizes, u[:4], scale), (u[4] < 0.5) & flip, out)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maerestore.masking import draw_many, rim
 from maerestore.masking.patches import draw_patch_masks, hide_highest, keep_count
+from maerestore.masking.pixels import HOLE, RIM, draw_each, gather
 from maerestore.train.phases import FREE_FORM, MaskingPhase
+from maerestore.train.recipe import RunRecipe
 
 
 @dataclass
@@ -92,40 +94,24 @@ class HoleBank:
     of that order, and rows with patches to spare lose random ones.
 
     Args:
-        size: side of the images in pixels.
+        drawn: (count, S, S) uint8 from `maerestore.masking.draw_many`: known, hole, rim. Known pixels of the rim count
+            in the loss too.
         patch_size: side of a patch in pixels.
-        families: weight of each mask family (`maerestore.masking`).
-        count: holes to draw.
-        rim_width: known pixels up to this many pixels from the hole count in the loss too.
         rim_weight: how much one of them counts, beside 1 for a hidden pixel.
-        seed: of the holes.
         device: where they are kept.
-        workers: processes that draw; 16,384 holes take one of them one to two minutes.
     """
 
     BUCKETS = 8
 
-    def __init__(
-        self,
-        size: int,
-        patch_size: int,
-        families: dict[str, float],
-        count: int,
-        rim_width: int,
-        rim_weight: float,
-        seed: int,
-        device: torch.device,
-        workers: int = 1,
-    ) -> None:
-        holes = draw_many(families, count, size, seed, workers)
-        rims = np.stack([rim(hole, rim_width) for hole in holes])
+    def __init__(self, drawn: np.ndarray, patch_size: int, rim_weight: float, device: torch.device) -> None:
+        count, size = drawn.shape[:2]
         self.patch_size, self.grid, self.rim_weight, self.device = patch_size, size // patch_size, rim_weight, device
-        hidden = holes.reshape(count, self.grid, patch_size, self.grid, patch_size).min((2, 4))  # in bytes, not floats
-        visible = (hidden == 0).sum((1, 2))  # patches with at least one known pixel
-        order = np.argsort(visible, kind="stable")
-        # 0 known, 1 rim, 2 hole: one byte a pixel
-        self.holes = torch.from_numpy((2 * holes + rims)[order]).to(device)  # (count, size, size)
-        self.visible = torch.from_numpy(visible[order])
+        holes = torch.from_numpy(drawn).to(device)  # one byte a pixel
+        known = (holes != HOLE).view(count, self.grid, patch_size, self.grid, patch_size)
+        visible = known.any(4).any(2).sum((1, 2))  # patches with at least one known pixel
+        order = visible.argsort(stable=True)
+        self.holes = holes[order]  # (count, size, size)
+        self.visible = visible[order].cpu()
 
     def masks(self, choice: MaskChoice, total: int, part: slice, generator: torch.Generator) -> MaskBatch:
         """Holes from the choice's bucket (0 to BUCKETS - 1, the first hide most); hidden pixels and rim have weight.
@@ -140,11 +126,11 @@ class HoleBank:
         turns = torch.rand(3, total, 1, 1, generator=generator, device=self.device) < 0.5
         noise = torch.rand(total, self.grid**2, generator=generator, device=self.device)[part]
         code = self._turned(ids[part], turns[:, part])
-        pixel_mask = (code == 2).float().contiguous()  # turned or not: one layout, one compilation
+        pixel_mask = (code == HOLE).float().contiguous()  # turned or not: one layout, one compilation
         hidden = F.avg_pool2d(pixel_mask, self.patch_size).flatten(1) > 1 - 0.5 / self.patch_size**2  # (n, L)
         mask = hide_highest(noise + 2.0 * hidden, keep)
         removed = F.interpolate(mask.reshape(-1, 1, self.grid, self.grid), scale_factor=float(self.patch_size))
-        weight = torch.maximum(torch.maximum(removed, pixel_mask), (code == 1).float() * self.rim_weight)
+        weight = torch.maximum(torch.maximum(removed, pixel_mask), (code == RIM).float() * self.rim_weight)
         return MaskBatch(mask, keep, pixel_mask, weight.contiguous())
 
     def holes_only(self, total: int, part: slice, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -156,8 +142,8 @@ class HoleBank:
         ids = torch.randint(len(self.holes), (total,), generator=generator, device=self.device)
         turns = torch.rand(3, total, 1, 1, generator=generator, device=self.device) < 0.5
         code = self._turned(ids[part], turns[:, part])
-        hole = (code == 2).float().contiguous()
-        return hole, (hole + (code == 1).float() * self.rim_weight).contiguous()
+        hole = (code == HOLE).float().contiguous()
+        return hole, (hole + (code == RIM).float() * self.rim_weight).contiguous()
 
     def _turned(self, ids: Tensor, turns: Tensor) -> Tensor:
         """Holes, each flipped down, across, and transposed as (3, n, 1, 1) bools say: (n, 1, size, size)."""
@@ -165,3 +151,47 @@ class HoleBank:
         code = torch.where(turns[0], code.flip(1), code)
         code = torch.where(turns[1], code.flip(2), code)
         return torch.where(turns[2], code.transpose(1, 2), code)[:, None]
+
+
+class HoleBanks:
+    """The holes of a run, at the side that it is at: drawn by several processes, those of later sides in advance.
+
+    Args:
+        recipe: families, how many holes, rim, seed, and the sides that the run goes through.
+        patch_size: side of a patch in pixels; 1 for networks that see pixels.
+        device: where holes are kept.
+        workers: processes that draw; 16,384 holes of 256 px take one of them two minutes.
+    """
+
+    def __init__(self, recipe: RunRecipe, patch_size: int, device: torch.device, workers: int) -> None:
+        self.recipe, self.patch_size, self.device = recipe, patch_size, device
+        self.workers = workers if recipe.mask_count > 1024 else 1
+        self._banks: dict[int, HoleBank] = {}  # one at most
+        self._ahead: dict[int, Iterator[np.ndarray]] = {}
+        self._pool: ProcessPoolExecutor | None = None
+
+    def at(self, side: int) -> HoleBank:
+        """The holes at a side in pixels; those of the side before are forgotten."""
+        if side not in self._banks:
+            if self._pool is None and self.workers > 1:
+                self._pool = ProcessPoolExecutor(self.workers)
+            drawing = self._ahead.pop(side) if side in self._ahead else self._start(side)
+            drawn = gather(drawing, self.recipe.mask_count, side)
+            self._banks = {side: HoleBank(drawn, self.patch_size, self.recipe.rim_weight, self.device)}
+            self._go_on(side)
+        return self._banks[side]
+
+    def _start(self, side: int) -> Iterator[np.ndarray]:
+        recipe = self.recipe
+        rim = max(1, recipe.rim_width * side // 128) if recipe.rim_width else 0
+        return draw_each(recipe.families, recipe.mask_count, side, recipe.seed, rim, self._pool)
+
+    def _go_on(self, side: int) -> None:
+        """Let the processes draw what the run needs next, and end where that is nothing."""
+        sides = [each for _, each in self.recipe.resolution]
+        later = sides[sides.index(side) + 1 :] if side in sides else []
+        if self._pool is not None and later:
+            self._ahead[later[0]] = self._start(later[0])
+        elif self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None

@@ -67,8 +67,10 @@ def build_optimizers(
     if chosen(True):
         if not hasattr(torch.optim, "Muon"):
             raise RecipeError(f"optimizer muon needs torch 2.9 or newer, this is {torch.__version__}: take adamw")
+        from maerestore.train.muon import StackedMuon  # a class of its own only where torch has the one it is made from
+
         optimizers.append(
-            torch.optim.Muon(chosen(True), lr=recipe.lr, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")
+            StackedMuon(chosen(True), lr=recipe.lr, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")
         )
     return optimizers
 

@@ -17,9 +17,9 @@ from maerestore.model import MaskedAutoencoder
 from maerestore.train.adversary import build_adversary
 from maerestore.train.checkpoint import CHECKPOINT, initial_weights, read_checkpoint
 from maerestore.train.contrastive import Contrast, ContrastiveObjective, ViewRetrieval
-from maerestore.train.crops import random_crops
+from maerestore.train.crops import cut, random_crops
 from maerestore.train.losses import Composite, Criterion, composite
-from maerestore.train.masks import HoleBank, MaskBatch, MaskChoice, patch_masks
+from maerestore.train.masks import HoleBanks, MaskBatch, MaskChoice, patch_masks
 from maerestore.train.objective import Objective
 from maerestore.train.phases import FREE_FORM
 from maerestore.train.recipe import PretrainRecipe, RecipeError
@@ -56,7 +56,8 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         recipe = self.recipe
         self.model = MaskedAutoencoder(recipe.config).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.banks: dict[int, HoleBank] = {}
+        self.cut = torch.compile(cut, dynamic=False) if recipe.compile else cut
+        self.banks = HoleBanks(recipe, recipe.config.patch_size, self.device, self.workers)
         criterion = Criterion(recipe.loss, recipe.config).to(self.device)
         self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
         if init is not None and not (self.out / CHECKPOINT).is_file():
@@ -84,10 +85,10 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
             total, part = total // every, slice(part.start // every, part.stop // every)
         phase = recipe.phase(self.samples)
         choice = MaskChoice.draw(phase, np.random.default_rng((recipe.seed, self.step)))
-        images = random_crops(canvas, sizes, total, part, side, recipe.crop_scale, generator, recipe.flip)
+        images = random_crops(canvas, sizes, total, part, side, recipe.crop_scale, generator, recipe.flip, self.cut)
         images = self.model.normalize(self._channels(images))
         if choice.policy == FREE_FORM:
-            return PretrainBatch(images, self._bank(side).masks(choice, total, part, generator), None)
+            return PretrainBatch(images, self.banks.at(side).masks(choice, total, part, generator), None)
         grid = side // recipe.config.patch_size
         masks = patch_masks(choice, total, part, grid, generator, lambda: self._responses(images))
         if recipe.config.mask_embed:  # every parameter takes part in every step, as several processes need
@@ -101,10 +102,10 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         images, masks, noise = batch
         seen = images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise
         if self.recipe.contrastive is None:
-            loss, terms, pred = self.forward(*seen)
+            loss, terms, pred = self.objective(*seen)
         else:
             head_only = self.samples < self.recipe.contrastive.head_samples
-            loss, terms, pred = self.forward(*seen, *self.views, head_only)
+            loss, terms, pred = self.objective(*seen, *self.views, head_only)
         shown = composite(self.model, images, pred, masks.mask, masks.pixel_weight) if pasted else None
         return loss, terms, shown
 
@@ -127,18 +128,6 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         if images.shape[1] == self.recipe.config.in_chans:
             return images
         return images.mean(1, keepdim=True) if self.recipe.config.in_chans == 1 else images.expand(-1, 3, -1, -1)
-
-    def _bank(self, side: int) -> HoleBank:
-        if side not in self.banks:
-            recipe = self.recipe
-            rim = max(1, recipe.rim_width * side // 128)
-            self.banks = {
-                side: HoleBank(
-                    side, recipe.config.patch_size, recipe.families, recipe.mask_count, rim, recipe.rim_weight,
-                    recipe.seed, self.device, max(1, self.workers) if recipe.mask_count > 1024 else 1,
-                )
-            }  # fmt: skip
-        return self.banks[side]
 
     def _prepare_validation(self) -> bool:
         # At the model's own size, whatever side is trained on at the moment.

@@ -22,7 +22,7 @@ from maerestore.model.smooth import smooth_fill
 from maerestore.train.adversary import build_adversary
 from maerestore.train.checkpoint import read_state
 from maerestore.train.losses import Composite
-from maerestore.train.masks import HoleBank
+from maerestore.train.masks import HoleBanks
 from maerestore.train.recipe import RecipeError
 from maerestore.train.restorer_losses import RestorerCriterion, paste
 from maerestore.train.restorer_recipe import RestorerRecipe
@@ -91,7 +91,7 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         self.model = Restorer(autoencoder, refiner).to(self.device)
         self.model.refiner.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.banks: dict[int, HoleBank] = {}
+        self.banks = HoleBanks(recipe, 1, self.device, self.workers)
         criterion = RestorerCriterion(recipe.loss).to(self.device)
         self.adversary = build_adversary(recipe.adversarial, 3, self.device)
         return RestorerObjective(self.model, criterion)
@@ -104,25 +104,14 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         ratio = ratios[int(rng.choice(len(ratios), p=odds / odds.sum()))]
         images = self.corpus.random_crops(total, part, side, recipe.crop_scale, generator, recipe.flip)
         photos = self.model.autoencoder.normalize(images.expand(-1, 3, -1, -1))
-        holes, weights = self._bank(side).holes_only(total, part, generator)
+        holes, weights = self.banks.at(side).holes_only(total, part, generator)
         seen_side = recipe.seen_side(side, ratio, self.model.autoencoder.config.patch_size)
         photos = photos.contiguous(memory_format=torch.channels_last)
         return RestorerBatch(photos, smooth_fill(photos, holes), holes, weights, seen_side)
 
     def _compare(self, batch: RestorerBatch, pasted: bool) -> tuple[Tensor, dict[str, Tensor], Composite | None]:
-        loss, terms, shown = self.forward(*batch)
+        loss, terms, shown = self.objective(*batch)
         return loss, terms, shown if pasted else None
-
-    def _bank(self, side: int) -> HoleBank:
-        if side not in self.banks:
-            recipe = self.recipe
-            rim = max(1, recipe.rim_width * side // 128)
-            workers = max(1, self.workers) if recipe.mask_count > 1024 else 1
-            bank = HoleBank(
-                side, 1, recipe.families, recipe.mask_count, rim, recipe.rim_weight, recipe.seed, self.device, workers
-            )
-            self.banks = {side: bank}
-        return self.banks[side]
 
     def _prepare_validation(self) -> bool:
         images = self.corpus.centre_crops(self.recipe.validation_images, self.recipe.validation_side)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from maerestore.train.adversary import Adversary
 from maerestore.train.checkpoint import CHECKPOINT, write_checkpoint
+from maerestore.train.compilation import compile_blocks
 from maerestore.train.corpus import Corpus, Layout
 from maerestore.train.log import Meter, Progress, RunLog
 from maerestore.train.losses import Composite
@@ -76,6 +77,8 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         self.device = self.accelerator.device
         torch.manual_seed(recipe.seed)
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True  # pictures have few shapes
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for a fifth of a second at every new number of tokens
         try:
             self.layout = Layout(
                 recipe.batch_size, self.accelerator.num_processes, self.accelerator.process_index, recipe.accumulate
@@ -95,9 +98,10 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             self._resume(out / CHECKPOINT)
         self._check_processes()
         self.corpus.seek(self.samples)
+        if recipe.compile:
+            compile_blocks(self.model)
         prepared = self.accelerator.prepare(objective, *self.optimizers)
         self.objective, self.optimizers = prepared[0], list(prepared[1:])
-        self.forward = torch.compile(self.objective) if recipe.compile else self.objective
 
     # --- what a kind of run says -----------------------------------------------------------------------------------
 
@@ -205,12 +209,15 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
                 loss, terms, pasted = self._compare(batch, judged)
                 if adversary is not None and pasted is not None:
                     shown = pasted.photo, pasted.picture, pasted.hidden
-                    for name, value in adversary.generator_terms(*shown).items():
+                    with self.accelerator.autocast():
+                        judged_terms = adversary.generator_terms(*shown)
+                    for name, value in judged_terms.items():
                         terms[name] = value
                         loss = loss + adversary.weights[name] * value
                 self.accelerator.backward(loss / len(parts))
             if adversary is not None and pasted is not None:
-                verdicts = adversary.discriminator_step(*shown, share=1 / len(parts), last=part is parts[-1])
+                with self.accelerator.autocast():
+                    verdicts = adversary.discriminator_step(*shown, share=1 / len(parts), last=part is parts[-1])
                 terms |= {f"discriminator_{name}": value for name, value in verdicts.items()}
             for name, value in {"loss": loss, **terms}.items():
                 losses[name] = losses.get(name, 0.0) + value.detach() / len(parts)

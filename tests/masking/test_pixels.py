@@ -145,3 +145,9 @@ def test_many_masks_repeat_with_the_seed_in_any_number_of_processes():
     assert np.array_equal(first, draw_many({"thick": 1.0, "thin": 1.0}, 70, 32, 5))
     assert np.array_equal(first, draw_many({"thick": 1.0, "thin": 1.0}, 70, 32, 5, workers=2))
     assert not np.array_equal(first, draw_many({"thick": 1.0, "thin": 1.0}, 70, 32, 6))
+
+
+def test_many_masks_mark_their_rims_where_asked():
+    plain = draw_many({"thick": 1.0, "thin": 1.0}, 6, 32, 5)
+    for hole, marked in zip(plain, draw_many({"thick": 1.0, "thin": 1.0}, 6, 32, 5, rim_width=2), strict=True):
+        assert np.array_equal(marked, hole + 2 * rim(hole, 2))

@@ -60,7 +60,7 @@ def test_the_nonsaturating_loss_by_hand():
     others = softplus(-1) + softplus(1) + softplus(0.5)
     assert float(parts["real"]) == pytest.approx((softplus(0) + others) / 4, rel=1e-5)
     assert float(parts["fake"]) == pytest.approx((softplus(0.5) + others) / 4, rel=1e-5)
-    assert float(parts["r1"]) == 0
+    assert "r1" not in parts
     assert float(parts["loss"].detach()) == pytest.approx(float(parts["real"] + parts["fake"]), rel=1e-6)
     terms = adversary.generator_terms(fake, fake, HIDDEN)
     assert float(terms["adversarial"]) == pytest.approx(softplus(-0.5), rel=1e-5)
@@ -218,18 +218,35 @@ def test_the_state_can_be_saved_and_read_without_unpickling_code(tmp_path):
     adversary.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
 
 
-def test_autocast_changes_nothing():
+def test_under_autocast_verdicts_are_short_and_the_penalty_is_exact():
     torch.manual_seed(0)
     adversary = Adversary(PatchDiscriminator(width=4, layers=2, norm="group"), r1=0.1)
     real, fake, hidden = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32)
     expected = adversary.discriminator_loss(real, fake, hidden)
     judged = adversary.generator_terms(fake, fake, hidden)["adversarial"]
     with torch.autocast("cpu", torch.bfloat16):
-        for name, value in adversary.discriminator_loss(real, fake, hidden).items():
-            assert value.dtype == torch.float32
-            assert torch.equal(value, expected[name])
-        assert torch.equal(adversary.generator_terms(fake, fake, hidden)["adversarial"], judged)
+        parts = adversary.discriminator_loss(real, fake, hidden)
+        terms = adversary.generator_terms(fake, fake, hidden)
         assert adversary.generator_terms(fake.bfloat16(), fake.bfloat16(), hidden)["adversarial"].dtype == torch.float32
+    assert {value.dtype for value in (*parts.values(), *terms.values())} == {torch.float32}
+    assert torch.equal(parts["r1"], expected["r1"])
+    assert torch.equal(parts["real"], expected["real"])
+    for value, exact in ((parts["fake"], expected["fake"]), (terms["adversarial"], judged)):
+        assert 0 < abs(float(value - exact)) < 0.01
+
+
+def test_a_lazy_penalty_comes_every_so_many_steps_and_counts_as_often():
+    adversary = Adversary(Cells(2.0, -1.0), r1=0.5, r1_every=3, lr=0.0)
+    real, fake = cells(0.5, 1.0, 0.0, 0.25), cells(0.75, 1.0, 0.0, 0.25)
+    steps = [adversary.discriminator_step(real, fake, HIDDEN) for _ in range(7)]
+    assert ["r1" in step for step in steps] == [True, False, False, True, False, False, True]
+    plain = float(steps[1]["loss"])
+    assert plain == pytest.approx(float(steps[1]["real"] + steps[1]["fake"]))
+    for step in steps[::3]:
+        assert float(step["loss"]) == pytest.approx(plain + 3 * 0.5 * float(step["r1"]))
+    other = Adversary(Cells(2.0, -1.0), r1=0.5, r1_every=3, lr=0.0)
+    other.load_state_dict(adversary.state_dict())  # a resumed run is at the same place in the cycle
+    assert "r1" not in other.discriminator_step(real, fake, HIDDEN)
 
 
 def _half(rank, folder):

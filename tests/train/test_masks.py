@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from maerestore.masking import rim
-from maerestore.train.masks import HoleBank, MaskChoice, patch_masks
+from maerestore.masking import draw_many, rim
+from maerestore.train.masks import HoleBank, HoleBanks, MaskChoice, patch_masks
 
 CPU = torch.device("cpu")
 MIX = {"strokes": 1.0, "boxes": 1.0, "blobs": 1.0}
@@ -19,7 +19,7 @@ def free_form(bank, n, generator, bucket, drop=0.0):
 
 @pytest.fixture(scope="module")
 def bank():
-    return HoleBank(48, 8, MIX, 64, rim_width=2, rim_weight=0.25, seed=0, device=CPU)
+    return HoleBank(draw_many(MIX, 64, 48, seed=0, rim_width=2), 8, rim_weight=0.25, device=CPU)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 0.75, 0.9])
@@ -88,12 +88,30 @@ def test_mask_batches_repeat_with_the_seed_and_differ_between_rows(bank):
 
 def test_holes_are_turned_and_mirrored():
     """One hole in the bank shows up in all eight positions."""
-    single = HoleBank(48, 8, {"thick": 1.0}, 8, 2, 0.25, seed=1, device=CPU)
+    single = HoleBank(draw_many({"thick": 1.0}, 8, 48, seed=1, rim_width=2), 8, 0.25, CPU)
     shown = free_form(single, 64, generator(), 0).pixel_mask
     assert len({row.numpy().tobytes() for row in shown}) == 8
 
 
 def test_fewer_holes_than_buckets_still_work():
-    small = HoleBank(32, 8, MIX, 4, 2, 0.25, seed=1, device=CPU)
+    small = HoleBank(draw_many(MIX, 4, 32, seed=1, rim_width=2), 8, 0.25, CPU)
     for bucket in range(HoleBank.BUCKETS):
         assert free_form(small, 2, generator(), bucket).num_visible >= 1
+
+
+def test_the_banks_of_a_run_hold_what_is_drawn_for_its_sides_with_or_without_processes(tiny_recipe):
+    """With them, the holes of the next side are drawn while the run is at this one."""
+    recipe = tiny_recipe(mask_count=1032, resolution=[[0, 16], [8, 32]], rim_width=12)
+    banks = [HoleBanks(recipe, 8, CPU, workers) for workers in (1, 2)]
+    for side, rim_width in ((16, 1), (32, 3)):
+        holes = [each.at(side).holes for each in banks]
+        drawn = draw_many(recipe.families, 1032, side, recipe.seed, rim_width=rim_width)
+        assert sorted(map(bytes, holes[0].numpy())) == sorted(map(bytes, drawn))
+        assert torch.equal(holes[0], holes[1])
+        assert banks[1].at(side).holes is holes[1]
+    assert banks[1]._pool is None  # nothing left to draw, so no process stays
+
+
+def test_a_side_that_the_recipe_does_not_name_is_drawn_all_the_same(tiny_recipe):
+    banks = HoleBanks(tiny_recipe(resolution=[[0, 32]]), 8, CPU, 1)
+    assert banks.at(24).holes.shape == (32, 24, 24)

@@ -104,3 +104,29 @@ def test_rates_fall_by_layer_and_by_group(tiny_model, tiny_recipe, tiny_settings
 def test_a_group_that_matches_nothing_is_refused(tiny_model, tiny_recipe):
     with pytest.raises(RecipeError, match="encoder"):
         build_optimizers(tiny_model(depth=1, mask_embed=True), tiny_recipe(groups=[{"match": "encoder", "lr": 0.5}]))
+
+
+@pytest.mark.parametrize("how", ["match_rms_adamw", "original", "spectral_unclamped"])
+def test_stacked_matrices_move_as_torch_moves_them_one_by_one(how):
+    """Square, tall and wide ones, one without a gradient, over three steps with momentum."""
+    from maerestore.train.muon import StackedMuon
+
+    def weights():
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(8, 8), (24, 8), (8, 24), (24, 8), (8, 8), (5, 3)]
+        return [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+
+    theirs, ours = weights(), weights()
+    options = {"lr": 0.05, "momentum": 0.95, "nesterov": True, "weight_decay": 0.1, "adjust_lr_fn": how}
+    optimizers = torch.optim.Muon(theirs, **options), StackedMuon(ours, **options)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        for a, b in zip(theirs[:-1], ours[:-1], strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b, start in zip(theirs, ours, weights(), strict=True):
+        torch.testing.assert_close(b, a, atol=0.02 * float((a - start).abs().max()), rtol=0)
+    assert torch.equal(ours[-1], weights()[-1])
+    optimizers[0].load_state_dict(optimizers[1].state_dict())  # the state is torch's own
