@@ -1,10 +1,9 @@
 """Texture for every region of a fill, block by block.
 
-Known patches have the right texture and often the wrong colours; a refiner has the right colours and, away from the
-rim, too little texture. So its fill keeps what is coarse, and near the rim everything; what is fine comes from known
-patches. At last the finest is made as strong as the surroundings tell. The constants were chosen on photographs kept
-aside from training, by LPIPS and by eye: a wider rim, or a gain there, shows the fine weave that a refiner without an
-adversary draws along it.
+A refiner draws the right colours and shapes and, away from the rim, too little texture; known patches have the right
+texture, and often the wrong colours. So the fill keeps all that the refiner drew, and what its finest texture lacks to
+be as strong as the surroundings tell comes from known patches. Where it is stronger than they tell, it is weakened. The
+constants were chosen on photographs kept aside from training, by LPIPS and by eye.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from maerestore.inpaint.scene import Overlay, Piece, Progress
 from maerestore.inpaint.strength import continued, energy_of, mean_by_cell, undisturbed
 from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundings
 
-SIGMA = 4.5  # pixels: coarser than this is the refiner's, finer is drawn
-RIM, RAMP = 2.0, 4.0  # pixels from the known ones up to which all is the refiner's, and over which drawing sets in
-GAIN = 0.4, 1.4  # least and most that the finest texture is scaled by to match what surrounds the hole
-SCALED = 1.5  # sigma in pixels; finer than this is scaled
+SIGMA = 4.5  # pixels: finer than this is taken from known patches
+RIM, RAMP = 2.0, 4.0  # pixels from the known ones up to which nothing is added, and over which adding sets in
+WANTED = 1.25  # energy of the finest texture that is aimed at, as a share of the surroundings': some of it is lost
+MOST, LEAST = 1.1, 0.4  # of known patches' texture that is added, and of the refiner's that is left
+WEAKENED = 1.5  # sigma in pixels; finer than this is weakened
 WITHIN = 1.25  # sigma in cells, of the mean strength of the fill's texture
 FLAT = 1e-6  # energy of what counts as no texture: a quarter of a level of 255
 
@@ -90,10 +90,8 @@ def sharpen(
         else:
             distance = np.zeros(hole.shape, np.float32)
             distance[cut(block, area)] = own.distance[cut(block, regions[i].box)]
-            if not own.suffices:
-                source = synthesize(drawn, hole, sources, seed)
-                drawn = textured(drawn, source, distance, SIGMA * own.shrunk)
-            drawn = strengthened(drawn, hole, known, distance)
+            source = None if own.suffices else synthesize(drawn, hole, sources, seed)
+            drawn = completed(drawn, source, hole, known, distance, SIGMA * own.shrunk)
         # Written where the overlay reads, so that the next block continues this one.
         fill = pieces[i][0][cut(block, regions[i].box)]
         inside = hole[cut(block, area)]
@@ -104,58 +102,52 @@ def sharpen(
     return pieces
 
 
-def textured(fill: np.ndarray, drawn: np.ndarray, distance: np.ndarray, sigma: float = SIGMA) -> np.ndarray:
-    """A fill with the texture of another one.
+def completed(
+    fill: np.ndarray,
+    source: np.ndarray | None,
+    hole: np.ndarray,
+    known: np.ndarray,
+    distance: np.ndarray,
+    sigma: float = SIGMA,
+) -> np.ndarray:
+    """A fill whose finest texture is as strong, place by place, as that of the surroundings.
+
+    How strong it should be is continued from the known texture into the hole as the harmonic fill continues colours.
+    What is missing is added from another fill's texture, what is too much is weakened.
 
     Args:
         fill: (h, w, 3) float32 RGB in [0, 1], the right colours in the hole; a part of the photo around it.
-        drawn: (h, w, 3), the same with the right texture.
-        distance: (h, w), pixels from the hole's pixels to the nearest known one.
-        sigma: in pixels, of the low-pass that parts the two.
-
-    Returns:
-        (h, w, 3) float32 in [0, 1]: `fill` up to `RIM` pixels from what is known, and further in its low-pass with the
-        rest of `drawn`.
-    """
-    picture = cv2.GaussianBlur(fill, (0, 0), sigma) + drawn - cv2.GaussianBlur(drawn, (0, 0), sigma)
-    return np.clip(fill + _share(distance)[..., None] * (picture - fill), 0, 1).astype(np.float32)
-
-
-def _share(distance: np.ndarray) -> np.ndarray:
-    """How much of what is fine is drawn from known patches."""
-    return np.asarray(np.clip((distance - RIM) / RAMP, 0, 1))
-
-
-def strengthened(fill: np.ndarray, hole: np.ndarray, known: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """A fill whose finest texture is as strong, place by place, as that of the surroundings, within `GAIN`.
-
-    How strong it should be is continued from the known texture into the hole as the harmonic fill continues colours:
-    what was drawn into a sky from a hedge is weakened; what is too soft between two hedges is strengthened, if it comes
-    from known patches.
-
-    Args:
-        fill: (h, w, 3) float32 RGB in [0, 1], a part of the photo with a fill in the hole.
+        source: (h, w, 3), the same with the right texture; None where nothing is to be added.
         hole: (h, w) bool, what is to be changed.
         known: (h, w) bool, the photo's own pixels.
-        distance: (h, w), as for `textured`.
+        distance: (h, w), pixels from the hole's pixels to the nearest known one.
+        sigma: in pixels; what is finer is added.
 
     Returns:
-        (h, w, 3) float32 in [0, 1], equal to `fill` outside the hole.
+        (h, w, 3) float32 in [0, 1], equal to `fill` outside the hole; `fill` itself where nothing is known.
 
     Example:
         >>> board = (np.indices((32, 32)).sum(0) % 2 * 0.2).astype(np.float32)  # everywhere alike: left alone
         >>> photo, hole = np.repeat(board[..., None], 3, 2), np.zeros((32, 32), bool)
         >>> hole[8:24, 8:24] = True
-        >>> bool(abs(strengthened(photo, hole, ~hole, 9.0 * hole) - photo).max() < 0.01)
+        >>> bool(abs(completed(photo, None, hole, ~hole, 9.0 * hole) - photo).max() < 0.01)
         True
     """
     energy = energy_of(fill)
     wanted = continued(energy, known & undisturbed(~hole))
     if wanted is None:
         return fill
-    drawn, _ = mean_by_cell(energy, hole, WITHIN)
-    gain = np.sqrt((wanted + FLAT) / (drawn + FLAT))
-    gain = cv2.resize(gain, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    gain = np.clip(gain, GAIN[0], 1 + (GAIN[1] - 1) * _share(distance))
-    scaled = fill + (gain[..., None] - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), SCALED))
-    return np.where(hole[..., None], np.clip(scaled, 0, 1), fill).astype(np.float32)
+    there, _ = mean_by_cell(energy, hole, WITHIN)
+
+    def per_pixel(cells: np.ndarray) -> np.ndarray:
+        return cv2.resize(cells, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+
+    left = per_pixel(np.clip(np.sqrt((wanted + FLAT) / (there + FLAT)), LEAST, 1))
+    picture = fill + (left - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), WEAKENED))
+    if source is not None:
+        texture = source - cv2.GaussianBlur(source, (0, 0), sigma)
+        offered, _ = mean_by_cell(energy_of(texture), hole, WITHIN)
+        gain = np.sqrt(np.clip((WANTED * wanted - there) / (offered + FLAT), 0, MOST**2))
+        share = np.clip((distance - RIM) / RAMP, 0, 1)
+        picture += per_pixel(gain) * share[..., None] * texture
+    return np.where(hole[..., None], np.clip(picture, 0, 1), fill).astype(np.float32)

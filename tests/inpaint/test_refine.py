@@ -14,7 +14,7 @@ from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import Window
 from maerestore.inpaint.pipeline import Inpainter
 from maerestore.inpaint.refine import refined_fill
-from maerestore.inpaint.texture import GAIN, RAMP, RIM, strengthened, textured
+from maerestore.inpaint.texture import LEAST, MOST, RAMP, RIM, completed
 from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
 
@@ -170,7 +170,7 @@ def test_what_is_hidden_from_the_autoencoder_changes_the_fill_and_stays_known() 
     np.testing.assert_allclose(other[~window.mask], window.image[~window.mask], atol=1e-5)
 
 
-# --- textured
+# --- texture
 
 
 def _fill_and_drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -186,39 +186,61 @@ def _fill_and_drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return fill, drawn, hole, distance
 
 
-def test_near_the_rim_all_is_the_fill() -> None:
-    fill, drawn, _, distance = _fill_and_drawn()
-    picture = textured(fill, drawn, distance)
-    near = distance <= RIM
-    np.testing.assert_array_equal(picture[near], fill[near])
+def test_near_the_rim_nothing_is_added() -> None:
+    fill, drawn, hole, distance = _fill_and_drawn()
+    picture = completed(fill, drawn, hole, ~hole, distance)
+    rim = hole & (distance <= RIM)
+    np.testing.assert_allclose(picture[rim], completed(fill, None, hole, ~hole, distance)[rim], atol=1e-6)
+    np.testing.assert_array_equal(picture[~hole], fill[~hole])
 
 
 def test_further_in_colours_are_the_fills_and_texture_is_drawn() -> None:
-    fill, drawn, _, distance = _fill_and_drawn()
-    picture = textured(fill, drawn, distance)
-    deep = distance > 14
+    fill, drawn, hole, distance = _fill_and_drawn()
+    picture = completed(fill, drawn, hole, ~hole, distance)
+    deep = distance > 10
 
     assert abs(picture[deep].mean() - 0.3) < 0.01
-    assert 0.8 * 0.05 < picture[deep].std() < 1.2 * 0.05
+    assert 0.8 * 0.05 < picture[deep].std() < 1.3 * 0.05
     together = np.corrcoef(picture[deep].ravel(), drawn[deep].ravel())[0, 1]
     assert together > 0.95
     between = (distance > RIM) & (distance < RIM + RAMP)
     assert picture[between].std() < picture[deep].std()
 
 
-@pytest.mark.parametrize(("strength", "gain"), [(0.95, 1 / 0.95), (0.1, GAIN[1]), (4.0, GAIN[0]), (1.0, 1.0)])
-def test_texture_is_made_as_strong_as_around_within_limits(strength: float, gain: float) -> None:
+def _fine(picture: np.ndarray) -> np.ndarray:
+    return picture - cv2.GaussianBlur(picture, (0, 0), 1.5)
+
+
+@pytest.mark.parametrize(("strength", "share"), [(4.0, LEAST), (1.25, 0.8), (1.0, 1.0), (0.1, 1.0)])
+def test_what_is_too_much_is_weakened_and_alone_nothing_becomes_more(strength: float, share: float) -> None:
     _, drawn, hole, distance = _fill_and_drawn()
     fill = np.where(hole[..., None], 0.5 + strength * (drawn - 0.5), drawn).astype(np.float32)
-    picture = strengthened(fill, hole, ~hole, distance)
+    picture = completed(fill, None, hole, ~hole, distance)
     np.testing.assert_array_equal(picture[~hole], fill[~hole])
-    rim = hole & (distance <= RIM)
-    assert abs(picture[rim] - 0.5).mean() <= 1.01 * abs(fill[rim] - 0.5).mean()  # the refiner's own stays as weak
-    inside = cv2.erode(hole.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(
-        bool
-    )  # of what is around, nothing reaches here
-    fine = [(p - cv2.GaussianBlur(p, (0, 0), 1.5))[inside].std() for p in (fill, picture)]
-    assert fine[1] / fine[0] == pytest.approx(gain, rel=0.06)
+    inside = cv2.erode(hole.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0  # what is around does not reach here
+    assert _fine(picture)[inside].std() / _fine(fill)[inside].std() == pytest.approx(share, rel=0.06)
+
+
+def test_only_what_is_missing_is_added() -> None:
+    rng = np.random.default_rng(1)
+    _, drawn, hole, distance = _fill_and_drawn()
+    noise = rng.normal(0, 0.05, (64, 64, 3)).astype(np.float32)
+    deep = distance > 8
+    added = []
+    for strength in (0.2, 0.7, 1.2):
+        fill = np.where(hole[..., None], 0.5 + strength * noise, drawn).astype(np.float32)
+        picture = completed(fill, drawn, hole, ~hole, distance)
+        added.append(abs(picture - completed(fill, None, hole, ~hole, distance))[deep].mean())
+        assert _fine(picture)[deep].std() == pytest.approx(_fine(drawn)[~hole].std(), rel=0.25)
+    assert added[0] > 1.2 * added[1] > 2 * added[2]
+
+
+def test_no_more_than_so_much_is_added_of_a_weak_texture() -> None:
+    fill, drawn, hole, distance = _fill_and_drawn()
+    weak = (0.3 + 0.1 * (drawn - 0.5)).astype(np.float32)
+    deep = distance > 10
+    picture = completed(fill, weak, hole, ~hole, distance)
+    assert picture[deep].std() == pytest.approx(MOST * weak[deep].std(), rel=0.1)
 
 
 def test_texture_is_as_strong_as_what_is_near() -> None:
@@ -226,16 +248,18 @@ def test_texture_is_as_strong_as_what_is_near() -> None:
     noise = rng.normal(0, 0.05, (64, 128, 1)).astype(np.float32) * np.ones(3, np.float32)
     photo = 0.5 + noise * np.where(np.arange(128) < 64, 0.05, 1.0)[None, :, None].astype(np.float32)  # a sky, a hedge
     hole = box_mask(64, 128, (16, 16, 48, 112))
-    fill = np.where(hole[..., None], 0.5 + 0.8 * noise, photo).astype(np.float32)  # hedge all over
-    picture = strengthened(fill, hole, ~hole, np.float32(99) * hole)
+    hedges = np.where(hole[..., None], 0.5 + 0.8 * noise[:, ::-1], photo).astype(np.float32)
     sky, hedge = np.s_[20:44, 20:40], np.s_[20:44, 90:108]
-    assert picture[sky].std() < 0.6 * fill[sky].std()
-    assert picture[hedge].std() > 1.1 * fill[hedge].std()
+    flat = np.where(hole[..., None], np.float32(0.5), photo)
+    picture = completed(flat, hedges, hole, ~hole, np.float32(99) * hole)
+    assert picture[sky].std() < 0.3 * hedges[sky].std()
+    assert picture[hedge].std() > hedges[hedge].std()
+    assert completed(hedges, None, hole, ~hole, np.float32(99) * hole)[sky].std() < 0.6 * hedges[sky].std()
 
 
 def test_without_known_surroundings_texture_stays() -> None:
     fill, _, hole, _ = _fill_and_drawn()
-    assert strengthened(fill, hole, np.zeros_like(hole), np.float32(99) * hole) is fill
+    assert completed(fill, fill, hole, np.zeros_like(hole), np.float32(99) * hole) is fill
 
 
 def test_a_refiner_for_another_model_is_refused() -> None:
