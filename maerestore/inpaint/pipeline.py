@@ -317,8 +317,7 @@ class Inpainter(Pretrained):
         if self.restorer is None:
             pieces = self._smooth(scene, feather, hiding, report, progress)
         else:
-            see = partial(refined_fill, self.restorer, size=self.size, curve=self.curve, bf16=self.bf16, hiding=hiding)
-            pieces, refined = refined_pieces(scene, see, self.size, feather, report, progress)
+            pieces, refined = self._refined(self.restorer, True, scene, feather, hiding, report, progress)
         drawn = [(fill.copy(), mask, box) for fill, mask, box in pieces]
         with report.stage("detail"):
             return pieces, sharpen(scene.seen, scene.unknown, scene.regions, drawn, seed, progress, refined)
@@ -326,9 +325,27 @@ class Inpainter(Pretrained):
     def _smooth(
         self, scene: Scene, feather: int, hiding: Hiding | None, report: Report, progress: Progress | None
     ) -> list[Piece]:
-        """The autoencoder's fill of every region, joined to the harmonic one."""
+        """The fill of every region with the least error: the refiner's, or the autoencoder's joined to the harmonic one."""
+        if self.restorer is not None:
+            return self._refined(self.restorer, False, scene, feather, hiding, report, progress)[0]
         see = partial(coarse_fill, self.model, size=self.size, smooth=self.smooth, bf16=self.bf16, hiding=hiding)
         return smooth_pieces(scene, see, self.curve, feather, report, progress)
+
+    def _refined(
+        self,
+        restorer: Restorer,
+        sharp: bool,
+        scene: Scene,
+        feather: int,
+        hiding: Hiding | None,
+        report: Report,
+        progress: Progress | None,
+    ) -> tuple[list[Piece], list[Refined | None]]:
+        """One of the refiner's two fills of every region, and what it leaves to draw."""
+        see = partial(
+            refined_fill, restorer, size=self.size, curve=self.curve, bf16=self.bf16, hiding=hiding, sharp=sharp
+        )
+        return refined_pieces(scene, see, self.size, feather, report, progress)
 
 
 def _single(image: Any, name: str) -> Photo | FloatImage:

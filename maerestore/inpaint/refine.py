@@ -28,6 +28,7 @@ def refined_fill(
     limit: int = LIMIT,
     bf16: bool = False,
     hiding: Hiding | None = None,
+    sharp: bool = True,
 ) -> list[np.ndarray]:
     """Fill windows with the autoencoder and the refiner, in one pass of each.
 
@@ -42,6 +43,7 @@ def refined_fill(
         limit: the refiner sees windows at their own size up to about this many pixels squared.
         bf16: compute in bfloat16.
         hiding: known pixels that the autoencoder is not shown; other ones give another fill.
+        sharp: the refiner's picture with texture; False takes the one with the least squared error.
 
     Returns:
         for each window (h, w, 3) float32, outside the hole as the refiner draws it.
@@ -59,7 +61,7 @@ def refined_fill(
         at_once = max(1, BATCH * 256**2 // max(256**2, work[0] * work[1]))  # bounds the memory
         for start in range(0, len(members), at_once):
             batch = members[start : start + at_once]
-            pictures = _refine(restorer, [windows[i] for i in batch], work, seen, curve, bf16, hiding)
+            pictures = _refine(restorer, [windows[i] for i in batch], work, seen, curve, bf16, hiding, sharp)
             for i, picture in zip(batch, pictures, strict=True):
                 height, width = windows[i].mask.shape
                 array = picture.permute(1, 2, 0).contiguous().cpu().numpy()
@@ -77,8 +79,9 @@ def _refine(
     curve: BlendCurve,
     bf16: bool,
     hiding: Hiding | None,
+    sharp: bool,
 ) -> Tensor:
-    """The sharp pictures of a batch: (N, 3, *work) in [0, 1]."""
+    """The refiner's pictures of a batch: (N, 3, *work) in [0, 1]."""
     model = restorer.autoencoder
     device = model.mean.device
     pairs = [shrink(window, work) for window in windows]
@@ -90,7 +93,7 @@ def _refine(
     unseen = None if hiding is None else _planes(np.stack([hiding(w.box, seen) for w in windows]), device)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         restored = restorer(smooth, _planes(masks, device), smooth, seen, _planes(share, device), unseen)
-    return model.denormalize(restored.sharp.float()).clamp(0, 1)
+    return model.denormalize((restored.sharp if sharp else restored.mean).float()).clamp(0, 1)
 
 
 def _planes(arrays: np.ndarray, device: torch.device) -> Tensor:

@@ -21,8 +21,9 @@ from maerestore.inpaint.strength import continued, energy_of, mean_by_cell, undi
 from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundings
 
 SIGMA = 4.5  # pixels: finer than this is taken from known patches
-RIM, RAMP = 2.0, 4.0  # pixels from the known ones up to which nothing is added, and over which adding sets in
-WANTED = 1.25  # energy of the finest texture that is aimed at, as a share of the surroundings': some of it is lost
+RIM, RAMP = 1.0, 4.0  # pixels from the known ones up to which nothing is added, and over which adding sets in
+SHALLOW = 2.0  # pixels from the known ones: for a hole that goes no deeper nothing is searched
+WANTED = 1.3  # energy of the finest texture that is aimed at, as a share of the surroundings': some of it is lost
 MOST, LEAST = 1.1, 0.4  # of known patches' texture that is added, and of the refiner's that is left
 WEAKENED = 1.5  # sigma in pixels; finer than this is weakened
 WITHIN = 1.25  # sigma in cells, of the mean strength of the fill's texture
@@ -44,7 +45,7 @@ class Refined:
     @property
     def suffices(self) -> bool:
         """Whether nothing is left to draw."""
-        return bool(self.distance.max() <= RIM)
+        return bool(self.distance.max() <= SHALLOW)
 
 
 def sharpen(
