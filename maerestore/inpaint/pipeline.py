@@ -325,7 +325,7 @@ class Inpainter(Pretrained):
     def _smooth(
         self, scene: Scene, feather: int, hiding: Hiding | None, report: Report, progress: Progress | None
     ) -> list[Piece]:
-        """The fill of every region with the least error: the refiner's, or the autoencoder's joined to the harmonic one."""
+        """The fill of least error: the refiner's, or the autoencoder's joined to the harmonic one."""
         if self.restorer is not None:
             return self._refined(self.restorer, False, scene, feather, hiding, report, progress)[0]
         see = partial(coarse_fill, self.model, size=self.size, smooth=self.smooth, bf16=self.bf16, hiding=hiding)
