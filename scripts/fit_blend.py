@@ -110,6 +110,7 @@ def main() -> int:
     except MaerestoreError as err:
         print(f"fit_blend: {err}", file=sys.stderr)
         return 2
+    inpainter.restorer = None  # the autoencoder's own fill, whatever a refiner makes of it
     inpainter.curve = FULL
     inpainter.smooth = args.smooth
     inpainter.size = args.window or inpainter.size

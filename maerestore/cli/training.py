@@ -30,7 +30,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument(
-        "--workers", type=int, help="processes that decode photographs (default: one a core, at most 8)"
+        "--workers", type=int, help="processes that decode photographs and draw holes (default: one a core, at most 8)"
     )
 
 

@@ -40,10 +40,10 @@ class Inpainter(Pretrained):
     Args:
         model: a masked autoencoder that predicts pixels; it is put in eval mode and frozen.
         curve: how its fill is joined with the harmonic one; None for a plain ramp.
-        smooth: sigma of a low-pass over its fill, in pixels of the model.
+        smooth: sigma of a low-pass over its fill, in pixels of the model; with a refiner, for its confidence only.
         size: side in pixels that the model sees windows at, a multiple of its patch size; None for its image size.
         device: where to run.
-        refiner: draws thin holes, and the colours of wide ones; without it all of a sharp fill is known patches.
+        refiner: draws the fills; what texture a sharp one lacks, or all of it without a refiner, is known patches.
         precision: of the networks: "fp32", "bf16", or "auto" (see `maerestore.inpaint.precision`).
 
     Example:

@@ -150,5 +150,5 @@ def completed(
         offered, _ = mean_by_cell(energy_of(texture), hole, WITHIN)
         gain = np.sqrt(np.clip((WANTED * wanted - there) / (offered + FLAT), 0, MOST**2))
         share = np.clip((distance - RIM) / RAMP, 0, 1)
-        picture += per_pixel(gain) * share[..., None] * texture
+        picture = picture + per_pixel(gain) * share[..., None] * texture
     return np.where(hole[..., None], np.clip(picture, 0, 1), fill).astype(np.float32)

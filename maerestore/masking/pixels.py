@@ -10,9 +10,8 @@ Convention:
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import cv2
@@ -221,32 +220,26 @@ def rim(mask: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(cv2.dilate(mask, kernel), np.uint8) & (1 - mask)
 
 
-def draw_many(
-    families: dict[str, float], count: int, size: int, seed: int, workers: int = 1, rim_width: int = 0
-) -> np.ndarray:
+def draw_many(families: dict[str, float], count: int, size: int, seed: int, rim_width: int = 0) -> np.ndarray:
     """Draw `count` square holes from families mixed by weight.
-
-    Each hole has a seed of its own, (`seed`, place): they are the same however many processes draw them.
 
     Args:
         families: weight of each mask family.
         count: holes to draw.
         size: their side in pixels.
-        seed: of all of them.
-        workers: processes that draw.
+        seed: of all of them; each hole has one of its own, (`seed`, place).
         rim_width: mark the known pixels within so many pixels of the hole as well.
 
     Returns:
         (count, size, size) uint8, `KNOWN`, `HOLE` or, where it was asked for, `RIM`.
     """
-    with ProcessPoolExecutor(workers) if workers > 1 else contextlib.nullcontext() as pool:
-        return gather(draw_each(families, count, size, seed, rim_width, pool), count, size)
+    return stacked(draw_each(families, count, size, seed, rim_width), count, size)
 
 
 def draw_each(
     families: dict[str, float], count: int, size: int, seed: int, rim_width: int = 0, pool: Executor | None = None
 ) -> Iterator[np.ndarray]:
-    """The holes of `draw_many`, one by one; `pool` starts on them at once, and the caller may do something else."""
+    """The holes of `draw_many`, one by one, the same with or without `pool`, which starts on all of them at once."""
     names = list(families)
     weights = np.array([families[n] for n in names], float)
     chosen = np.random.default_rng(seed).choice(len(names), size=count, p=weights / weights.sum())
@@ -254,7 +247,7 @@ def draw_each(
     return map(_draw_task, tasks) if pool is None else pool.map(_draw_task, tasks, chunksize=64)
 
 
-def gather(drawn: Iterator[np.ndarray], count: int, size: int) -> np.ndarray:
+def stacked(drawn: Iterator[np.ndarray], count: int, size: int) -> np.ndarray:
     """What `draw_each` draws as one array, (count, size, size) uint8."""
     out = np.empty((count, size, size), np.uint8)
     for i, hole in enumerate(drawn):

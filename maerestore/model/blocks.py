@@ -93,7 +93,7 @@ class PatchEmbed(nn.Module):
         self.mask_proj = nn.Conv2d(1, d, kernel_size=p, stride=p, bias=False) if config.mask_embed else None
 
     def forward(self, images: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
-        project = convolve if images.device.type == "cpu" else multiply
+        project = by_convolution if images.device.type == "cpu" else by_product
         if pixel_mask is None or self.mask_proj is None:
             return project(self.proj, images)
         # Chosen, not multiplied: whatever stands at an unknown pixel, NaN even, must not get in.
@@ -101,12 +101,12 @@ class PatchEmbed(nn.Module):
         return project(self.proj, known) + project(self.mask_proj, pixel_mask.to(images.dtype))
 
 
-def convolve(conv: nn.Conv2d, images: Tensor) -> Tensor:
+def by_convolution(conv: nn.Conv2d, images: Tensor) -> Tensor:
     """Tokens of patches: (N, C, H, W) -> (N, L, D)."""
     return conv(images).flatten(2).transpose(1, 2)  # (N, D, H/p, W/p) -> (N, L, D)
 
 
-def multiply(conv: nn.Conv2d, images: Tensor) -> Tensor:
+def by_product(conv: nn.Conv2d, images: Tensor) -> Tensor:
     """The same as a matrix product, which GPUs have fast kernels for; for such a convolution they have none."""
     n, c, h, w = images.shape
     p = conv.kernel_size[0]

@@ -292,7 +292,7 @@ class Adversary:
         """Take over what `state_dict` gave."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = state["steps"]
+        self.steps = state.get("steps", 0)  # of before there were lazy penalties
 
 
 def build_adversary(options: Mapping[str, Any], in_chans: int, device: torch.device) -> Adversary | None:

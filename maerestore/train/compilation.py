@@ -1,4 +1,4 @@
-"""What of a network is compiled for training: the blocks of its transformers.
+"""What is compiled for training: the blocks of transformers (and, in pretraining, the cutting of crops).
 
 One block is compiled in seconds and its code serves all that are alike, where a whole network takes minutes, once for
 every shape that a run goes through. What is left is a few operations on pictures; a loss compiled for any size was

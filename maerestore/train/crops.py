@@ -79,14 +79,14 @@ def random_crops(
     scale: tuple[float, float],
     generator: torch.Generator,
     flip: bool = True,
-    cut: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] = cut,
+    cutter: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] = cut,
 ) -> Tensor:
     """Random resized crops of photographs that are the `part` of a batch of `total`: (n, C, out, out) in [0, 1].
 
-    `cut` may be the compiled one.
+    `cutter` is `cut`, or what a compiler made of it.
     """
     u = torch.rand(5, total, generator=generator, device=canvas.device)[:, part]
-    return cut(canvas, sizes, random_boxes(sizes, u[:4], scale), (u[4] < 0.5) & flip, out)
+    return cutter(canvas, sizes, random_boxes(sizes, u[:4], scale), (u[4] < 0.5) & flip, out)
 
 
 def centre_boxes(sizes: Tensor) -> Tensor:

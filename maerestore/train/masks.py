@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maerestore.masking.patches import draw_patch_masks, hide_highest, keep_count
-from maerestore.masking.pixels import HOLE, RIM, draw_each, gather
+from maerestore.masking.pixels import HOLE, RIM, draw_each, stacked
 from maerestore.train.phases import FREE_FORM, MaskingPhase
 from maerestore.train.recipe import RunRecipe
+from maerestore.train.workers import leave_signals_to_the_parent
 
 
 @dataclass
@@ -60,7 +62,7 @@ class MaskChoice:
 
 
 def _one_of(span: tuple[float, float], rng: np.random.Generator) -> float:
-    """One of five values spread over a range: each is a shape for torch.compile, so there must not be many."""
+    """One of five values spread over a range: each is a shape, so there must not be many."""
     return span[0] + (span[1] - span[0]) * int(rng.integers(5)) / 4
 
 
@@ -126,7 +128,7 @@ class HoleBank:
         turns = torch.rand(3, total, 1, 1, generator=generator, device=self.device) < 0.5
         noise = torch.rand(total, self.grid**2, generator=generator, device=self.device)[part]
         code = self._turned(ids[part], turns[:, part])
-        pixel_mask = (code == HOLE).float().contiguous()  # turned or not: one layout, one compilation
+        pixel_mask = (code == HOLE).float().contiguous()  # turned or not: one layout
         hidden = F.avg_pool2d(pixel_mask, self.patch_size).flatten(1) > 1 - 0.5 / self.patch_size**2  # (n, L)
         mask = hide_highest(noise + 2.0 * hidden, keep)
         removed = F.interpolate(mask.reshape(-1, 1, self.grid, self.grid), scale_factor=float(self.patch_size))
@@ -154,7 +156,7 @@ class HoleBank:
 
 
 class HoleBanks:
-    """The holes of a run, at the side that it is at: drawn by several processes, those of later sides in advance.
+    """The holes of a run, at the side that it is at: drawn by several processes, those of the next side in advance.
 
     Args:
         recipe: families, how many holes, rim, seed, and the sides that the run goes through.
@@ -173,25 +175,31 @@ class HoleBanks:
     def at(self, side: int) -> HoleBank:
         """The holes at a side in pixels; those of the side before are forgotten."""
         if side not in self._banks:
-            if self._pool is None and self.workers > 1:
-                self._pool = ProcessPoolExecutor(self.workers)
             drawing = self._ahead.pop(side) if side in self._ahead else self._start(side)
-            drawn = gather(drawing, self.recipe.mask_count, side)
+            drawn = stacked(drawing, self.recipe.mask_count, side)
             self._banks = {side: HoleBank(drawn, self.patch_size, self.recipe.rim_weight, self.device)}
-            self._go_on(side)
+            later = self._next(side)
+            if self.workers > 1 and later is not None:
+                self._ahead = {later: self._start(later)}
         return self._banks[side]
+
+    def close(self) -> None:
+        """Draw nothing more."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, side: int) -> Iterator[np.ndarray]:
         recipe = self.recipe
         rim = max(1, recipe.rim_width * side // 128) if recipe.rim_width else 0
-        return draw_each(recipe.families, recipe.mask_count, side, recipe.seed, rim, self._pool)
+        what = recipe.families, recipe.mask_count, side, recipe.seed, rim
+        if self.workers < 2:
+            return draw_each(*what)
+        self._pool = ProcessPoolExecutor(self.workers, initializer=leave_signals_to_the_parent)
+        drawing = draw_each(*what, self._pool)
+        self._pool.shutdown(wait=False)  # all is submitted: the processes end when it is drawn
+        return drawing
 
-    def _go_on(self, side: int) -> None:
-        """Let the processes draw what the run needs next, and end where that is nothing."""
-        sides = [each for _, each in self.recipe.resolution]
-        later = sides[sides.index(side) + 1 :] if side in sides else []
-        if self._pool is not None and later:
-            self._ahead[later[0]] = self._start(later[0])
-        elif self._pool is not None:
-            self._pool.shutdown(wait=False)
-            self._pool = None
+    def _next(self, side: int) -> int | None:
+        """The side that the run comes to after this one; None where it ends before."""
+        sides = [each for start, each in self.recipe.resolution if start < self.recipe.samples]
+        return dict(pairwise(sides)).get(side)

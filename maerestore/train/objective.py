@@ -1,4 +1,4 @@
-"""Model and loss as one module: what a step differentiates, what `torch.compile` sees, what processes share."""
+"""Model and loss as one module: what a step differentiates, and what processes share."""
 
 from __future__ import annotations
 

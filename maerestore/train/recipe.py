@@ -53,7 +53,7 @@ class RunRecipe:
         mask_count: free-form holes to draw.
         rim_width, rim_weight: known pixels around the hole that count in the loss, at 128 px; scaled with the side.
         precision: "bf16" or "fp32".
-        compile: whether to run `torch.compile`.
+        compile: whether the blocks of transformers, and the cutting of crops, are compiled (`torch.compile`).
         seed: of everything random.
         log_every, validate_every, save_every: in samples.
         validation_images: how many held-out photographs are measured.

@@ -35,7 +35,7 @@ class RestorerBatch(NamedTuple):
 
     Attributes:
         photos: (n, 3, side, side), normalised.
-        smooth: alike, with a smooth fill in the holes; made here, as its many small steps take minutes to compile.
+        smooth: alike, with a smooth fill in the holes.
         holes, weights: (n, 1, side, side).
         seen_side: the side that the autoencoder sees them at.
     """
@@ -48,7 +48,7 @@ class RestorerBatch(NamedTuple):
 
 
 class RestorerObjective(nn.Module):
-    """A pass through the restorer and the criterion: what is differentiated, compiled, and shared by processes."""
+    """A pass through the restorer and the criterion: what is differentiated, and shared by processes."""
 
     def __init__(self, restorer: Restorer, criterion: RestorerCriterion) -> None:
         super().__init__()

@@ -2,7 +2,8 @@
 
 On Hugging Face accelerate. Every step draws what is random from a generator seeded with (seed, step), for the whole
 batch; each process then takes its part. So a run that stops and resumes computes what one that never stopped does,
-without storing the state of any generator, and several processes compute what one would.
+without storing the state of any generator, and several processes compute what one would (on a GPU up to rounding: which
+kernels are fastest is found out anew).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from maerestore.train.compilation import compile_blocks
 from maerestore.train.corpus import Corpus, Layout
 from maerestore.train.log import Meter, Progress, RunLog
 from maerestore.train.losses import Composite
+from maerestore.train.masks import HoleBanks
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
 from maerestore.train.recipe import RecipeError, RunRecipe
 from maerestore.train.sources import open_corpus
@@ -45,11 +47,12 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         out: the run folder.
         cpu: stay on the CPU even if there is an accelerator.
         init: what to start from; where `out` has a checkpoint, that one is resumed instead.
-        workers: processes that decode photographs.
+        workers: processes that decode photographs and draw holes.
 
     Attributes:
         model: what is trained.
         average: the moving average of its weights.
+        banks: the free-form holes it is shown.
         adversary: the discriminator beside it, or None.
         contrast: the head of a contrastive loss beside it, or None.
 
@@ -60,6 +63,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
 
     model: nn.Module
     average: nn.Module
+    banks: HoleBanks
     adversary: Adversary | None
     contrast: nn.Module | None = None
 
@@ -77,8 +81,10 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         self.device = self.accelerator.device
         torch.manual_seed(recipe.seed)
         torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True  # pictures have few shapes
-        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for a fifth of a second at every new number of tokens
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # pictures have few shapes
+            # cuDNN's attention plans for a fifth of a second at every new number of tokens.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         try:
             self.layout = Layout(
                 recipe.batch_size, self.accelerator.num_processes, self.accelerator.process_index, recipe.accumulate
@@ -171,6 +177,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
                     figures = self._validate()
                 self._conclude()
         finally:
+            self.banks.close()
             self.log.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)

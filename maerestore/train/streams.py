@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import random
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from maerestore.train.corpus import Corpus, Layout, permutations
 from maerestore.train.packing import IMAGE_SUFFIXES, DataError, fit, held_out, on_canvas, read_file
+from maerestore.train.workers import leave_signals_to_the_parent
 
 GIVE_UP = 100  # corrupt files in a row
 SHUFFLE_BUFFER = 2000  # encoded samples a worker chooses from
@@ -79,7 +78,7 @@ class StreamedCorpus(Corpus):
                 collate_fn=collate,
                 pin_memory=self.device.type == "cuda",
                 prefetch_factor=4 if self.workers else None,
-                worker_init_fn=_leave_signals_to_the_parent,
+                worker_init_fn=leave_signals_to_the_parent,
             )
             self._batches = iter(loader)
         try:
@@ -102,18 +101,6 @@ def collate(items: list[Item]) -> tuple[Tensor, Tensor, list[str]]:
     canvas = torch.from_numpy(np.stack([item[0] for item in items]))
     sizes = torch.tensor([item[1] for item in items], dtype=torch.int32)
     return canvas, sizes, list(itertools.chain.from_iterable(item[2] for item in items))
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """The trainer saves on SIGTERM and Ctrl-C; its workers end when it tells them to, or is no more.
-
-    Terminals and launchers signal a whole group, and torch stops a parent whose worker dies: workers get a group of
-    their own. What the parent itself sends them has to work, though.
-    """
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def decode(data: bytes, short_side: int) -> tuple[np.ndarray, tuple[int, int, int]] | None:

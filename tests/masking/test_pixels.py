@@ -1,7 +1,10 @@
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 
 from maerestore.masking import COVERAGE, FAMILIES, TRAINING, draw_many, draw_mask, rim
+from maerestore.masking.pixels import draw_each
 
 ALL = [*FAMILIES, *TRAINING]
 
@@ -143,7 +146,8 @@ def test_many_masks_come_from_the_families_by_weight():
 def test_many_masks_repeat_with_the_seed_in_any_number_of_processes():
     first = draw_many({"thick": 1.0, "thin": 1.0}, 70, 32, 5)
     assert np.array_equal(first, draw_many({"thick": 1.0, "thin": 1.0}, 70, 32, 5))
-    assert np.array_equal(first, draw_many({"thick": 1.0, "thin": 1.0}, 70, 32, 5, workers=2))
+    with ProcessPoolExecutor(2) as pool:
+        assert np.array_equal(first, np.stack(list(draw_each({"thick": 1.0, "thin": 1.0}, 70, 32, 5, pool=pool))))
     assert not np.array_equal(first, draw_many({"thick": 1.0, "thin": 1.0}, 70, 32, 6))
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maerestore.model.blocks import attend
+from maerestore.model.blocks import attend, by_convolution, by_product
 
 
 def four_patches(tiny_model, **settings):
@@ -125,3 +125,34 @@ def test_the_patch_embedding_starts_like_a_linear_layer(tiny_settings):
     weight = MaskedAutoencoder(MAEConfig(**tiny_settings)).patch_embed.proj.weight.detach()
     bound = (6 / (32 + 192)) ** 0.5  # xavier, from fan in 8 * 8 * 3 to fan out 32
     assert 0.97 * bound < float(weight.abs().max()) <= bound
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_patches_are_embedded_by_a_product_as_by_a_convolution(noise_images, bias):
+    """The product is for GPUs only, so nothing else here runs it."""
+    conv = torch.nn.Conv2d(3, 10, 8, 8, bias=bias)
+    images = noise_images(2, 24, 40)
+    results = []
+    for project in (by_convolution, by_product):
+        conv.zero_grad(set_to_none=True)
+        tokens = project(conv, images)
+        (tokens * torch.arange(10.0)).sum().backward()
+        results.append([tokens.detach(), *(p.grad.clone() for p in conv.parameters())])
+    assert results[0][0].shape == (2, 15, 10)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_padded_to_all_patches_are_reconstructed_alike(tiny_model, noise_images):
+    """What a GPU does rather than look at how many patches are visible."""
+    model = tiny_model(mask_embed=True).eval()
+    images = noise_images(2)
+    hole = torch.zeros(2, 1, 32, 32)
+    hole[0, :, :16], hole[1, :, 8:24, 8:16] = 1, 1
+    with torch.no_grad():
+        preds = []
+        for padded in (False, True):
+            latent, _, ids_restore, key_mask = model.encode(images, pixel_mask=hole, padded=padded)
+            preds.append(model.decode(latent, ids_restore, (4, 4), key_mask))
+            assert latent.shape[1] == 1 + (16 if padded else 14)
+    torch.testing.assert_close(preds[0], preds[1], atol=1e-5, rtol=1e-4)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,9 @@ def test_knots_that_no_pixel_is_near_follow_their_neighbours() -> None:
 
 def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path: Path) -> None:
     from maerestore import Inpainter
+    from maerestore.hub.refiner import save_refiner
     from maerestore.hub.save import save_autoencoder
+    from maerestore.model.refiner import Refiner, RefinerConfig
     from maerestore.train.packing import held_out
 
     (tmp_path / "photos").mkdir()
@@ -54,6 +57,17 @@ def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path
     assert inpainter.size == settings["size"] == 24
     assert inpainter.smooth == settings["smooth"] == 1.0
     assert inpainter.curve.share == tuple(settings["curve"]["share"])
+
+    # A refiner beside it draws fills of its own; the curve is the autoencoder's.
+    config = RefinerConfig(
+        feature_dim=inpainter.model.config.decoder_embed_dim, widths=(4, 4, 8, 8), dilations=(1,), feature_layer=1
+    )
+    refiner = Refiner(config)
+    torch.nn.init.constant_(refiner.head.bias, 0.5)
+    save_refiner(refiner, tmp_path / "model", None)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "model/config.json").read_text())["fill"] == settings
 
 
 @pytest.mark.parametrize("missing", ["model", "photos"])

@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -103,13 +105,31 @@ def test_the_banks_of_a_run_hold_what_is_drawn_for_its_sides_with_or_without_pro
     """With them, the holes of the next side are drawn while the run is at this one."""
     recipe = tiny_recipe(mask_count=1032, resolution=[[0, 16], [8, 32]], rim_width=12)
     banks = [HoleBanks(recipe, 8, CPU, workers) for workers in (1, 2)]
-    for side, rim_width in ((16, 1), (32, 3)):
+    for side, rim_width, ahead in ((16, 1, {32}), (32, 3, set())):
         holes = [each.at(side).holes for each in banks]
         drawn = draw_many(recipe.families, 1032, side, recipe.seed, rim_width=rim_width)
         assert sorted(map(bytes, holes[0].numpy())) == sorted(map(bytes, drawn))
         assert torch.equal(holes[0], holes[1])
         assert banks[1].at(side).holes is holes[1]
-    assert banks[1]._pool is None  # nothing left to draw, so no process stays
+        assert (set(banks[0]._ahead), set(banks[1]._ahead)) == (set(), ahead)
+
+
+def test_a_side_after_the_end_of_the_run_is_not_drawn(tiny_recipe):
+    banks = HoleBanks(tiny_recipe(mask_count=1032, samples=64, resolution=[[0, 16], [64, 32]]), 8, CPU, 2)
+    banks.at(16)
+    assert not banks._ahead
+
+
+def test_closing_ends_what_is_still_drawn(tiny_recipe):
+    others = set(multiprocessing.active_children())
+    banks = HoleBanks(tiny_recipe(mask_count=400_000, resolution=[[0, 16], [8, 32]]), 8, CPU, 2)
+    banks._start(32)  # minutes of work
+    processes = set(multiprocessing.active_children()) - others
+    banks.close()
+    assert len(processes) == 2
+    for process in processes:
+        process.join(timeout=30)
+        assert process.exitcode == 0
 
 
 def test_a_side_that_the_recipe_does_not_name_is_drawn_all_the_same(tiny_recipe):

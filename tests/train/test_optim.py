@@ -106,6 +106,7 @@ def test_a_group_that_matches_nothing_is_refused(tiny_model, tiny_recipe):
         build_optimizers(tiny_model(depth=1, mask_embed=True), tiny_recipe(groups=[{"match": "encoder", "lr": 0.5}]))
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
 @pytest.mark.parametrize("how", ["match_rms_adamw", "original", "spectral_unclamped"])
 def test_stacked_matrices_move_as_torch_moves_them_one_by_one(how):
     """Square, tall and wide ones, one without a gradient, over three steps with momentum."""

@@ -1,0 +1,18 @@
+"""What processes beside the trainer's own do with signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def leave_signals_to_the_parent(worker: int = 0) -> None:
+    """The trainer saves on SIGTERM and Ctrl-C; its workers end when it tells them to, or is no more.
+
+    Terminals and launchers signal a whole group, and torch stops a parent whose worker dies: workers get a group of
+    their own. What the parent itself sends them has to work, though.
+    """
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
