@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=48, help="photographs to use (default 48)")
     parser.add_argument("--size", type=int, default=256, help="side they are scaled to (default 256)")
     parser.add_argument("--draws", type=int, default=8, help="as of Inpainter.confidence (default 8)")
-    parser.add_argument("--reach", type=float, nargs="+", default=[4, confidence.REACH, 12, 16], help="those to try")
+    parser.add_argument("--reach", type=float, nargs="+", default=[8, 16, confidence.REACH, 32], help="those to try")
     args = parser.parse_args(argv)
     try:
         inpainter = Inpainter.from_pretrained(args.model, device="cpu")
