@@ -18,14 +18,14 @@ from fit_confidence import fit, main, measured  # noqa: E402
 from maerestore.inpaint.confidence import BASE, REACH, SPREAD, TEXTURE, UNIT, Clues, expected_error  # noqa: E402
 
 
-def random_clues(count: int = 20_000) -> Clues:
+def random_clues(count: int = 80_000) -> Clues:
     rng = np.random.default_rng(0)
-    return Clues(rng.uniform(0, 0.1, count), rng.uniform(0, 30, count), rng.uniform(0, 0.05, count))
+    return Clues(rng.uniform(0, 0.1, count), rng.uniform(0, 60, count), rng.uniform(0, 0.05, count))
 
 
 def test_known_constants_come_back() -> None:
     seen = random_clues()
-    error = expected_error(seen) * np.random.default_rng(1).exponential(1, 20_000)  # its mean is what is expected
+    error = expected_error(seen) * np.random.default_rng(1).exponential(1, len(seen.texture))  # its mean is what is expected
     found = fit(seen, error, REACH)
     np.testing.assert_allclose([found.texture, found.base, found.spread], [TEXTURE, BASE, SPREAD], rtol=0.1)
     assert fit(seen, expected_error(seen), REACH).rest < 1e-3 < fit(seen, expected_error(seen), 2 * REACH).rest
