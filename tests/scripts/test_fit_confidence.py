@@ -25,7 +25,8 @@ def random_clues(count: int = 80_000) -> Clues:
 
 def test_known_constants_come_back() -> None:
     seen = random_clues()
-    error = expected_error(seen) * np.random.default_rng(1).exponential(1, len(seen.texture))  # its mean is what is expected
+    chance = np.random.default_rng(1).exponential(1, len(seen.texture))  # 1 in the mean
+    error = expected_error(seen) * chance
     found = fit(seen, error, REACH)
     np.testing.assert_allclose([found.texture, found.base, found.spread], [TEXTURE, BASE, SPREAD], rtol=0.1)
     assert fit(seen, expected_error(seen), REACH).rest < 1e-3 < fit(seen, expected_error(seen), 2 * REACH).rest
