@@ -258,4 +258,4 @@ def stacked(drawn: Iterator[np.ndarray], count: int, size: int) -> np.ndarray:
 def _draw_task(task: tuple[str, int, int, int, int]) -> np.ndarray:
     family, size, seed, place, rim_width = task
     hole = draw_mask(family, size, np.random.default_rng((seed, place)))
-    return hole + np.uint8(RIM) * rim(hole, rim_width) if rim_width else hole
+    return hole + RIM * rim(hole, rim_width)

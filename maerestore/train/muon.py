@@ -34,14 +34,12 @@ class StackedMuon(torch.optim.Muon):
         with torch.enable_grad():
             loss = closure() if closure is not None else None
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
+            params: list[Tensor] = []
+            grads: list[Tensor] = []
+            moments: list[Tensor] = []
+            self._init_group(group, params, grads, moments)  # torch's: those that have a gradient, with their state
             if not params:
                 continue
-            for p in params:
-                if "momentum_buffer" not in self.state[p]:
-                    self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
-            grads: list[Tensor] = [p.grad for p in params]
-            moments = [self.state[p]["momentum_buffer"] for p in params]
             torch._foreach_lerp_(moments, grads, 1 - group["momentum"])
             updates = torch._foreach_lerp(grads, moments, group["momentum"]) if group["nesterov"] else moments
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])

@@ -212,10 +212,10 @@ def test_near_the_rim_nothing_is_added() -> None:
 def test_further_in_colours_are_the_fills_and_texture_is_drawn() -> None:
     fill, drawn, hole, distance = _fill_and_drawn()
     picture = completed(fill, drawn, hole, ~hole, distance)
-    deep = distance > 10
+    deep = distance > 14
 
     assert abs(picture[deep].mean() - 0.3) < 0.01
-    assert 0.8 * 0.05 < picture[deep].std() < 1.3 * 0.05
+    assert 0.8 * 0.05 < picture[deep].std() < 1.2 * 0.05
     together = np.corrcoef(picture[deep].ravel(), drawn[deep].ravel())[0, 1]
     assert together > 0.95
     between = (distance > RIM) & (distance < RIM + RAMP)
