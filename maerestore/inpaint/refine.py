@@ -11,9 +11,11 @@ from torch import Tensor
 
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import BATCH, Hiding, Window, model_shape, resize, shrink
+from maerestore.inpaint.rim import refined_rim
 from maerestore.model.restorer import Restorer
 
 LIMIT = 640  # windows are refined at their own size up to this many pixels squared; larger ones are made smaller
+SMALLER = 1.25  # times that a window is made smaller from which its rim is refined once more
 CELL = 8  # sizes of the refiner are multiples of this where a window is made smaller
 
 
@@ -30,7 +32,7 @@ def refined_fill(
     hiding: Hiding | None = None,
     sharp: bool = True,
 ) -> list[np.ndarray]:
-    """Fill windows with the autoencoder and the refiner, in one pass of each.
+    """Fill windows with the autoencoder and the refiner, in one pass of each; a large window's rim gets another.
 
     Args:
         restorer: in eval mode, on its device.
@@ -61,11 +63,15 @@ def refined_fill(
         at_once = max(1, BATCH * 256**2 // max(256**2, work[0] * work[1]))  # bounds the memory
         for start in range(0, len(members), at_once):
             batch = members[start : start + at_once]
-            pictures = _refine(restorer, [windows[i] for i in batch], work, seen, curve, bf16, hiding, sharp)
-            for i, picture in zip(batch, pictures, strict=True):
+            pictures, tokens = _refine(restorer, [windows[i] for i in batch], work, seen, curve, bf16, hiding, sharp)
+            for place, (i, picture) in enumerate(zip(batch, pictures, strict=True)):
                 height, width = windows[i].mask.shape
                 array = picture.permute(1, 2, 0).contiguous().cpu().numpy()
                 results[i] = resize(array, (height, width), cv2.INTER_CUBIC)
+                if height * width > SMALLER**2 * work[0] * work[1]:
+                    told = tokens[place : place + 1]
+                    filled = results[i].clip(0, 1)
+                    results[i] = refined_rim(restorer, windows[i], filled, told, bf16=bf16, sharp=sharp)
             if progress is not None:
                 progress(len(batch))
     return [results[i] for i in range(len(windows))]
@@ -80,8 +86,8 @@ def _refine(
     bf16: bool,
     hiding: Hiding | None,
     sharp: bool,
-) -> Tensor:
-    """The refiner's pictures of a batch: (N, 3, *work) in [0, 1]."""
+) -> tuple[Tensor, Tensor]:
+    """The refiner's pictures of a batch, (N, 3, *work) in [0, 1], and the tokens that it was told."""
     model = restorer.autoencoder
     device = model.mean.device
     pairs = [shrink(window, work) for window in windows]
@@ -92,8 +98,9 @@ def _refine(
     share = np.stack([curve(scale * cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)) for m in masks])
     unseen = None if hiding is None else _planes(np.stack([hiding(w.box, seen) for w in windows]), device)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        restored = restorer(smooth, _planes(masks, device), smooth, seen, _planes(share, device), unseen)
-    return model.denormalize((restored.sharp if sharp else restored.mean).float()).clamp(0, 1)
+        given = smooth, _planes(masks, device), smooth
+        restored, tokens = restorer.with_tokens(*given, seen, _planes(share, device), unseen)
+    return model.denormalize((restored.sharp if sharp else restored.mean).float()).clamp(0, 1), tokens
 
 
 def _planes(arrays: np.ndarray, device: torch.device) -> Tensor:

@@ -75,6 +75,22 @@ class Restorer(nn.Module):
                 smooth one; all of it where not given.
             unseen: (N, 1, *size), 1 = a known pixel that the autoencoder is not shown.
         """
+        return self.with_tokens(photo, mask, smooth, size, share, unseen)[0]
+
+    def with_tokens(
+        self,
+        photo: Tensor,
+        mask: Tensor,
+        smooth: Tensor,
+        size: tuple[int, int],
+        share: Tensor | None = None,
+        unseen: Tensor | None = None,
+    ) -> tuple[Restored, Tensor]:
+        """The fills, and the tokens that the refiner was told: (N, D, rows, columns) of the autoencoder's decoder.
+
+        Args:
+            photo, mask, smooth, size, share, unseen: as for `forward`.
+        """
         full = photo.shape[2:]
         smooth = torch.where(mask > 0, smooth, photo)
         trained = any(p.requires_grad for p in self.autoencoder.parameters())
@@ -96,7 +112,7 @@ class Restorer(nn.Module):
                 coarse = smooth + share * (coarse - smooth)
             coarse = torch.where(mask > 0, coarse, photo)
         refined = self.refiner(photo, mask, coarse, smooth, states.tokens, states.attention)
-        return Restored(coarse, refined.mean, refined.sharp)
+        return Restored(coarse, refined.mean, refined.sharp), states.tokens
 
 
 def shrink(smooth: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
