@@ -28,11 +28,13 @@ class Window:
         box: its place in the photo.
         image: (h, w, 3) float32 RGB in [0, 1], the harmonic fill in the hole.
         mask: (h, w) bool, True = unknown.
+        wanted: (h, w) bool, the unknown pixels that it is looked at for; None for all of them.
     """
 
     box: Box
     image: np.ndarray
     mask: np.ndarray
+    wanted: np.ndarray | None = None
 
 
 def model_shape(height: int, width: int, size: int, patch_size: int) -> tuple[int, int]:

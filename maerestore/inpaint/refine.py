@@ -11,11 +11,10 @@ from torch import Tensor
 
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import BATCH, Hiding, Window, model_shape, resize, shrink
-from maerestore.inpaint.rim import refined_rim
+from maerestore.inpaint.rim import SMALLER, refined_rim
 from maerestore.model.restorer import Restorer
 
 LIMIT = 640  # windows are refined at their own size up to this many pixels squared; larger ones are made smaller
-SMALLER = 1.25  # times that a window is made smaller from which its rim is refined once more
 CELL = 8  # sizes of the refiner are multiples of this where a window is made smaller
 
 
@@ -69,9 +68,8 @@ def refined_fill(
                 array = picture.permute(1, 2, 0).contiguous().cpu().numpy()
                 results[i] = resize(array, (height, width), cv2.INTER_CUBIC)
                 if height * width > SMALLER**2 * work[0] * work[1]:
-                    told = tokens[place : place + 1]
-                    filled = results[i].clip(0, 1)
-                    results[i] = refined_rim(restorer, windows[i], filled, told, bf16=bf16, sharp=sharp)
+                    enlarged, told = np.clip(results[i], 0, 1), tokens[place : place + 1]
+                    results[i] = refined_rim(restorer, windows[i], enlarged, told, bf16=bf16, sharp=sharp)
             if progress is not None:
                 progress(len(batch))
     return [results[i] for i in range(len(windows))]

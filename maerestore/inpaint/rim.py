@@ -1,26 +1,29 @@
 """A second look at the rim of a hole that the refiner saw smaller than it is.
 
-A hole of a thousand pixels is refined at a fraction of its size, and what comes out is enlarged. Deep inside, where
+A hole a thousand pixels across is refined at a fraction of its size, and what comes out is enlarged. Deep inside, where
 nothing tells what is there, that is the best: at full size the refiner would see too little of the surroundings. Along
 the rim it is where the eye looks, at edges that stop being sharp. So the refiner draws the rim again, in tiles at full
-size, starting from its own picture.
+size, starting from its own picture. Boxes are in pixels of the window here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from maerestore.inpaint.coarse import Window
+from maerestore.inpaint.coarse import BATCH, Window
 from maerestore.inpaint.windows import Box, cut
 from maerestore.model.restorer import Restorer
 
-RIM, FADE = 6.0, 16.0  # pixels from the known ones up to which all, and none, is drawn again
+SMALLER = 1.25  # times that a window was made smaller from which its rim is drawn again
+FULL, FADED = 6.0, 16.0  # pixels from the known ones up to which all, and from which on nothing, is drawn again
 TILE, STEP = 128, 96  # side of a tile and pixels from one to the next; they overlap by the difference
 TOKEN = 16  # pixels of a tile for each of its tokens
+AT_ONCE = BATCH * 256**2 // TILE**2  # tiles a pass
 
 
 @torch.inference_mode()
@@ -38,21 +41,32 @@ def refined_rim(
         sharp: the refiner's picture with texture; False takes the one with the least squared error.
 
     Returns:
-        (h, w, 3) float32 in [0, 1], equal to `picture` but within `FADE` pixels of the rim, in the hole.
+        (h, w, 3) float32 in [0, 1], equal to `picture` but within `FADED` pixels of the rim, in what the window is
+        looked at for.
     """
-    distance = cv2.distanceTransform(window.mask.astype(np.uint8), cv2.DIST_L2, 5)
-    share = np.clip((FADE - distance) / (FADE - RIM), 0, 1) * window.mask
-    drawn, weights = np.zeros_like(picture), np.zeros((*window.mask.shape, 1), np.float32)
-    for box in tiles(share > 0):
-        weight = _tent(box)
-        drawn[cut(box)] += weight * _drawn(restorer, window, picture, tokens, box, bf16, sharp)
-        weights[cut(box)] += weight
+    share = second_share(cv2.distanceTransform(window.mask.astype(np.uint8), cv2.DIST_L2, 5))
+    share *= window.mask if window.wanted is None else window.wanted
+    size = (picture.shape[0], picture.shape[1])
+    drawn, weights = np.zeros_like(picture), np.zeros((*size, 1), np.float32)
+    for boxes in _batches(tiles(share > 0)):
+        for box, tile in zip(boxes, _drawn(restorer, window, picture, tokens, boxes, bf16, sharp), strict=True):
+            weight = tent(box, size)
+            drawn[cut(box)] += weight * tile
+            weights[cut(box)] += weight
     drawn /= np.maximum(weights, 1e-6)
-    return np.asarray(picture + share[..., None] * (drawn - picture), np.float32)
+    drawn -= picture
+    drawn *= share[..., None]
+    drawn += picture
+    return drawn
+
+
+def second_share(distance: np.ndarray) -> np.ndarray:
+    """The share of the second picture, by the distance in pixels from the known ones."""
+    return np.clip((FADED - distance) / (FADED - FULL), 0, 1)
 
 
 def tiles(wanted: np.ndarray) -> list[Box]:
-    """The boxes of a lattice that have wanted pixels (h, w) bool in what they answer for: all but half an overlap.
+    """Overlapping boxes: those with wanted pixels (h, w) bool in what they answer for, all but half an overlap.
 
     Example:
         >>> wanted = np.zeros((300, 200), bool)
@@ -79,49 +93,71 @@ def _starts(side: int) -> list[int]:
     return [*range(0, last, STEP), last]
 
 
-def _tent(box: Box) -> np.ndarray:
-    """(h, w, 1): the weight of a tile's pixels beside other tiles', falling to its borders over the overlap."""
+def _batches(boxes: list[Box]) -> Iterator[list[Box]]:
+    for start in range(0, len(boxes), AT_ONCE):  # all tiles of a window have one shape
+        yield boxes[start : start + AT_ONCE]
+
+
+def tent(box: Box, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 1) float32: what a tile's pixels count beside other tiles', less and less to where another one goes on."""
     sides = []
-    for length in (box[2] - box[0], box[3] - box[1]):
-        inward = np.arange(1, length + 1, dtype=np.float32)
-        sides.append(np.minimum(np.minimum(inward, inward[::-1]) / (TILE - STEP), 1))
+    for start, end, side in zip(box[:2], box[2:], size, strict=True):
+        place = np.arange(start, end, dtype=np.float32)
+        before = place - start + 1 if start > 0 else np.full_like(place, TILE)
+        behind = end - place if end < side else np.full_like(place, TILE)
+        sides.append(np.minimum(np.minimum(before, behind) / (TILE - STEP), 1))
     return np.multiply.outer(*sides)[..., None]
 
 
 def _drawn(
-    restorer: Restorer, window: Window, picture: np.ndarray, tokens: Tensor, box: Box, bf16: bool, sharp: bool
+    restorer: Restorer,
+    window: Window,
+    picture: np.ndarray,
+    tokens: Tensor,
+    boxes: list[Box],
+    bf16: bool,
+    sharp: bool,
 ) -> np.ndarray:
-    """A tile as the refiner draws it: (h, w, 3) in [0, 1]."""
+    """Tiles of one shape as the refiner draws them: (N, h, w, 3) in [0, 1]."""
     model, device = restorer.autoencoder, tokens.device
 
     def planes(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array[cut(box)], np.float32)).permute(2, 0, 1)[None].to(device)
+        stacked = np.stack([array[cut(box)] for box in boxes]).astype(np.float32)
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2).to(device)
 
     smooth, mask = model.normalize(planes(window.image)), planes(window.mask[..., None])
     smooth = smooth.contiguous(memory_format=torch.channels_last)
     fill = torch.where(mask > 0, model.normalize(planes(picture)), smooth)
+    told = torch.cat([part_of(tokens, box, window.mask.shape) for box in boxes])
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        refined = restorer.refiner(smooth, mask, fill, smooth, part_of(tokens, box, window.mask.shape))
+        refined = restorer.refiner(smooth, mask, fill, smooth, told)
     drawn = model.denormalize((refined.sharp if sharp else refined.mean).float()).clamp(0, 1)
-    return np.asarray(drawn[0].permute(1, 2, 0).cpu().numpy())
+    return np.asarray(drawn.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def part_of(tokens: Tensor, box: Box, size: tuple[int, ...]) -> Tensor:
-    """The tokens of a part of a window, between those that there are.
+    """The tokens of a part of a window, interpolated between those that there are.
 
     Args:
         tokens: (1, D, rows, columns), of the whole window.
         box: the part.
-        size: (height, width) of the window, in pixels as the box.
+        size: (height, width) of the window.
 
     Returns:
-        (1, D, h, w), one for each `TOKEN` pixels of the box or part of them.
+        (1, D, h, w) float32, one for each `TOKEN` pixels of the box or rest of them.
     """
-    axes = []
-    for start, end, side in zip(box[:2], box[2:], size, strict=True):
-        count = -(-(end - start) // TOKEN)
-        middles = start + (torch.arange(count, device=tokens.device) + 0.5) * (end - start) / count
-        axes.append(2 * middles / side - 1)
-    rows, columns = torch.meshgrid(*axes, indexing="ij")
-    grid = torch.stack([columns, rows], dim=-1)[None]
-    return F.grid_sample(tokens.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    # Bilinear weights as two products: grid_sample does not clamp at the border on every device.
+    down, across = (
+        _interpolation(start, end, side, count).to(tokens.device)
+        for start, end, side, count in zip(box[:2], box[2:], size, tokens.shape[2:], strict=True)
+    )
+    return down @ tokens.float() @ across.T
+
+
+def _interpolation(start: int, end: int, side: int, count: int) -> Tensor:
+    """(tokens of the part, count): what each of `count` tokens along a side is to those from `start` to `end`."""
+    ours = -(-(end - start) // TOKEN)
+    middles = start + (np.arange(ours) + 0.5) * (end - start) / ours
+    place = np.clip(middles / side * count - 0.5, 0, count - 1)
+    weights = np.maximum(1 - abs(place[:, None] - np.arange(count)), 0)
+    return torch.from_numpy(weights.astype(np.float32))

@@ -15,7 +15,7 @@ from maerestore.inpaint.coarse import Window, window_scale
 from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.opacity import raised_opacities
 from maerestore.inpaint.visible import as_seen
-from maerestore.inpaint.windows import Box, Region, cut, distance_to_known, grow, plan_windows
+from maerestore.inpaint.windows import Box, Region, cut, distance_to_known, grow, plan_windows, shared
 
 WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be looked at by it
 
@@ -43,9 +43,9 @@ class Overlay:
         )
         for i in np.flatnonzero(meets):
             own = self.regions[i].box
-            shared = (max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3]))
-            hole = self.regions[i].mask[cut(shared, own)]
-            image[cut(shared, box)][hole] = self.fills[i][cut(shared, own)][hole]
+            both = shared(own, box)
+            hole = self.regions[i].mask[cut(both, own)]
+            image[cut(both, box)][hole] = self.fills[i][cut(both, own)][hole]
         return image
 
 
@@ -143,7 +143,15 @@ class Scene:
         overlay = Overlay(self.regions, self.smooth)
         for start, stop in self.groups:
             boxes = self.boxes(start, stop)
-            windows = [Window(box, overlay.paint(self.seen.rgb(box), box), self.unknown[cut(box)]) for box in boxes]
+            windows = [
+                Window(
+                    box,
+                    overlay.paint(self.seen.rgb(box), box),
+                    self.unknown[cut(box)],
+                    self._wanted(box, start, stop),
+                )
+                for box in boxes
+            ]
             pictures = dict(zip(boxes, see(windows), strict=True))
             for i in range(start, stop):
                 if self.plans[i]:
@@ -151,6 +159,15 @@ class Scene:
                     yield merge_tiles(self.regions[i], self.plans[i], seen, self.scales[i])
                 else:
                     yield None
+
+    def _wanted(self, box: Box, start: int, stop: int) -> np.ndarray:
+        """(h, w) bool: the pixels in a window of those of a run of regions that look through it."""
+        wanted = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+        for region, plan in zip(self.regions[start:stop], self.plans[start:stop], strict=True):
+            if box in plan:
+                both = shared(region.box, box)
+                wanted[cut(both, box)] |= region.mask[cut(both, region.box)]
+        return wanted
 
 
 def harmonic_fills(

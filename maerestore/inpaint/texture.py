@@ -16,6 +16,7 @@ import numpy as np
 from maerestore.image import Photo
 from maerestore.inpaint.arrays import FloatImage
 from maerestore.inpaint.detail import synthesize
+from maerestore.inpaint.rim import SMALLER, second_share
 from maerestore.inpaint.scene import Overlay, Piece, Progress
 from maerestore.inpaint.strength import continued, energy_of, mean_by_cell, undisturbed
 from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundings
@@ -36,7 +37,7 @@ class Refined:
 
     Attributes:
         distance: (h, w), pixels to the nearest known pixel.
-        shrunk: photo pixels per pixel that the refiner saw, at least 1.
+        shrunk: photo pixels per pixel that the refiner saw, at least 1; from `SMALLER` on the rim was drawn again at 1.
     """
 
     distance: np.ndarray
@@ -92,7 +93,7 @@ def sharpen(
             distance = np.zeros(hole.shape, np.float32)
             distance[cut(block, area)] = own.distance[cut(block, regions[i].box)]
             source = None if own.suffices else synthesize(drawn, hole, sources, seed)
-            drawn = completed(drawn, source, hole, known, distance, SIGMA * own.shrunk)
+            drawn = completed(drawn, source, hole, known, distance, own.shrunk)
         # Written where the overlay reads, so that the next block continues this one.
         fill = pieces[i][0][cut(block, regions[i].box)]
         inside = hole[cut(block, area)]
@@ -109,7 +110,7 @@ def completed(
     hole: np.ndarray,
     known: np.ndarray,
     distance: np.ndarray,
-    sigma: float = SIGMA,
+    shrunk: float = 1.0,
 ) -> np.ndarray:
     """A fill whose finest texture is as strong, place by place, as that of the surroundings.
 
@@ -122,7 +123,7 @@ def completed(
         hole: (h, w) bool, what is to be changed.
         known: (h, w) bool, the photo's own pixels.
         distance: (h, w), pixels from the hole's pixels to the nearest known one.
-        sigma: in pixels; what is finer is added.
+        shrunk: as of `Refined`: what is finer than `SIGMA` in the refiner's pixels is added.
 
     Returns:
         (h, w, 3) float32 in [0, 1], equal to `fill` outside the hole; `fill` itself where nothing is known.
@@ -146,7 +147,11 @@ def completed(
     left = per_pixel(np.clip(np.sqrt((wanted + FLAT) / (there + FLAT)), LEAST, 1))
     picture = fill + (left - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), WEAKENED))
     if source is not None:
-        texture = source - cv2.GaussianBlur(source, (0, 0), sigma)
+        smooth = cv2.GaussianBlur(source, (0, 0), SIGMA * shrunk)
+        if shrunk > SMALLER:  # the rim is as sharp as if the refiner had seen all at its size
+            near = second_share(distance)[..., None]
+            smooth = smooth + near * (cv2.GaussianBlur(source, (0, 0), SIGMA) - smooth)
+        texture = source - smooth
         offered, _ = mean_by_cell(energy_of(texture), hole, WITHIN)
         gain = np.sqrt(np.clip((WANTED * wanted - there) / (offered + FLAT), 0, MOST**2))
         share = np.clip((distance - RIM) / RAMP, 0, 1)

@@ -49,6 +49,11 @@ def grow(box: Box, margin: int, photo_size: tuple[int, int]) -> Box:
     )
 
 
+def shared(one: Box, other: Box) -> Box:
+    """What two boxes that meet have in common."""
+    return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
+
+
 def dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
     """A mask (H, W) bool with its holes grown by so many pixels on every side; itself where they do not grow."""
     if not pixels or not mask.any():
