@@ -44,7 +44,7 @@ def refined_rim(
         (h, w, 3) float32 in [0, 1], equal to `picture` but within `FADED` pixels of the rim, in what the window is
         looked at for.
     """
-    share = second_share(cv2.distanceTransform(window.mask.astype(np.uint8), cv2.DIST_L2, 5))
+    share = rim_share(cv2.distanceTransform(window.mask.astype(np.uint8), cv2.DIST_L2, 5))
     share *= window.mask if window.wanted is None else window.wanted
     size = (picture.shape[0], picture.shape[1])
     drawn, weights = np.zeros_like(picture), np.zeros((*size, 1), np.float32)
@@ -60,8 +60,8 @@ def refined_rim(
     return drawn
 
 
-def second_share(distance: np.ndarray) -> np.ndarray:
-    """The share of the second picture, by the distance in pixels from the known ones."""
+def rim_share(distance: np.ndarray) -> np.ndarray:
+    """The share of what is drawn at the rim, by the distance in pixels from the known ones: 1 there, 0 inside."""
     return np.clip((FADED - distance) / (FADED - FULL), 0, 1)
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from maerestore.image import Photo
 from maerestore.inpaint.arrays import FloatImage
 from maerestore.inpaint.detail import synthesize
-from maerestore.inpaint.rim import SMALLER, second_share
+from maerestore.inpaint.rim import SMALLER, rim_share
 from maerestore.inpaint.scene import Overlay, Piece, Progress
 from maerestore.inpaint.strength import continued, energy_of, mean_by_cell, undisturbed
 from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundings
 
-SIGMA = 4.5  # pixels: finer than this is taken from known patches
+NEAR, DEEP = 2.0, 5.0  # sigma in pixels: finer than this is taken from known patches, along the rim and inside
 RIM, RAMP = 1.0, 4.0  # pixels from the known ones up to which nothing is added, and over which adding sets in
 SHALLOW = 2.0  # pixels from the known ones: for a hole that goes no deeper nothing is searched
 WANTED = 1.3  # energy of the finest texture that is aimed at, as a share of the surroundings': some of it is lost
@@ -123,7 +123,7 @@ def completed(
         hole: (h, w) bool, what is to be changed.
         known: (h, w) bool, the photo's own pixels.
         distance: (h, w), pixels from the hole's pixels to the nearest known one.
-        shrunk: as of `Refined`: what is finer than `SIGMA` in the refiner's pixels is added.
+        shrunk: as of `Refined`: of the refiner's pixels are the sigmas of what is added.
 
     Returns:
         (h, w, 3) float32 in [0, 1], equal to `fill` outside the hole; `fill` itself where nothing is known.
@@ -147,11 +147,10 @@ def completed(
     left = per_pixel(np.clip(np.sqrt((wanted + FLAT) / (there + FLAT)), LEAST, 1))
     picture = fill + (left - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), WEAKENED))
     if source is not None:
-        smooth = cv2.GaussianBlur(source, (0, 0), SIGMA * shrunk)
-        if shrunk > SMALLER:  # the rim is as sharp as if the refiner had seen all at its size
-            near = second_share(distance)[..., None]
-            smooth = smooth + near * (cv2.GaussianBlur(source, (0, 0), SIGMA) - smooth)
-        texture = source - smooth
+        # Where the rim was drawn again, it is as sharp as if the refiner had seen all at its size.
+        fine = cv2.GaussianBlur(source, (0, 0), NEAR * (1 if shrunk > SMALLER else shrunk))
+        coarse = cv2.GaussianBlur(source, (0, 0), DEEP * shrunk)
+        texture = source - coarse - rim_share(distance)[..., None] * (fine - coarse)
         offered, _ = mean_by_cell(energy_of(texture), hole, WITHIN)
         gain = np.sqrt(np.clip((WANTED * wanted - there) / (offered + FLAT), 0, MOST**2))
         share = np.clip((distance - RIM) / RAMP, 0, 1)
