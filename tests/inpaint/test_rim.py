@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from maerestore.inpaint import rim
+from maerestore.inpaint.arrays import as_canvas
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import Window
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.rim import FADED, FULL, SMALLER, STEP, TILE, part_of, refined_rim, tent, tiles
+from maerestore.inpaint.stages import Report, find_scene
 from maerestore.inpaint.texture import completed
 from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
@@ -210,3 +212,21 @@ def test_what_is_added_from_known_patches_is_finer_near_a_rim_that_was_drawn_aga
     assert added(FULL, SMALLER).std() > 1.1 * added(FULL, 1.0).std()  # by so little it was not drawn again
     assert added(FADED, 1.0).std() > 1.5 * added(FULL, 1.0).std()
     assert added(FADED, 3.0).std() > 1.5 * added(FADED, 1.0).std()
+
+
+def test_windows_are_told_which_holes_they_are_looked_at_for() -> None:
+    mask = box_mask(400, 400, (100, 100, 200, 210), (190, 255, 200, 265))  # one large, one small beside it
+    scene = find_scene(as_canvas(photo_of(400, 400)), mask, 0, 32, 8, TRUST, Report(), None)
+    assert scene is not None
+    seen: dict[tuple[int, ...], Window] = {}
+
+    def see(windows: list[Window]) -> list[np.ndarray]:
+        seen.update((window.box, window) for window in windows)
+        return [window.image for window in windows]
+
+    list(scene.look(see))
+    large = next(window for window in seen.values() if window.mask.sum() > 110 * 100)  # holds both
+    assert large.wanted is not None
+    assert large.wanted.sum() == 110 * 100
+    assert not (large.wanted & ~large.mask).any()
+    assert sum(int(window.wanted.sum()) for window in seen.values() if window.wanted is not None) >= mask.sum()
