@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maerestore.inpaint.windows import Box, Region
+from maerestore.inpaint.windows import Box, Region, cut, shared
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def merge_tiles(
     weights = np.zeros((bottom - top, right - left), np.float32)
     scale_sum = np.zeros_like(weights)
     for box, picture, scale in zip(boxes, pictures, scales, strict=True):
-        t, l, b, r = max(top, box[0]), max(left, box[1]), min(bottom, box[2]), min(right, box[3])  # noqa: E741
+        both = t, l, b, r = shared(region.box, box)  # noqa: E741
         if t >= b or l >= r:
             continue
         hat = np.minimum.outer(_hat(box[0], box[2], t, b), _hat(box[1], box[3], l, r))
-        here = np.s_[t - top : b - top, l - left : r - left]
-        total[here] += hat[..., None] * picture[t - box[0] : b - box[0], l - box[1] : r - box[1]]
+        here = cut(both, region.box)
+        total[here] += hat[..., None] * picture[cut(both, box)]
         weights[here] += hat
         scale_sum[here] += hat * scale
     weights = np.maximum(weights, 1e-12)

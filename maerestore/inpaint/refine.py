@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maerestore.inpaint.blend import BlendCurve
-from maerestore.inpaint.coarse import BATCH, Hiding, Window, model_shape, resize, shrink
+from maerestore.inpaint.coarse import BATCH, Hiding, Window, autocast, model_shape, resize, shrink
 from maerestore.inpaint.rim import SMALLER, refined_rim
 from maerestore.model.restorer import Restorer
 
@@ -63,12 +63,12 @@ def refined_fill(
         for start in range(0, len(members), at_once):
             batch = members[start : start + at_once]
             pictures, tokens = _refine(restorer, [windows[i] for i in batch], work, seen, curve, bf16, hiding, sharp)
-            for place, (i, picture) in enumerate(zip(batch, pictures, strict=True)):
+            for i, picture, told in zip(batch, pictures, tokens.split(1), strict=True):
                 height, width = windows[i].mask.shape
                 array = picture.permute(1, 2, 0).contiguous().cpu().numpy()
                 results[i] = resize(array, (height, width), cv2.INTER_CUBIC)
                 if height * width > SMALLER**2 * work[0] * work[1]:
-                    enlarged, told = np.clip(results[i], 0, 1), tokens[place : place + 1]
+                    enlarged = np.clip(results[i], 0, 1)
                     results[i] = refined_rim(restorer, windows[i], enlarged, told, bf16=bf16, sharp=sharp)
             if progress is not None:
                 progress(len(batch))
@@ -95,7 +95,7 @@ def _refine(
     scale = (seen[0] * seen[1] / (work[0] * work[1])) ** 0.5
     share = np.stack([curve(scale * cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)) for m in masks])
     unseen = None if hiding is None else _planes(np.stack([hiding(w.box, seen) for w in windows]), device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with autocast(model, bf16):
         given = smooth, _planes(masks, device), smooth
         restored, tokens = restorer.with_tokens(*given, seen, _planes(share, device), unseen)
     return model.denormalize((restored.sharp if sharp else restored.mean).float()).clamp(0, 1), tokens

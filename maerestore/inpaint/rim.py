@@ -8,14 +8,12 @@ size, starting from its own picture. Boxes are in pixels of the window here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from maerestore.inpaint.coarse import BATCH, Window
+from maerestore.inpaint.coarse import BATCH, Window, autocast
 from maerestore.inpaint.windows import Box, cut
 from maerestore.model.restorer import Restorer
 
@@ -48,8 +46,10 @@ def refined_rim(
     share *= window.mask if window.wanted is None else window.wanted
     size = (picture.shape[0], picture.shape[1])
     drawn, weights = np.zeros_like(picture), np.zeros((*size, 1), np.float32)
-    for boxes in _batches(tiles(share > 0)):
-        for box, tile in zip(boxes, _drawn(restorer, window, picture, tokens, boxes, bf16, sharp), strict=True):
+    boxes = tiles(share > 0)  # all of one shape
+    for start in range(0, len(boxes), AT_ONCE):
+        batch = boxes[start : start + AT_ONCE]
+        for box, tile in zip(batch, _drawn(restorer, window, picture, tokens, batch, bf16, sharp), strict=True):
             weight = tent(box, size)
             drawn[cut(box)] += weight * tile
             weights[cut(box)] += weight
@@ -93,11 +93,6 @@ def _starts(side: int) -> list[int]:
     return [*range(0, last, STEP), last]
 
 
-def _batches(boxes: list[Box]) -> Iterator[list[Box]]:
-    for start in range(0, len(boxes), AT_ONCE):  # all tiles of a window have one shape
-        yield boxes[start : start + AT_ONCE]
-
-
 def tent(box: Box, size: tuple[int, int]) -> np.ndarray:
     """(h, w, 1) float32: what a tile's pixels count beside other tiles', less and less to where another one goes on."""
     sides = []
@@ -129,7 +124,7 @@ def _drawn(
     smooth = smooth.contiguous(memory_format=torch.channels_last)
     fill = torch.where(mask > 0, model.normalize(planes(picture)), smooth)
     told = torch.cat([part_of(tokens, box, window.mask.shape) for box in boxes])
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with autocast(model, bf16):
         refined = restorer.refiner(smooth, mask, fill, smooth, told)
     drawn = model.denormalize((refined.sharp if sharp else refined.mean).float()).clamp(0, 1)
     return np.asarray(drawn.permute(0, 2, 3, 1).cpu().numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,27 +55,9 @@ class Restorer(nn.Module):
             )
         self.autoencoder, self.refiner = autoencoder, refiner
 
-    def forward(
-        self,
-        photo: Tensor,
-        mask: Tensor,
-        smooth: Tensor,
-        size: tuple[int, int],
-        share: Tensor | None = None,
-        unseen: Tensor | None = None,
-    ) -> Restored:
-        """Fill holes.
-
-        Args:
-            photo: (N, 3, H, W), normalised.
-            mask: (N, 1, H, W), 1 = unknown.
-            smooth: (N, 3, H, W), normalised: the photo with a smooth fill in the hole.
-            size: (height, width) that the autoencoder sees the picture at, multiples of its patch size.
-            share: (N, 1, H, W) in [0, 1]: how much of the fill to refine is the autoencoder's, the rest being the
-                smooth one; all of it where not given.
-            unseen: (N, 1, *size), 1 = a known pixel that the autoencoder is not shown.
-        """
-        return self.with_tokens(photo, mask, smooth, size, share, unseen)[0]
+    def forward(self, *given: Any, **options: Any) -> Restored:
+        """Fill holes; arguments as for `with_tokens`."""
+        return self.with_tokens(*given, **options)[0]
 
     def with_tokens(
         self,
@@ -86,10 +68,19 @@ class Restorer(nn.Module):
         share: Tensor | None = None,
         unseen: Tensor | None = None,
     ) -> tuple[Restored, Tensor]:
-        """The fills, and the tokens that the refiner was told: (N, D, rows, columns) of the autoencoder's decoder.
+        """Fill holes.
 
         Args:
-            photo, mask, smooth, size, share, unseen: as for `forward`.
+            photo: (N, 3, H, W), normalised.
+            mask: (N, 1, H, W), 1 = unknown.
+            smooth: (N, 3, H, W), normalised: the photo with a smooth fill in the hole.
+            size: (height, width) that the autoencoder sees the picture at, multiples of its patch size.
+            share: (N, 1, H, W) in [0, 1]: how much of the fill to refine is the autoencoder's, the rest being the
+                smooth one; all of it where not given.
+            unseen: (N, 1, *size), 1 = a known pixel that the autoencoder is not shown.
+
+        Returns:
+            the fills, and the tokens that the refiner was told: (N, D, rows, columns) of the autoencoder's decoder.
         """
         full = photo.shape[2:]
         smooth = torch.where(mask > 0, smooth, photo)

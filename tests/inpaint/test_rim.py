@@ -13,34 +13,24 @@ import torch
 
 from maerestore.inpaint import rim
 from maerestore.inpaint.arrays import as_canvas
-from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.coarse import Window
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.rim import FADED, FULL, SMALLER, STEP, TILE, part_of, refined_rim, tent, tiles
 from maerestore.inpaint.stages import Report, find_scene
 from maerestore.inpaint.texture import completed
-from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
 
 from .conftest import box_mask, random_model
 from .conftest import textured as photo_of
+from .test_refine import TRUST, random_refiner
 from .test_torch_defaults import default_device, default_dtype
 
-CONFIG = RefinerConfig(feature_dim=16, feature_layer=1, widths=(4, 4, 8, 8), dilations=(1, 2))
 SIZE = (200, 260)
-TRUST = BlendCurve((0.0,), (1.0,))
 TOKENS = torch.randn(1, 16, 5, 7, generator=torch.Generator().manual_seed(0))
 
 
 def restorer(spread: float = 0.05) -> Restorer:
-    """Its gains moved too, so that tokens count."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        refiner = Refiner(CONFIG)
-        with torch.no_grad():
-            for parameter in refiner.parameters():
-                parameter += spread * torch.randn_like(parameter)
-    return Restorer(random_model(), refiner).eval()
+    return Restorer(random_model(), random_refiner(spread)).eval()
 
 
 def window_of(box: tuple[int, int, int, int] = (30, 40, 170, 200), size: tuple[int, int] = SIZE) -> Window:
