@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from maerestore.hub.load import load_autoencoder
 from maerestore.model import MAEConfig
+from maerestore.model.positions import resample_positions
 from maerestore.train.values import RecipeError
 
 CHECKPOINT = "checkpoint.pt"
@@ -49,13 +51,7 @@ def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
     Raises:
         RecipeError: not a checkpoint of this package, or of another model.
     """
-    state = read_state(path)
-    if "refiner" in state:
-        raise RecipeError(f"{path}: is a restorer's; its autoencoder is in the folder model/ beside it")
-    try:
-        theirs = MAEConfig.from_dict(state["config"])
-    except (ValueError, TypeError, AttributeError) as err:
-        raise RecipeError(f"{path}: not a checkpoint of this package ({' '.join(str(err).split())})") from err
+    state, theirs = _read_autoencoder(path)
     _check_config(path, config, theirs)
     return state
 
@@ -63,16 +59,35 @@ def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
 def initial_weights(init: Path, config: MAEConfig) -> dict[str, Tensor]:
     """Weights to start from: those of a model, or the averaged ones of another run's checkpoint.
 
+    Where the recipe's `image_size` is another than theirs, the tables of positions are stretched to it.
+
     Raises:
-        RecipeError: a model of another configuration.
+        RecipeError: a model that differs in more than that.
         ModelError: files that hold no model.
     """
     if init.name == CHECKPOINT and init.is_file():
-        weights: dict[str, Tensor] = read_checkpoint(init, config)["average"]
-        return weights
-    source = load_autoencoder(init)
-    _check_config(init, config, source.config)
-    return source.state_dict()
+        state, theirs = _read_autoencoder(init)
+        weights: dict[str, Tensor] = state["average"]
+    else:
+        source = load_autoencoder(init)
+        weights, theirs = source.state_dict(), source.config
+    _check_config(init, config, dataclasses.replace(theirs, image_size=config.image_size))
+    grids = (theirs.grid_size,) * 2, (config.grid_size,) * 2
+    return {
+        name: resample_positions(value, *grids) if name.endswith("pos_embed") else value
+        for name, value in weights.items()
+    }
+
+
+def _read_autoencoder(path: Path) -> tuple[dict[str, Any], MAEConfig]:
+    """The checkpoint of a pretraining run and its configuration."""
+    state = read_state(path)
+    if "refiner" in state:
+        raise RecipeError(f"{path}: is a restorer's; its autoencoder is in the folder model/ beside it")
+    try:
+        return state, MAEConfig.from_dict(state["config"])
+    except (ValueError, TypeError, AttributeError) as err:
+        raise RecipeError(f"{path}: not a checkpoint of this package ({' '.join(str(err).split())})") from err
 
 
 def _check_config(source: Path, config: MAEConfig, theirs: MAEConfig) -> None:

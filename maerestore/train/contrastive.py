@@ -16,6 +16,9 @@ from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.train.contrastive_settings import ContrastiveSettings
 from maerestore.train.losses import Criterion
 from maerestore.train.objective import Objective
+from maerestore.train.teacher import disagreement
+
+_FOLLOW = 0.02  # of a batch in the moving mean of the teacher's vectors
 
 
 def pooled(latent: Tensor, pooling: str) -> list[Tensor]:
@@ -30,6 +33,7 @@ class Contrast(nn.Module):
     Args:
         settings: of the recipe.
         config: of the autoencoder.
+        taught: length of the teacher's vectors, where there is one.
 
     Example:
         >>> contrast = Contrast(ContrastiveSettings(layers=0), MAEConfig(embed_dim=32, num_heads=2))
@@ -38,12 +42,17 @@ class Contrast(nn.Module):
         True
     """
 
-    def __init__(self, settings: ContrastiveSettings, config: MAEConfig) -> None:
+    def __init__(self, settings: ContrastiveSettings, config: MAEConfig, taught: int = 0) -> None:
         super().__init__()
         self.settings = s = settings
         dim = s.dim if s.layers else config.embed_dim
         count = len(s.pooling.split("+"))
         self.heads = nn.ModuleList(perceptron(config.embed_dim, s.width, dim, s.layers) for _ in range(count))
+        if s.teacher is not None:
+            layers = s.teacher.layers
+            self.copies = nn.ModuleList(perceptron(config.embed_dim, s.width, taught, layers) for _ in range(count))
+            self.register_buffer("centre", torch.zeros(taught))  # moving mean of the teacher's vectors
+            self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         if s.loss == "nnclr":
             self.predictors = nn.ModuleList(perceptron(dim, s.width, dim, 2) for _ in range(count))
             self.register_buffer("queue", F.normalize(torch.randn(count, s.queue, dim), dim=-1))
@@ -71,6 +80,27 @@ class Contrast(nn.Module):
         if seen and self.training:
             self._enqueue(torch.stack(seen))
         return torch.stack(losses).mean()
+
+    def copied(self, latent: Tensor, wanted: Tensor) -> Tensor:
+        """How far the features are from the teacher's, a float32 scalar.
+
+        What all of the teacher's vectors have in common, which is most of what a network that ends in ReLUs says, is
+        taken away: the moving mean over the batches of all processes.
+
+        Args:
+            latent: (N, 1 + K, D), the encoder's output.
+            wanted: (N, taught) float32, what the teacher made of the same pictures.
+        """
+        centre = self.get_buffer("centre")
+        if self.training:
+            self._follow(centre, wanted)
+        parts = zip(self.copies, pooled(latent, self.settings.pooling), strict=True)
+        return torch.stack([disagreement(head(features), wanted - centre) for head, features in parts]).mean()
+
+    @torch.no_grad()
+    def _follow(self, centre: Tensor, wanted: Tensor) -> None:
+        batches = self.get_buffer("batches").add_(1)
+        centre.lerp_(gathered(wanted).mean(0), torch.clamp(1 / batches, min=_FOLLOW))
 
     def _neighbours(self, z: Tensor, prediction: Tensor, queue: Tensor, alone: bool) -> Tensor:
         nearest = queue[(z @ queue.T).argmax(1)]
@@ -168,6 +198,7 @@ class ContrastiveObjective(Objective):
         views: Tensor,
         view_noise: Tensor,
         head_only: bool,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """As `Objective`, with views beside the images.
 
@@ -175,15 +206,22 @@ class ContrastiveObjective(Objective):
             views: (2 n, C, S, S), normalised; first views, then second ones.
             view_noise: (2 n, L), decides which patches of a view are left out.
             head_only: keep the contrastive gradients from the encoder.
+            wanted: (2 n, dim), the teacher's vectors of the views, where there is one.
 
         Returns:
-            as `Objective`; the terms have "contrastive" as well.
+            as `Objective`; the terms have "contrastive" as well, and "teacher".
         """
         loss, terms, pred = super().forward(images, mask, num_visible, pixel_mask, pixel_weight, hidden_noise)
         settings = self.contrast.settings
         latent = self.model.encode(views, settings.hide, view_noise)[0]
-        value = self.contrast(latent.detach() if head_only else latent)
-        return loss + settings.weight * value, {**terms, "contrastive": value}, pred
+        if head_only:
+            latent = latent.detach()
+        terms = {**terms, "contrastive": self.contrast(latent)}
+        loss = loss + settings.weight * terms["contrastive"]
+        if wanted is not None and settings.teacher is not None:
+            terms["teacher"] = self.contrast.copied(latent, wanted)
+            loss = loss + settings.teacher.weight * terms["teacher"]
+        return loss, terms, pred
 
 
 class ViewRetrieval:
@@ -191,19 +229,20 @@ class ViewRetrieval:
 
     Args:
         views: (2, n, C, S, S) in [0, 1].
+        wanted: (2 n, dim), the teacher's vectors of them, where there is one.
         batch_size: views at a time.
     """
 
-    def __init__(self, views: Tensor, batch_size: int = 32) -> None:
-        self.views, self.batch_size = views, batch_size
+    def __init__(self, views: Tensor, wanted: Tensor | None = None, batch_size: int = 32) -> None:
+        self.views, self.wanted, self.batch_size = views, wanted, batch_size
 
     @torch.inference_mode()
     def measure(self, model: MaskedAutoencoder, contrast: Contrast) -> dict[str, float]:
         """Of a model, with nothing hidden.
 
         Returns:
-            "contrastive", the loss; and for the class token and the mean of the patches, the share of first views
-            whose nearest second view (cosine) is that of the same photograph.
+            "contrastive" and "teacher", the losses; and for the class token and the mean of the patches, the share of
+            first views whose nearest second view (cosine) is that of the same photograph.
         """
         training = contrast.training
         model.eval(), contrast.eval()
@@ -215,5 +254,7 @@ class ViewRetrieval:
             first, second = F.normalize(features, dim=1).chunk(2)
             figures[f"retrieval_{name}"] = float(((first @ second.T).argmax(1) == own).float().mean())
         figures["contrastive"] = float(contrast(latent, alone=True))
+        if self.wanted is not None:
+            figures["teacher"] = float(contrast.copied(latent, self.wanted))
         model.train(), contrast.train(training)
         return figures

@@ -13,11 +13,57 @@ POOLINGS = ("cls", "mean", "cls+mean")
 
 
 @dataclass(frozen=True)
+class TeacherSettings:
+    """The `teacher` of a recipe's contrastive block: a frozen network whose features the encoder learns to have.
+
+    Args:
+        backbone, weights: of `maerestore.train.frozen.FrozenNetwork`.
+        layer: whose output is copied, its mean over the positions where it is a map: "features" of MobileNetV2,
+            SqueezeNet, VGG, ..., "layer4" of a ResNet.
+        weight: of the disagreement, beside the other losses.
+        side: of what the teacher sees, in pixels; the views are resized to it.
+        layers: of the head between the encoder's features and the teacher's.
+    """
+
+    backbone: str = "mobilenet_v2"
+    weights: str | None = None
+    layer: str = "features"
+    weight: float = 1.0
+    side: int = 224
+    layers: int = 1
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type in ("float", "int"):
+                read = number if f.type == "float" else whole
+                object.__setattr__(self, f.name, read(f"contrastive.teacher.{f.name}", value))
+            elif not isinstance(value, str) and not (f.name == "weights" and value is None):
+                raise RecipeError(f"contrastive.teacher.{f.name} must be a name, got {value!r}")
+        for holds, message in (
+            (self.weight > 0, f"weight must be positive, got {self.weight}"),
+            (self.side >= 32, f"side must be at least 32, got {self.side}"),
+            (self.layers > 0, f"layers must be positive, got {self.layers}"),
+        ):
+            if not holds:
+                raise RecipeError(f"contrastive.teacher.{message}")
+
+    @classmethod
+    def from_dict(cls, values: Any) -> TeacherSettings:
+        """Read the `teacher` of a recipe's contrastive block.
+
+        Raises:
+            RecipeError: no mapping, an unknown key, or a value that does not fit.
+        """
+        return block(cls, "contrastive.teacher", values)
+
+
+@dataclass(frozen=True)
 class ContrastiveSettings:
     """The `contrastive` block of a recipe.
 
     Args:
-        weight: of the contrastive loss, beside the reconstruction's.
+        weight: of the contrastive loss, beside the reconstruction's; may be 0 where there is a teacher.
         loss: "infonce": each view must find the other one of its photograph among all views of the batch (Chen et al.
             2020); "nnclr": it must find the other one's nearest neighbour in a queue (Dwibedi et al. 2021,
             https://arxiv.org/abs/2104.14548).
@@ -32,6 +78,7 @@ class ContrastiveSettings:
         head_samples: so long, the contrastive loss trains the head only.
         queue: features that "nnclr" looks for neighbours in.
         views: how they are made.
+        teacher: a network to learn from beside the other view; None for none.
     """
 
     weight: float = 1.0
@@ -47,6 +94,7 @@ class ContrastiveSettings:
     head_samples: int = 0
     queue: int = 8192
     views: ViewSettings = field(default_factory=ViewSettings)
+    teacher: TeacherSettings | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -54,8 +102,13 @@ class ContrastiveSettings:
                 read = number if f.type == "float" else whole
                 object.__setattr__(self, f.name, read(f"contrastive.{f.name}", getattr(self, f.name)))
         object.__setattr__(self, "views", ViewSettings.from_dict(self.views))
+        if self.teacher is not None:
+            object.__setattr__(self, "teacher", TeacherSettings.from_dict(self.teacher))
         for holds, message in (
-            (self.weight > 0, f"weight must be positive, got {self.weight}"),
+            (
+                self.weight > 0 or (self.weight == 0 and self.teacher is not None),
+                f"weight must be positive, got {self.weight}",
+            ),
             (self.loss in LOSSES, f"loss must be {' or '.join(LOSSES)}, got {self.loss!r}"),
             (self.temperature > 0, f"temperature must be positive, got {self.temperature}"),
             (self.pooling in POOLINGS, f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}"),

@@ -24,6 +24,7 @@ from maerestore.train.objective import Objective
 from maerestore.train.phases import FREE_FORM
 from maerestore.train.recipe import PretrainRecipe, RecipeError
 from maerestore.train.run import TrainingRun
+from maerestore.train.teacher import Teacher
 from maerestore.train.validate import Validation
 from maerestore.train.views import two_views
 
@@ -37,10 +38,14 @@ class PretrainBatch(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Two views of each photograph for the contrastive loss: (2 n, C, S, S), normalised, and (2 n, L) noise."""
+    """Two views of each photograph for the contrastive loss.
+
+    (2 n, C, S, S), normalised; (2 n, L) noise; and the teacher's (2 n, dim) vectors, where there is one.
+    """
 
     images: Tensor
     noise: Tensor
+    wanted: Tensor | None
 
 
 class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
@@ -71,7 +76,10 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
                 f"contrastive.reconstruct {recipe.contrastive.reconstruct} does not divide the {self.layout.micro} "
                 "photographs of a process (and of a part, with accumulate)"
             )
-        self.contrast = Contrast(recipe.contrastive, recipe.config).to(self.device)
+        settings = recipe.contrastive.teacher
+        self.teacher = None if settings is None else Teacher(settings).to(self.device)
+        taught = self.teacher.dim if self.teacher is not None else 0
+        self.contrast = Contrast(recipe.contrastive, recipe.config, taught).to(self.device)
         return ContrastiveObjective(self.model, criterion, self.contrast)
 
     def _batch(self, part: slice) -> PretrainBatch:
@@ -105,7 +113,7 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
             loss, terms, pred = self.objective(*seen)
         else:
             head_only = self.samples < self.recipe.contrastive.head_samples
-            loss, terms, pred = self.objective(*seen, *self.views, head_only)
+            loss, terms, pred = self.objective(*seen, self.views.images, self.views.noise, head_only, self.views.wanted)
         shown = composite(self.model, images, pred, masks.mask, masks.pixel_weight) if pasted else None
         return loss, terms, shown
 
@@ -113,10 +121,17 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         settings, total = self.recipe.contrastive, self.recipe.batch_size
         assert settings is not None
         side = settings.side or self.recipe.side(self.samples)
-        views = two_views(canvas, sizes, total, part, side, settings.views, generator).flatten(0, 1)
+        views, crops = two_views(canvas, sizes, total, part, side, settings.views, generator)
         length = (side // self.recipe.config.patch_size) ** 2
         noise = torch.rand(2, total, length, generator=generator, device=self.device)[:, part].flatten(0, 1)
-        return Views(self.model.normalize(self._channels(views)), noise)
+        return Views(self.model.normalize(self._channels(views.flatten(0, 1))), noise, self._wanted(crops))
+
+    def _wanted(self, crops: Tensor) -> Tensor | None:
+        """What the teacher makes of (2, n, C, S, S) crops, undistorted: (2 n, dim)."""
+        if self.teacher is None:
+            return None
+        with self.accelerator.autocast():
+            return self.teacher(crops.flatten(0, 1))
 
     @torch.no_grad()
     def _responses(self, images: Tensor) -> Tensor:
@@ -137,8 +152,8 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
             canvas, sizes = self.corpus.held_out(self.recipe.validation_images)
             count, side = len(canvas), self.recipe.config.image_size
             generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
-            views = two_views(canvas, sizes, count, slice(count), side, self.recipe.contrastive.views, generator)
-            self.retrieval = ViewRetrieval(torch.stack([self._channels(each) for each in views]))
+            views, crops = two_views(canvas, sizes, count, slice(count), side, self.recipe.contrastive.views, generator)
+            self.retrieval = ViewRetrieval(torch.stack([self._channels(each) for each in views]), self._wanted(crops))
         return self.validation is not None
 
     def _measure(self) -> tuple[dict[str, float], Image.Image]:

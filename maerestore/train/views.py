@@ -83,8 +83,8 @@ def two_views(
     side: int,
     settings: ViewSettings,
     generator: torch.Generator,
-) -> Tensor:
-    """Two views of each photograph.
+) -> tuple[Tensor, Tensor]:
+    """Two views of each photograph, and the crops that they are made of.
 
     Args:
         canvas, sizes: (n, S, B, C) uint8 and (n, 3), photographs as `maerestore.train.crops` describes them.
@@ -95,14 +95,14 @@ def two_views(
         generator: where the randomness comes from, on the device.
 
     Returns:
-        (2, n, C, side, side) float32 in [0, 1]: the first views, then the second ones.
+        the views and their crops, both (2, n, C, side, side) float32 in [0, 1]: the first views, then the second ones.
     """
-    views = []
+    views, crops = [], []
     for _ in range(2):
-        crops = random_crops(canvas, sizes, total, part, side, settings.scale, generator, settings.flip)
+        crops.append(random_crops(canvas, sizes, total, part, side, settings.scale, generator, settings.flip))
         draws = torch.rand(_DRAWS, total, generator=generator, device=canvas.device)[:, part]
-        views.append(distort(crops, draws, settings))
-    return torch.stack(views)
+        views.append(distort(crops[-1], draws, settings))
+    return torch.stack(views), torch.stack(crops)
 
 
 def distort(images: Tensor, draws: Tensor, settings: ViewSettings) -> Tensor:
@@ -122,6 +122,8 @@ def distort(images: Tensor, draws: Tensor, settings: ViewSettings) -> Tensor:
     factor = (brightness * contrast)[:, None, None, None]
     shift = (brightness * middle * (1 - contrast))[:, None, None, None]
     images = (images * factor + shift).clamp(0, 1)
+    if s.blur == 0:
+        return images
     sigma = images.shape[-1] / 1000 * (s.sigma[0] + (s.sigma[1] - s.sigma[0]) * draws[6])
     return blur(images, torch.where(draws[7] < s.blur, sigma, 0.0), reach=images.shape[-1] / 1000 * s.sigma[1])
 

@@ -39,19 +39,19 @@ def photographs():
 
 def test_views_depend_on_the_generator_and_a_part_is_cut_from_the_whole(photographs):
     canvas, sizes = photographs
-    whole = two_views(canvas, sizes, 6, slice(0, 6), 16, ViewSettings(), seeded())
+    whole = two_views(canvas, sizes, 6, slice(0, 6), 16, ViewSettings(), seeded())[0]
     assert whole.shape == (2, 6, 3, 16, 16)
     assert 0 <= float(whole.min()) < float(whole.max()) <= 1
-    part = two_views(canvas[2:5], sizes[2:5], 6, slice(2, 5), 16, ViewSettings(), seeded())
+    part = two_views(canvas[2:5], sizes[2:5], 6, slice(2, 5), 16, ViewSettings(), seeded())[0]
     torch.testing.assert_close(part, whole[:, 2:5])
-    other = two_views(canvas, sizes, 6, slice(0, 6), 16, ViewSettings(), seeded(1))
+    other = two_views(canvas, sizes, 6, slice(0, 6), 16, ViewSettings(), seeded(1))[0]
     assert all(not torch.equal(a, b) for a, b in zip(whole.flatten(0, 1), other.flatten(0, 1), strict=True))
     assert not torch.equal(whole[0], whole[1])
 
 
 def test_views_without_distortions_are_random_crops(photographs):
     canvas, sizes = photographs
-    views = two_views(canvas, sizes, 6, slice(0, 6), 16, ViewSettings(**PLAIN), seeded())
+    views = two_views(canvas, sizes, 6, slice(0, 6), 16, ViewSettings(**PLAIN), seeded())[0]
     crops = random_crops(canvas, sizes, 6, slice(0, 6), 16, (0.2, 1.0), seeded())
     torch.testing.assert_close(views[0], crops, atol=1e-5, rtol=0)
 

@@ -332,7 +332,7 @@ def test_terms_that_do_not_fit_are_named(tiny_model, terms, message):
 
 
 def test_a_perceptual_term_without_weights_says_so(tiny_model):
-    with pytest.raises(MaerestoreError, match="weights of the perceptual backbone 'vgg16' are missing"):
+    with pytest.raises(MaerestoreError, match="weights of the backbone 'vgg16' are missing"):
         Criterion({"perceptual": 1.0}, tiny_model().config)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from maerestore.errors import MaerestoreError
 from maerestore.hub.load import load_autoencoder, read_folder
+from maerestore.model.positions import resample_positions, sincos_positions
 from maerestore.train.recipe import RecipeError
 
 
@@ -244,6 +245,24 @@ def test_a_run_starts_from_the_weights_of_a_model_folder(trainer, tiny_recipe, t
     for name, value in source.state_dict().items():
         assert torch.equal(started.model.state_dict()[name], value)
         assert torch.equal(started.average.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_run_starts_from_a_model_of_another_image_size(trainer, tiny_recipe, tiny_settings, tmp_path, checkpoint):
+    first = trainer(tiny_recipe(samples=8), "first")
+    first.run()
+    model = {**tiny_settings, "depth": 1, "mask_embed": True, "image_size": 48}
+    source = tmp_path / "first" / ("checkpoint.pt" if checkpoint else "model")
+    started = trainer(tiny_recipe(samples=8, model=model), init=source)
+    assert started.model.config.image_size == 48
+    for name, value in first.average.state_dict().items():
+        ours = started.model.state_dict()[name]
+        if name.endswith("pos_embed"):
+            grids = ((32 // first.model.config.patch_size,) * 2, (48 // first.model.config.patch_size,) * 2)
+            value = resample_positions(value, *grids)
+            assert not torch.allclose(value, sincos_positions(value.shape[2], grids[1]), atol=0.1)
+        torch.testing.assert_close(ours, value, atol=2e-3, rtol=1e-3, msg=name)  # models are saved in half precision
+    started.run()
 
 
 def test_a_model_folder_of_another_size_is_refused(trainer, tiny_recipe, tiny_model, tmp_path):
