@@ -40,7 +40,9 @@ def main() -> int:
     steps = [r for r in records if "loss" in r]
     figures = [r for r in records if "masked_mse" in r]
     tuned = any("retrieval_cls" in r for r in figures)
-    loss, prefix = ("contrastive", "retrieval_") if tuned else ("loss", "psnr_")
+    loss, prefix = ("loss", "psnr_")
+    if tuned:
+        loss, prefix = ("teacher" if any("teacher" in r for r in steps) else "contrastive", "retrieval_")
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     for side in sorted({r["side"] for r in steps}):
         points = [r for r in steps if r["side"] == side]

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_training_arguments(parser)
     parser.add_argument(
-        "--init", type=Path, help="start from the weights of a model folder, or of another run's checkpoint.pt"
+        "--init",
+        type=Path,
+        help="start from the weights of a model folder, or of another run's checkpoint.pt; its image_size may differ",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def initial_weights(init: Path, config: MAEConfig) -> dict[str, Tensor]:
     else:
         source = load_autoencoder(init)
         weights, theirs = source.state_dict(), source.config
-    _check_config(init, config, dataclasses.replace(theirs, image_size=config.image_size))
+    _check_config(init, config, theirs, but=("image_size",))
     grids = (theirs.grid_size,) * 2, (config.grid_size,) * 2
     return {
         name: resample_positions(value, *grids) if name.endswith("pos_embed") else value
@@ -90,8 +89,8 @@ def _read_autoencoder(path: Path) -> tuple[dict[str, Any], MAEConfig]:
         raise RecipeError(f"{path}: not a checkpoint of this package ({' '.join(str(err).split())})") from err
 
 
-def _check_config(source: Path, config: MAEConfig, theirs: MAEConfig) -> None:
+def _check_config(source: Path, config: MAEConfig, theirs: MAEConfig, but: tuple[str, ...] = ()) -> None:
     mine, other = config.to_dict(), theirs.to_dict()
-    differ = [name for name in mine if mine[name] != other[name]]
+    differ = [name for name in mine if mine[name] != other[name] and name not in but]
     if differ:
         raise RecipeError(f"{source}: was trained with another {', '.join(differ)} than the recipe's")

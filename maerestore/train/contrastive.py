@@ -1,5 +1,7 @@
 """Contrastive tuning beside reconstruction: two views of one photograph get features that find each other.
 
+Beside that, or in its place, they may get those that a teacher has for them (`maerestore.train.teacher`).
+
 In the style of MAE-CT (Lehner et al. 2023, https://arxiv.org/abs/2304.10520): short, from a pretrained autoencoder, at
 first the head alone. Unlike there, the masked reconstruction goes on, as in CAN (Mishra et al. 2022,
 https://arxiv.org/abs/2210.16870), so that the decoder keeps up with the encoder.
@@ -18,7 +20,7 @@ from maerestore.train.losses import Criterion
 from maerestore.train.objective import Objective
 from maerestore.train.teacher import disagreement
 
-_FOLLOW = 0.02  # of a batch in the moving mean of the teacher's vectors
+_FOLLOW = 0.02  # share of the newest vectors in the moving mean of the teacher's
 
 
 def pooled(latent: Tensor, pooling: str) -> list[Tensor]:
@@ -33,7 +35,7 @@ class Contrast(nn.Module):
     Args:
         settings: of the recipe.
         config: of the autoencoder.
-        taught: length of the teacher's vectors, where there is one.
+        teacher_dim: length of the teacher's vectors, where there is one.
 
     Example:
         >>> contrast = Contrast(ContrastiveSettings(layers=0), MAEConfig(embed_dim=32, num_heads=2))
@@ -42,18 +44,22 @@ class Contrast(nn.Module):
         True
     """
 
-    def __init__(self, settings: ContrastiveSettings, config: MAEConfig, taught: int = 0) -> None:
+    def __init__(self, settings: ContrastiveSettings, config: MAEConfig, teacher_dim: int = 0) -> None:
         super().__init__()
         self.settings = s = settings
         dim = s.dim if s.layers else config.embed_dim
         count = len(s.pooling.split("+"))
-        self.heads = nn.ModuleList(perceptron(config.embed_dim, s.width, dim, s.layers) for _ in range(count))
+
+        def heads(outputs: int, layers: int) -> nn.ModuleList:
+            return nn.ModuleList(perceptron(config.embed_dim, s.width, outputs, layers) for _ in range(count))
+
+        if s.weight:
+            self.heads = heads(dim, s.layers)
         if s.teacher is not None:
-            layers = s.teacher.layers
-            self.copies = nn.ModuleList(perceptron(config.embed_dim, s.width, taught, layers) for _ in range(count))
-            self.register_buffer("centre", torch.zeros(taught))  # moving mean of the teacher's vectors
+            self.teacher_heads = heads(teacher_dim, s.teacher.layers)
+            self.register_buffer("centre", torch.zeros(teacher_dim))  # moving mean of the teacher's vectors
             self.register_buffer("batches", torch.zeros((), dtype=torch.long))
-        if s.loss == "nnclr":
+        if s.weight and s.loss == "nnclr":
             self.predictors = nn.ModuleList(perceptron(dim, s.width, dim, 2) for _ in range(count))
             self.register_buffer("queue", F.normalize(torch.randn(count, s.queue, dim), dim=-1))
             self.register_buffer("place", torch.zeros((), dtype=torch.long))
@@ -81,20 +87,20 @@ class Contrast(nn.Module):
             self._enqueue(torch.stack(seen))
         return torch.stack(losses).mean()
 
-    def copied(self, latent: Tensor, wanted: Tensor) -> Tensor:
+    def teacher_loss(self, latent: Tensor, wanted: Tensor) -> Tensor:
         """How far the features are from the teacher's, a float32 scalar.
 
         What all of the teacher's vectors have in common, which is most of what a network that ends in ReLUs says, is
-        taken away: the moving mean over the batches of all processes.
+        taken away: the moving mean over what all processes saw, by parts where a batch is accumulated.
 
         Args:
             latent: (N, 1 + K, D), the encoder's output.
-            wanted: (N, taught) float32, what the teacher made of the same pictures.
+            wanted: (N, teacher_dim) float32, what the teacher made of the crops that these are views of.
         """
         centre = self.get_buffer("centre")
         if self.training:
             self._follow(centre, wanted)
-        parts = zip(self.copies, pooled(latent, self.settings.pooling), strict=True)
+        parts = zip(self.teacher_heads, pooled(latent, self.settings.pooling), strict=True)
         return torch.stack([disagreement(head(features), wanted - centre) for head, features in parts]).mean()
 
     @torch.no_grad()
@@ -205,21 +211,23 @@ class ContrastiveObjective(Objective):
         Args:
             views: (2 n, C, S, S), normalised; first views, then second ones.
             view_noise: (2 n, L), decides which patches of a view are left out.
-            head_only: keep the contrastive gradients from the encoder.
-            wanted: (2 n, dim), the teacher's vectors of the views, where there is one.
+            head_only: keep the gradients of these losses from the encoder.
+            wanted: (2 n, teacher_dim), what the teacher made of the views' crops, where there is one.
 
         Returns:
-            as `Objective`; the terms have "contrastive" as well, and "teacher".
+            as `Objective`; the terms have "contrastive" as well, where it has a weight, and "teacher".
         """
         loss, terms, pred = super().forward(images, mask, num_visible, pixel_mask, pixel_weight, hidden_noise)
         settings = self.contrast.settings
         latent = self.model.encode(views, settings.hide, view_noise)[0]
         if head_only:
             latent = latent.detach()
-        terms = {**terms, "contrastive": self.contrast(latent)}
-        loss = loss + settings.weight * terms["contrastive"]
+        terms = dict(terms)
+        if settings.weight:
+            terms["contrastive"] = self.contrast(latent)
+            loss = loss + settings.weight * terms["contrastive"]
         if wanted is not None and settings.teacher is not None:
-            terms["teacher"] = self.contrast.copied(latent, wanted)
+            terms["teacher"] = self.contrast.teacher_loss(latent, wanted)
             loss = loss + settings.teacher.weight * terms["teacher"]
         return loss, terms, pred
 
@@ -229,7 +237,7 @@ class ViewRetrieval:
 
     Args:
         views: (2, n, C, S, S) in [0, 1].
-        wanted: (2 n, dim), the teacher's vectors of them, where there is one.
+        wanted: (2 n, teacher_dim), what the teacher made of their crops, where there is one.
         batch_size: views at a time.
     """
 
@@ -253,8 +261,9 @@ class ViewRetrieval:
         for name, features in zip(("cls", "mean"), pooled(latent, "cls+mean"), strict=True):
             first, second = F.normalize(features, dim=1).chunk(2)
             figures[f"retrieval_{name}"] = float(((first @ second.T).argmax(1) == own).float().mean())
-        figures["contrastive"] = float(contrast(latent, alone=True))
+        if contrast.settings.weight:
+            figures["contrastive"] = float(contrast(latent, alone=True))
         if self.wanted is not None:
-            figures["teacher"] = float(contrast.copied(latent, self.wanted))
+            figures["teacher"] = float(contrast.teacher_loss(latent, self.wanted))
         model.train(), contrast.train(training)
         return figures

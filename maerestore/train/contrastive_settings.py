@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from maerestore.train.values import RecipeError, block, number, whole
+from maerestore.train.values import RecipeError, block, check, number, whole
 from maerestore.train.views import ViewSettings
 
 LOSSES = ("infonce", "nnclr")
@@ -18,11 +18,11 @@ class TeacherSettings:
 
     Args:
         backbone, weights: of `maerestore.train.frozen.FrozenNetwork`.
-        layer: whose output is copied, its mean over the positions where it is a map: "features" of MobileNetV2,
-            SqueezeNet, VGG, ..., "layer4" of a ResNet.
+        layer: whose output is copied: (N, C), or (N, C, H, W), of which the mean over the positions is taken;
+            "features" of MobileNetV2, SqueezeNet, VGG, ..., "layer4" of a ResNet.
         weight: of the disagreement, beside the other losses.
         side: of what the teacher sees, in pixels; the views are resized to it.
-        layers: of the head between the encoder's features and the teacher's.
+        layers: of the heads between the encoder's features and the teacher's.
     """
 
     backbone: str = "mobilenet_v2"
@@ -40,13 +40,12 @@ class TeacherSettings:
                 object.__setattr__(self, f.name, read(f"contrastive.teacher.{f.name}", value))
             elif not isinstance(value, str) and not (f.name == "weights" and value is None):
                 raise RecipeError(f"contrastive.teacher.{f.name} must be a name, got {value!r}")
-        for holds, message in (
+        checks = [
             (self.weight > 0, f"weight must be positive, got {self.weight}"),
-            (self.side >= 32, f"side must be at least 32, got {self.side}"),
+            (self.side > 0, f"side must be positive, got {self.side}"),
             (self.layers > 0, f"layers must be positive, got {self.layers}"),
-        ):
-            if not holds:
-                raise RecipeError(f"contrastive.teacher.{message}")
+        ]
+        check([(holds, f"contrastive.teacher.{message}") for holds, message in checks])
 
     @classmethod
     def from_dict(cls, values: Any) -> TeacherSettings:
@@ -63,7 +62,7 @@ class ContrastiveSettings:
     """The `contrastive` block of a recipe.
 
     Args:
-        weight: of the contrastive loss, beside the reconstruction's; may be 0 where there is a teacher.
+        weight: of the contrastive loss, beside the reconstruction's; 0 leaves it out where there is a teacher.
         loss: "infonce": each view must find the other one of its photograph among all views of the batch (Chen et al.
             2020); "nnclr": it must find the other one's nearest neighbour in a queue (Dwibedi et al. 2021,
             https://arxiv.org/abs/2104.14548).
@@ -71,11 +70,11 @@ class ContrastiveSettings:
         pooling: what of the encoder's output the loss is put on: "cls", "mean" (of the patches), or "cls+mean": on
             each of the two, with a head of its own.
         layers: of the head, a perceptron; 0 puts the loss on the features themselves, without a head.
-        width, dim: of its hidden layers and its output.
+        width, dim: of its hidden layers (the teacher's heads have such, too) and its output.
         hide: share of the patches that each view leaves out.
         side: of the views in pixels; 0 takes that of the crops.
         reconstruct: one photograph in so many is reconstructed as well; the contrastive loss wants large batches.
-        head_samples: so long, the contrastive loss trains the head only.
+        head_samples: so long, the contrastive loss and the teacher train the heads only.
         queue: features that "nnclr" looks for neighbours in.
         views: how they are made.
         teacher: a network to learn from beside the other view; None for none.
@@ -104,10 +103,10 @@ class ContrastiveSettings:
         object.__setattr__(self, "views", ViewSettings.from_dict(self.views))
         if self.teacher is not None:
             object.__setattr__(self, "teacher", TeacherSettings.from_dict(self.teacher))
-        for holds, message in (
+        checks = [
             (
                 self.weight > 0 or (self.weight == 0 and self.teacher is not None),
-                f"weight must be positive, got {self.weight}",
+                "weight must be positive" + (", or 0" if self.teacher is not None else "") + f", got {self.weight}",
             ),
             (self.loss in LOSSES, f"loss must be {' or '.join(LOSSES)}, got {self.loss!r}"),
             (self.temperature > 0, f"temperature must be positive, got {self.temperature}"),
@@ -119,9 +118,8 @@ class ContrastiveSettings:
             (self.reconstruct > 0, f"reconstruct must be positive, got {self.reconstruct}"),
             (self.head_samples >= 0, f"head_samples must not be negative, got {self.head_samples}"),
             (self.queue > 0, f"queue must be positive, got {self.queue}"),
-        ):
-            if not holds:
-                raise RecipeError(f"contrastive.{message}")
+        ]
+        check([(holds, f"contrastive.{message}") for holds, message in checks])
 
     @classmethod
     def from_dict(cls, values: Any) -> ContrastiveSettings:

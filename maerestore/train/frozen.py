@@ -41,9 +41,7 @@ class FrozenNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, backbone: str, layers: Sequence[str] | None, weights: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, backbone: str, layers: Sequence[str], weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -53,8 +51,6 @@ class FrozenNetwork(nn.Module):
                 'name a .safetensors or .pth file, "torchvision" (downloads) or "random"'
             )
         network = _network(backbone, pretrained=weights == "torchvision")
-        if layers is None:
-            raise ModelError(f"layers of {backbone} must be named")
         if isinstance(layers, str) or not layers or not all(isinstance(layer, str) for layer in layers):
             raise ModelError(f"layers must be a list of names, got {layers!r}")
         for module in network.modules():
@@ -81,13 +77,20 @@ class FrozenNetwork(nn.Module):
         return list(self.extractor((pictures.expand(-1, 3, -1, -1) - self.mean) / self.std).values())
 
 
-def _network(backbone: str, pretrained: bool) -> nn.Module:
+def check_backbone(backbone: str) -> None:
+    """Raise a `ModelError` where torchvision has no classification network of this name."""
     from torchvision import models
 
     names = models.list_models(module=models)
     if backbone not in names:
         near = difflib.get_close_matches(str(backbone), names, n=3) or ["vgg16", "resnet50", "squeezenet1_1"]
         raise ModelError(f"backbone {backbone!r} is no classification network of torchvision: did you mean {near}?")
+
+
+def _network(backbone: str, pretrained: bool) -> nn.Module:
+    from torchvision import models
+
+    check_backbone(backbone)
     if not pretrained:
         # A seed of its own: the same random network in every process and after a restart, and no number taken from
         # the caller's generator.

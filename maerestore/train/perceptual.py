@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maerestore.train.frozen import FrozenNetwork
+from maerestore.hub.errors import ModelError
+from maerestore.train.frozen import FrozenNetwork, check_backbone
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "vgg16": ("features.3", "features.8", "features.15", "features.22"),  # relu1_2, relu2_2, relu3_3, relu4_3
@@ -50,7 +51,12 @@ class PerceptualLoss(FrozenNetwork):
         layers: Sequence[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(backbone, LAYERS.get(backbone) if layers is None else layers, weights)
+        if layers is None:
+            check_backbone(backbone)
+            if backbone not in LAYERS:
+                raise ModelError(f"layers of {backbone} must be named: defaults are known for {', '.join(LAYERS)}")
+            layers = LAYERS[backbone]
+        super().__init__(backbone, layers, weights)
 
     def forward(self, pictures: Tensor, targets: Tensor) -> Tensor:
         """Compare pictures with their targets.

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from maerestore.hub.errors import ModelError
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MaskedAutoencoder
 from maerestore.train.adversary import build_adversary
@@ -40,12 +41,12 @@ class PretrainBatch(NamedTuple):
 class Views(NamedTuple):
     """Two views of each photograph for the contrastive loss.
 
-    (2 n, C, S, S), normalised; (2 n, L) noise; and the teacher's (2 n, dim) vectors, where there is one.
+    (2 n, C, S, S), normalised; (2 n, L) noise; and the (2 n, C, S, S) crops in [0, 1] that they were made of.
     """
 
     images: Tensor
     noise: Tensor
-    wanted: Tensor | None
+    crops: Tensor
 
 
 class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
@@ -76,10 +77,13 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
                 f"contrastive.reconstruct {recipe.contrastive.reconstruct} does not divide the {self.layout.micro} "
                 "photographs of a process (and of a part, with accumulate)"
             )
-        settings = recipe.contrastive.teacher
-        self.teacher = None if settings is None else Teacher(settings).to(self.device)
-        taught = self.teacher.dim if self.teacher is not None else 0
-        self.contrast = Contrast(recipe.contrastive, recipe.config, taught).to(self.device)
+        try:
+            settings = recipe.contrastive.teacher
+            self.teacher = None if settings is None else Teacher(settings).to(self.device)
+        except ModelError as err:
+            raise ModelError(f"contrastive.teacher: {err}") from err
+        length = self.teacher.dim if self.teacher is not None else 0
+        self.contrast = Contrast(recipe.contrastive, recipe.config, length).to(self.device)
         return ContrastiveObjective(self.model, criterion, self.contrast)
 
     def _batch(self, part: slice) -> PretrainBatch:
@@ -113,7 +117,8 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
             loss, terms, pred = self.objective(*seen)
         else:
             head_only = self.samples < self.recipe.contrastive.head_samples
-            loss, terms, pred = self.objective(*seen, self.views.images, self.views.noise, head_only, self.views.wanted)
+            views, noise, crops = self.views
+            loss, terms, pred = self.objective(*seen, views, noise, head_only, self._wanted(crops))
         shown = composite(self.model, images, pred, masks.mask, masks.pixel_weight) if pasted else None
         return loss, terms, shown
 
@@ -124,14 +129,16 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         views, crops = two_views(canvas, sizes, total, part, side, settings.views, generator)
         length = (side // self.recipe.config.patch_size) ** 2
         noise = torch.rand(2, total, length, generator=generator, device=self.device)[:, part].flatten(0, 1)
-        return Views(self.model.normalize(self._channels(views.flatten(0, 1))), noise, self._wanted(crops))
+        views, crops = (self._channels(each.flatten(0, 1)) for each in (views, crops))
+        return Views(self.model.normalize(views), noise, crops)
 
     def _wanted(self, crops: Tensor) -> Tensor | None:
-        """What the teacher makes of (2, n, C, S, S) crops, undistorted: (2 n, dim)."""
+        """What the teacher makes of (2 n, C, S, S) crops, undistorted: (2 n, teacher_dim)."""
         if self.teacher is None:
             return None
         with self.accelerator.autocast():
-            return self.teacher(crops.flatten(0, 1))
+            found: Tensor = self.teacher(crops)
+            return found
 
     @torch.no_grad()
     def _responses(self, images: Tensor) -> Tensor:
@@ -153,7 +160,8 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
             count, side = len(canvas), self.recipe.config.image_size
             generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
             views, crops = two_views(canvas, sizes, count, slice(count), side, self.recipe.contrastive.views, generator)
-            self.retrieval = ViewRetrieval(torch.stack([self._channels(each) for each in views]), self._wanted(crops))
+            views, crops = (torch.stack([self._channels(each) for each in pair]) for pair in (views, crops))
+            self.retrieval = ViewRetrieval(views, self._wanted(crops.flatten(0, 1)))
         return self.validation is not None
 
     def _measure(self) -> tuple[dict[str, float], Image.Image]:

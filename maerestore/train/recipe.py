@@ -15,7 +15,7 @@ from maerestore.model.config import MAEConfig
 from maerestore.train.contrastive_settings import ContrastiveSettings
 from maerestore.train.losses import LossError, parse_terms
 from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
-from maerestore.train.values import RecipeError, number, pair, whole
+from maerestore.train.values import RecipeError, check, number, pair, whole
 
 __all__ = ["PretrainRecipe", "RecipeError", "RunRecipe", "check", "load_recipe"]
 
@@ -155,6 +155,10 @@ class RunRecipe:
         """The side of the crops where `resolution` says nothing."""
         return 128
 
+    def _largest_side(self) -> int:
+        """The largest side of what is cut out of a photograph."""
+        return max(side for _, side in self.resolution)
+
     def _draws_holes(self) -> bool:
         """Whether the run needs free-form holes."""
         return True
@@ -180,7 +184,7 @@ class RunRecipe:
     @property
     def decoded_side(self) -> int:
         """Short side that photographs are scaled to when they are decoded."""
-        return self.short_side or 2 * math.ceil(max(side for _, side in self.resolution) * 1.25 / 2)
+        return self.short_side or 2 * math.ceil(self._largest_side() * 1.25 / 2)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-able values."""
@@ -253,6 +257,9 @@ class PretrainRecipe(RunRecipe):
     def _default_side(self) -> int:
         return self.config.image_size
 
+    def _largest_side(self) -> int:
+        return max(super()._largest_side(), self.contrastive.side if self.contrastive is not None else 0)
+
     def _draws_holes(self) -> bool:
         return any(FREE_FORM in phase.policies for phase in self.masking)
 
@@ -269,13 +276,6 @@ class PretrainRecipe(RunRecipe):
     def phase(self, samples: int) -> MaskingPhase:
         """How images are masked after so many samples."""
         return phase_at(self.masking, samples)
-
-
-def check(conditions: list[tuple[bool, str]]) -> None:
-    """Raise a `RecipeError` with the first message whose condition does not hold."""
-    for holds, message in conditions:
-        if not holds:
-            raise RecipeError(message)
 
 
 def load_recipe(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maerestore.hub.errors import ModelError
 from maerestore.train.contrastive_settings import TeacherSettings
 from maerestore.train.frozen import FrozenNetwork
 
@@ -34,7 +35,11 @@ class Teacher(FrozenNetwork):
         super().__init__(settings.backbone, [settings.layer], settings.weights)
         self.side = settings.side
         self.to(memory_format=torch.channels_last)  # three times as fast on a CPU
-        self.dim = self(torch.zeros(1, 3, self.side, self.side)).shape[1]
+        shape = self._shape(settings, settings.side)
+        # Channels that come last, as a Swin's, would be taken for positions: then the second length follows the side.
+        if len(shape) not in (2, 4) or (len(shape) == 4 and self._shape(settings, 2 * settings.side)[1] != shape[1]):
+            raise ModelError(f"layer {settings.layer} of {settings.backbone} gives neither (N, C) nor (N, C, H, W)")
+        self.dim = shape[1]
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
@@ -47,13 +52,24 @@ class Teacher(FrozenNetwork):
             (N, dim) float32, each of length 1: the layer's output, its mean over the positions where it is a map.
         """
         # A few at a time stay in the caches of a CPU: more than twice as fast.
-        parts = pictures.split(16) if pictures.device.type == "cpu" else (pictures,)
+        parts = pictures.split(16 if pictures.device.type == "cpu" else 256)
         return torch.cat([self._vectors(part) for part in parts])
 
     def _vectors(self, pictures: Tensor) -> Tensor:
         pictures = F.interpolate(pictures, (self.side, self.side), mode="bilinear", antialias=True)
         (found,) = self.features(pictures.contiguous(memory_format=torch.channels_last))
-        return F.normalize(found.float().flatten(2).mean(2) if found.ndim > 2 else found.float(), dim=1)
+        return F.normalize(found.float().mean((2, 3)) if found.ndim > 2 else found.float(), dim=1)
+
+    @torch.no_grad()
+    def _shape(self, settings: TeacherSettings, side: int) -> tuple[int, ...]:
+        """Of the layer's output for one picture of a side."""
+        try:
+            return tuple(self.features(torch.zeros(1, 3, side, side))[0].shape)
+        except (AssertionError, AttributeError, RuntimeError) as err:  # whatever a network says of pictures too small
+            reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+            raise ModelError(
+                f"layer {settings.layer} of {settings.backbone} cannot be had from pictures of {side} px ({reason})"
+            ) from err
 
 
 def disagreement(found: Tensor, wanted: Tensor) -> Tensor:

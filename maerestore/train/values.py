@@ -36,6 +36,13 @@ def whole(name: str, value: Any) -> int:
     return int(result)
 
 
+def check(conditions: list[tuple[bool, str]]) -> None:
+    """Raise a `RecipeError` with the first message whose condition does not hold."""
+    for holds, message in conditions:
+        if not holds:
+            raise RecipeError(message)
+
+
 def block(kind: type[_Block], name: str, values: Any) -> _Block:
     """A block of a recipe as the dataclass that holds it; one that is that already comes back.
 

@@ -20,6 +20,7 @@ from train.test_processes import SETTINGS, launch, start_of
 
 RECIPES = Path(__file__).resolve().parents[2] / "scripts/recipes"
 TINY = {"width": 16, "dim": 8, "reconstruct": 2, "queue": 24}
+TEACHER = {"backbone": "squeezenet1_1", "weights": "random", "side": 32}
 PLAIN = {"jitter": 0.0, "gray": 0.0, "blur": 0.0}
 
 
@@ -238,9 +239,10 @@ def test_a_run_learns_to_match_views_and_ships_no_head(trainer, tiny_recipe, tmp
     assert state["contrast"].keys() == run.contrast.state_dict().keys()
 
 
-@pytest.mark.parametrize(
-    "settings", [{"loss": "infonce", "pooling": "cls+mean", "head_samples": 16}, {"loss": "nnclr", "side": 24}]
-)
+@pytest.mark.parametrize("settings", [
+    {"loss": "infonce", "pooling": "cls+mean", "head_samples": 16}, {"loss": "nnclr", "side": 24},
+    {"pooling": "cls+mean", "teacher": TEACHER}, {"weight": 0.0, "loss": "nnclr", "teacher": TEACHER},
+])  # fmt: skip
 def test_a_stopped_and_resumed_run_ends_like_one_that_never_stopped(trainer, tiny_recipe, settings):
     masking = {"policies": {"random": 1, "free_form": 1, "attention": 1}}
     recipe = tiny_recipe(optimizer="muon", samples=48, masking=masking, contrastive={**TINY, **settings})
@@ -255,8 +257,10 @@ def test_a_stopped_and_resumed_run_ends_like_one_that_never_stopped(trainer, tin
         torch.testing.assert_close(value, resumed.contrast.state_dict()[name], msg=name)
 
 
-def test_while_the_head_learns_alone_the_encoder_hears_of_the_reconstruction_only(trainer, tiny_recipe):
-    recipes = [tiny_recipe(samples=8, contrastive={**TINY, "head_samples": 8, "weight": w}) for w in (1e-4, 1e-3)]
+@pytest.mark.parametrize("taught", [False, True])
+def test_while_the_head_learns_alone_the_encoder_hears_of_the_reconstruction_only(trainer, tiny_recipe, taught):
+    weights = [{"weight": 0.0, "teacher": {**TEACHER, "weight": w}} if taught else {"weight": w} for w in (1e-4, 1e-3)]
+    recipes = [tiny_recipe(samples=8, contrastive={**TINY, "head_samples": 8, **each}) for each in weights]
     one, other = (trainer(recipe, str(i)) for i, recipe in enumerate(recipes))
     one.run(), other.run()
     for name, value in one.model.state_dict().items():
@@ -277,12 +281,12 @@ def test_groups_set_the_rate_of_the_head_and_freeze_lower_blocks(trainer, tiny_r
         assert torch.equal(value, before[name]) != moves, name
 
 
-@pytest.mark.parametrize("loss", ["infonce", "nnclr"])
-def test_two_processes_compare_the_views_of_both(trainer, packed, tmp_path, tiny_settings, loss):
+@pytest.mark.parametrize("contrastive", [{"loss": "infonce"}, {"loss": "nnclr"}, {"weight": 0.0, "teacher": TEACHER}])
+def test_two_processes_compare_the_views_of_both(trainer, packed, tmp_path, tiny_settings, contrastive):
     """After one step AdamW's first moments are a share of the gradients."""
     settings = {
         **SETTINGS, "optimizer": "adamw", "samples": 8, "model": {**tiny_settings, "depth": 1, "mask_embed": True},
-        "contrastive": {**TINY, "loss": loss, "hide": 0.25}, "validation_images": 0,
+        "contrastive": {**TINY, **contrastive, "hide": 0.25}, "validation_images": 0,
     }  # fmt: skip
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(settings))
@@ -295,7 +299,9 @@ def test_two_processes_compare_the_views_of_both(trainer, packed, tmp_path, tiny
         size = float(moments["exp_avg"].abs().max())
         assert size > 0
         torch.testing.assert_close(moments["exp_avg"], theirs[key]["exp_avg"], atol=1e-4 * size, rtol=1e-4)
-    if loss == "nnclr":
+    if "teacher" in contrastive:
+        torch.testing.assert_close(both["contrast"]["centre"], alone.contrast.centre)
+    if contrastive.get("loss") == "nnclr":
         torch.testing.assert_close(both["contrast"]["queue"], alone.contrast.queue)
         assert int(both["contrast"]["place"]) == 8
 
@@ -310,6 +316,7 @@ def test_two_processes_compare_the_views_of_both(trainer, packed, tmp_path, tiny
     ({"head_samples": -1}, "head_samples"), ({"queue": 0}, "queue"), ({"views": 3}, "views"),
     ({"views": {"hue": 0.7}}, "hue"), ({"views": {"scale": [0.5, 2]}}, "scale"), ({"views": {"flip": 1}}, "flip"),
     ({"views": {"solarize": 1}}, "solarize"), ({"weight": "much"}, "weight"),
+    ({"weight": -1, "teacher": TEACHER}, r"contrastive\.weight must be positive, or 0"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit_are_refused_in_one_line(tiny_recipe, settings, named):
     with pytest.raises(RecipeError, match=named) as caught:

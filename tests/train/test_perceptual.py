@@ -211,7 +211,7 @@ def test_a_file_that_cannot_be_read_gets_one_line_and_is_never_run(tmp_path, kin
         ({"backbone": "vgg61", "weights": "random"}, r"backbone 'vgg61' .* did you mean .*'vgg16'"),
         ({"backbone": "fcn_resnet50", "weights": "random"}, "backbone 'fcn_resnet50' is no classification network"),
         ({}, "weights of the backbone 'vgg16' are missing: name a .safetensors or .pth file"),
-        ({"backbone": "resnet18", "weights": "random"}, "layers of resnet18 must be named"),
+        ({"backbone": "resnet18", "weights": "random"}, "layers of resnet18 must be named: defaults .* vgg16"),
         ({"backbone": NAME, "weights": "random", "layers": "features.1"}, "list of names, got 'features.1'"),
         ({"backbone": NAME, "weights": "random", "layers": []}, r"list of names, got \[\]"),
         ({"backbone": NAME, "weights": "random", "layers": [3]}, r"list of names, got \[3\]"),

@@ -262,7 +262,15 @@ def test_a_run_starts_from_a_model_of_another_image_size(trainer, tiny_recipe, t
             value = resample_positions(value, *grids)
             assert not torch.allclose(value, sincos_positions(value.shape[2], grids[1]), atol=0.1)
         torch.testing.assert_close(ours, value, atol=2e-3, rtol=1e-3, msg=name)  # models are saved in half precision
+        assert torch.equal(started.average.state_dict()[name], ours)
     started.run()
+
+
+def test_of_two_settings_that_differ_the_image_size_is_not_the_one_named(trainer, tiny_recipe, tiny_settings, tmp_path):
+    trainer(tiny_recipe(samples=8), "first").run()
+    model = {**tiny_settings, "depth": 1, "mask_embed": True, "image_size": 60, "patch_size": 12}
+    with pytest.raises(RecipeError, match="model: was trained with another patch_size than"):
+        trainer(tiny_recipe(samples=8, model=model), init=tmp_path / "first/model")
 
 
 def test_a_model_folder_of_another_size_is_refused(trainer, tiny_recipe, tiny_model, tmp_path):

@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import nn
 
 from maerestore.hub.errors import ModelError
@@ -15,11 +14,8 @@ from maerestore.train.contrastive import Contrast, pooled
 from maerestore.train.contrastive_settings import ContrastiveSettings, TeacherSettings
 from maerestore.train.recipe import PretrainRecipe, RecipeError, load_recipe
 from maerestore.train.teacher import Teacher, disagreement
-from train.test_contrastive import PLAIN, RECIPES, TINY, seeded
-from train.test_pretrain import assert_same_state, log_of
-from train.test_processes import SETTINGS, launch
-
-RANDOM = {"backbone": "squeezenet1_1", "weights": "random", "side": 32}
+from train.test_contrastive import PLAIN, RECIPES, TEACHER, TINY, seeded
+from train.test_pretrain import log_of
 
 
 class Channels(nn.Module):
@@ -30,7 +26,7 @@ class Channels(nn.Module):
 
 
 def test_a_vector_is_the_mean_over_the_positions_at_unit_length():
-    teacher = Teacher(TeacherSettings(**RANDOM))
+    teacher = Teacher(TeacherSettings(**TEACHER))
     teacher.extractor = Channels()
     teacher.mean.zero_()
     teacher.std.fill_(1.0)
@@ -42,7 +38,7 @@ def test_a_vector_is_the_mean_over_the_positions_at_unit_length():
 
 @pytest.mark.parametrize("layer", ["features", "flatten"])  # a map, and a vector
 def test_a_vector_depends_on_its_picture_alone_and_not_on_its_size(layer):
-    teacher = Teacher(TeacherSettings(**RANDOM, layer=layer))
+    teacher = Teacher(TeacherSettings(**TEACHER, layer=layer))
     pictures = torch.rand(19, 3, 8, 8, generator=seeded())
     together = teacher(pictures)
     assert together.shape == (19, teacher.dim)
@@ -54,7 +50,7 @@ def test_a_vector_depends_on_its_picture_alone_and_not_on_its_size(layer):
 
 
 def test_gray_pictures_are_seen_in_three_equal_channels():
-    teacher = Teacher(TeacherSettings(**RANDOM))
+    teacher = Teacher(TeacherSettings(**TEACHER))
     gray = torch.rand(2, 1, 32, 32, generator=seeded())
     torch.testing.assert_close(teacher(gray), teacher(gray.expand(-1, 3, -1, -1)))
 
@@ -71,28 +67,28 @@ def test_the_disagreement_is_one_less_the_cosine():
 @pytest.mark.parametrize("pooling", ["cls", "mean", "cls+mean"])
 def test_every_pooled_feature_has_a_head_of_its_own(tiny_model, pooling):
     config = tiny_model().config
-    contrast = Contrast(ContrastiveSettings(**TINY, pooling=pooling, teacher=RANDOM), config, taught=5)
+    contrast = Contrast(ContrastiveSettings(**TINY, pooling=pooling, teacher=TEACHER), config, teacher_dim=5)
     latent, wanted = torch.randn(4, 7, config.embed_dim), F.normalize(torch.randn(4, 5), dim=1)
     parts = pooled(latent, pooling)
-    assert len(contrast.copies) == len(parts)
+    assert len(contrast.teacher_heads) == len(parts)
     target = F.normalize(wanted - wanted.mean(0), dim=1)
-    cosines = [F.cosine_similarity(contrast.copies[i](part), target) for i, part in enumerate(parts)]
-    torch.testing.assert_close(contrast.copied(latent, wanted), 1 - torch.stack(cosines).mean())
+    cosines = [F.cosine_similarity(contrast.teacher_heads[i](part), target) for i, part in enumerate(parts)]
+    torch.testing.assert_close(contrast.teacher_loss(latent, wanted), 1 - torch.stack(cosines).mean())
 
 
 def test_what_the_teachers_vectors_have_in_common_is_followed_in_training_only(tiny_model):
     config = tiny_model().config
-    contrast = Contrast(ContrastiveSettings(**TINY, teacher=RANDOM), config, taught=2)
+    contrast = Contrast(ContrastiveSettings(**TINY, teacher=TEACHER), config, teacher_dim=2)
     latent, one, other = torch.randn(3, 7, config.embed_dim), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     for i, vector in enumerate((one, other, one)):  # at first the plain mean
-        contrast.copied(latent, vector.expand(3, -1))
+        contrast.teacher_loss(latent, vector.expand(3, -1))
         assert contrast.centre.tolist() == pytest.approx([[1, 0], [1 / 2, 1 / 2], [2 / 3, 1 / 3]][i])
     contrast.eval()
-    contrast.copied(latent, other.expand(3, -1))
+    contrast.teacher_loss(latent, other.expand(3, -1))
     assert contrast.centre.tolist() == pytest.approx([2 / 3, 1 / 3])
     contrast.train()
     contrast.batches.fill_(1000)  # later the last fifty count
-    contrast.copied(latent, other.expand(3, -1))
+    contrast.teacher_loss(latent, other.expand(3, -1))
     assert contrast.centre.tolist() == pytest.approx([0.98 * 2 / 3, 0.98 / 3 + 0.02])
 
 
@@ -100,84 +96,46 @@ def test_what_the_teachers_vectors_have_in_common_is_followed_in_training_only(t
 
 
 def test_a_run_comes_closer_to_the_teacher_and_ships_no_head(trainer, tiny_recipe, tmp_path):
-    taught = {**TINY, "weight": 0.0, "hide": 0.25, "views": PLAIN, "teacher": {**RANDOM, "weight": 0.5}}
+    taught = {**TINY, "weight": 0.0, "hide": 0.25, "views": PLAIN, "teacher": {**TEACHER, "weight": 0.5}}
     run = trainer(tiny_recipe(samples=8 * 30, contrastive=taught, ema_decay=0.5))
-    started = {name: value.clone() for name, value in run.contrast.state_dict().items()}
     figures = run.run()
     log = [record for record in log_of(tmp_path / "run") if "loss" in record]
     for record in log:
         assert record["loss"] == pytest.approx(record["masked_mse"] + 0.5 * record["teacher"], rel=1e-5)
+        assert "contrastive" not in record
     losses = [record["teacher"] for record in log]
     assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
     assert 0 < figures["teacher"] < 0.9 * losses[0]
     saved = load_autoencoder(tmp_path / "run/model").state_dict()
     assert saved.keys() == run.model.state_dict().keys()
     state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
-    assert state["contrast"].keys() == started.keys()  # heads, and nothing of the teacher
-    changed = {name for name, value in state["contrast"].items() if not torch.equal(value, started[name])}
-    assert changed >= {name for name in started if name.startswith("copies.")}
+    assert {name.partition(".")[0] for name in state["contrast"]} == {"teacher_heads", "centre", "batches"}
 
 
-def test_the_teacher_sees_the_crops_before_they_are_distorted(trainer, tiny_recipe, monkeypatch):
-    from maerestore.train import pretrain
-
-    taught = {**TINY, "hide": 0.0, "teacher": RANDOM, "views": {"jitter": 1.0, "gray": 1.0, "blur": 0.0}}
-    run = trainer(tiny_recipe(contrastive=taught))
-    made, original = [], pretrain.two_views
-    monkeypatch.setattr(pretrain, "two_views", lambda *a: made.append(original(*a)) or made[-1])
-    run._batch(slice(0, 8))
-    views, crops = made[0]
-    assert not torch.allclose(views, crops, atol=0.05)
-    torch.testing.assert_close(run.views.wanted, run.teacher(crops.flatten(0, 1)), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(run.model.denormalize(run.views.images), views.flatten(0, 1), atol=1e-5, rtol=0)
-
-
-def test_while_the_head_learns_alone_the_encoder_does_not_hear_the_teacher(trainer, tiny_recipe):
-    taught = [{**TINY, "weight": 0.0, "head_samples": 8, "teacher": {**RANDOM, "weight": w}} for w in (1e-4, 1e-3)]
-    one, other = (trainer(tiny_recipe(samples=8, contrastive=each), str(i)) for i, each in enumerate(taught))
-    one.run(), other.run()
-    for name, value in one.model.state_dict().items():
-        torch.testing.assert_close(value, other.model.state_dict()[name], atol=1e-6, rtol=1e-4, msg=name)
-
-
-def test_a_stopped_and_resumed_run_ends_like_one_that_never_stopped(trainer, tiny_recipe):
-    recipe = tiny_recipe(optimizer="muon", samples=48, contrastive={**TINY, "pooling": "cls+mean", "teacher": RANDOM})
-    whole = trainer(recipe, "whole")
-    figures = whole.run()
-    trainer(recipe, "parts", stop_at=3).run()
-    resumed = trainer(recipe, "parts")
-    assert resumed.run() == pytest.approx(figures, abs=1e-3)
-    assert_same_state(resumed, whole)
-    for name, value in whole.contrast.state_dict().items():
-        torch.testing.assert_close(value, resumed.contrast.state_dict()[name], msg=name)
-
-
-def test_two_processes_learn_what_one_would(trainer, packed, tmp_path, tiny_settings):
-    """After one step AdamW's first moments are a share of the gradients."""
-    settings = {
-        **SETTINGS, "optimizer": "adamw", "samples": 8, "model": {**tiny_settings, "depth": 1, "mask_embed": True},
-        "contrastive": {**TINY, "hide": 0.25, "teacher": RANDOM}, "validation_images": 0,
-    }  # fmt: skip
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(settings))
-    both = launch(recipe, packed, tmp_path / "both", 2)
-    alone = trainer(load_recipe(recipe), "alone", workers=0)
-    alone.run()
-    mine, theirs = (state["state"] for state in (alone.optimizers[0].state_dict(), both["optimizers"][0]))
-    assert mine.keys() == theirs.keys()
-    for key, moments in mine.items():
-        size = float(moments["exp_avg"].abs().max())
-        assert size > 0
-        torch.testing.assert_close(moments["exp_avg"], theirs[key]["exp_avg"], atol=1e-4 * size, rtol=1e-4)
+@pytest.mark.parametrize("gray", [False, True])
+def test_the_teacher_sees_the_crops_before_they_are_distorted(trainer, tiny_recipe, tiny_settings, gray):
+    model = {**tiny_settings, "depth": 1, "mask_embed": True}
+    if gray:  # and in no more colours than the model
+        model |= {"in_chans": 1, "mean": [0.5], "std": [0.5]}
+    taught = {**TINY, "hide": 0.0, "teacher": TEACHER, "views": {"jitter": 1.0, "gray": 0.0, "blur": 0.0}}
+    run = trainer(tiny_recipe(model=model, samples=8, contrastive=taught))
+    seen, teacher = [], run.teacher.forward
+    run.teacher.forward = lambda crops: seen.append(crops) or teacher(crops)
+    run.run()
+    views = run.model.denormalize(run.views.images)
+    assert [len(crops) for crops in seen] == [4, 16]  # two photographs are kept aside for validation
+    difference = (seen[1] - views).abs().mean((1, 2, 3))
+    assert 0.02 < float(difference.max()) < 0.4
 
 
 # --- settings ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("settings", "named"), [
-    (3, "mapping"), ({"wieght": 1}, "wieght"), ({"weight": 0}, "weight"), ({"weight": -1}, "weight"),
-    ({"side": 16}, "side"), ({"side": 64.5}, "side"), ({"layers": 0}, "layers"), ({"backbone": 3}, "backbone"),
-    ({"weights": 3}, "weights"), ({"layer": None}, "layer"),
+    (3, "teacher is a mapping"), ({"wieght": 1}, "teacher: wieght"), ({"weight": 0}, "weight must be positive"),
+    ({"side": 0}, "side must be positive"), ({"side": 64.5}, "side must be a whole number"),
+    ({"layers": 0}, "layers must be positive"), ({"backbone": 3}, "backbone must be a name"),
+    ({"weights": 3}, "weights must be a name"), ({"layer": None}, "layer must be a name"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit_are_refused_in_one_line(tiny_recipe, settings, named):
     with pytest.raises(RecipeError, match=named) as caught:
@@ -187,12 +145,21 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(tiny_recipe, settings,
 
 @pytest.mark.parametrize(("settings", "named"), [
     ({}, "weights of the backbone 'mobilenet_v2' are missing"), ({"backbone": "nope", "weights": "random"}, "nope"),
-    ({**RANDOM, "layer": "nope"}, "layers of squeezenet1_1"), ({"weights": "nowhere.safetensors"}, "no such file"),
+    ({**TEACHER, "layer": "nope"}, "layers of squeezenet1_1"), ({"weights": "nowhere.safetensors"}, "no such file"),
+    ({**TEACHER, "backbone": "swin_t"}, "features of swin_t gives neither"),
+    ({**TEACHER, "backbone": "vit_b_32", "layer": "encoder", "side": 160}, "pictures of 160 px .*Wrong image height"),
+    ({**TEACHER, "backbone": "alexnet", "side": 16}, "pictures of 16 px .*too small"),
 ])  # fmt: skip
 def test_a_teacher_that_cannot_be_had_is_refused_in_one_line(trainer, tiny_recipe, settings, named):
-    with pytest.raises((ModelError, RecipeError), match=named) as caught:
+    with pytest.raises((ModelError, RecipeError), match=f"contrastive.teacher: .*{named}") as caught:
         trainer(tiny_recipe(contrastive={"teacher": settings}))
     assert "\n" not in str(caught.value)
+
+
+def test_photographs_are_decoded_as_large_as_the_views_want_them(tiny_recipe):
+    assert tiny_recipe(contrastive={"side": 64}).decoded_side == 80
+    assert tiny_recipe(contrastive={"side": 16}).decoded_side == tiny_recipe().decoded_side == 40
+    assert tiny_recipe(contrastive={"side": 64}, short_side=50).decoded_side == 50
 
 
 def test_the_recipe_loads_and_starts_from_the_default_model():
