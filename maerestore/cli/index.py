@@ -4,7 +4,7 @@
     maerestore index add photos.index more                          those that are there and unchanged are left alone
     maerestore index add photos.index photos --prune                also, images whose files are gone are removed
     maerestore index query photos.index a.jpg -k 10 --sheet a.png   the nearest images, with scores, and as a picture
-    maerestore index duplicates photos.index --threshold 0.97       groups of images that are nearly the same
+    maerestore index duplicates photos.index --threshold 0.93       groups of images that are nearly the same
     maerestore index remove photos.index photos/a.jpg
 
 Scores are cosine similarities; duplicates are compared without what all images in the index have in common. Small
@@ -71,9 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     duplicates = action("duplicates", _duplicates, "find groups of images that are nearly the same")
     duplicates.add_argument("index", type=Path, metavar="INDEX")
-    duplicates.add_argument("--threshold", type=ratio, default=0.97, metavar="T",
-                            help="similarity that links two images (default 0.97; at 0.95 two pictures of a "
-                            "forest may pass for one)")  # fmt: skip
+    duplicates.add_argument("--threshold", type=ratio, default=0.93, metavar="T",
+                            help="similarity that links two images (default 0.93; at 0.9 two pictures of a "
+                            "golf ball in the grass may pass for one)")  # fmt: skip
     duplicates.add_argument("--uncentred", action="store_true",
                             help="compare as query does, with what all images in the index have in common")  # fmt: skip
 

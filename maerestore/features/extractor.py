@@ -64,7 +64,7 @@ class FeatureExtractor:
         >>> extractor = FeatureExtractor.from_pretrained(size=32)
         >>> gray, wide = np.zeros((40, 40), np.uint8), np.zeros((30, 90, 3), np.uint8)
         >>> extractor([gray, wide]).shape
-        torch.Size([2, 192])
+        torch.Size([2, 320])
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class FeatureExtractor:
         Example:
             >>> extractor = FeatureExtractor.from_pretrained(pooling="cls+mean", layers=(-1, -3))
             >>> extractor.dim
-            768
+            1280
         """
         if surplus := sorted(set(fields) - {field.name for field in dataclasses.fields(FeatureOptions)}):
             raise MaerestoreError(f"unknown feature option(s): {', '.join(surplus)}")

@@ -16,7 +16,7 @@ from maerestore.model import MAEConfig, MaskedAutoencoder
 from .photos import BenchError
 
 SIZES = {
-    "default": {"image_size": 128, "patch_size": 8, "embed_dim": 192, "depth": 12, "num_heads": 3},
+    "features": {"image_size": 160, "patch_size": 16, "embed_dim": 320, "depth": 12, "num_heads": 5},
     "ViT-S/16": {"image_size": 224, "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
 }
 

@@ -344,7 +344,7 @@ class ImageIndex:
         return self.search(extractor(images).numpy(), k)
 
     def duplicates(
-        self, threshold: float = 0.97, centred: bool = True, progress: Progress | None = None
+        self, threshold: float = 0.93, centred: bool = True, progress: Progress | None = None
     ) -> list[DuplicateGroup]:
         """Groups of images that are nearly the same.
 
