@@ -17,7 +17,7 @@ from maerestore.train.losses import LossError, parse_terms
 from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
 from maerestore.train.values import RecipeError, check, number, pair, whole
 
-__all__ = ["PretrainRecipe", "RecipeError", "RunRecipe", "check", "load_recipe"]
+__all__ = ["PretrainRecipe", "RecipeError", "RunRecipe", "load_recipe"]
 
 Kind = TypeVar("Kind", bound="RunRecipe")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from maerestore.model.refiner import RefinerConfig
 from maerestore.train.losses import LossError, parse_terms
-from maerestore.train.recipe import RecipeError, RunRecipe, check
+from maerestore.train.recipe import RecipeError, RunRecipe
 from maerestore.train.restorer_losses import RESTORER_OPTIONS
-from maerestore.train.values import number
+from maerestore.train.values import check, number
 
 FROZEN = [{"match": "^autoencoder", "lr": 0.0}]
 
