@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from maerestore.train.values import RecipeError, block, check, number, whole
+from maerestore.train.values import block, check, read_numbers
 from maerestore.train.views import ViewSettings
 
 LOSSES = ("infonce", "nnclr")
@@ -33,19 +33,22 @@ class TeacherSettings:
     layers: int = 1
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.type in ("float", "int"):
-                read = number if f.type == "float" else whole
-                object.__setattr__(self, f.name, read(f"contrastive.teacher.{f.name}", value))
-            elif not isinstance(value, str) and not (f.name == "weights" and value is None):
-                raise RecipeError(f"contrastive.teacher.{f.name} must be a name, got {value!r}")
-        checks = [
-            (self.weight > 0, f"weight must be positive, got {self.weight}"),
-            (self.side > 0, f"side must be positive, got {self.side}"),
-            (self.layers > 0, f"layers must be positive, got {self.layers}"),
-        ]
-        check([(holds, f"contrastive.teacher.{message}") for holds, message in checks])
+        prefix = "contrastive.teacher."
+        read_numbers(self, prefix)
+        check(
+            [
+                (isinstance(self.backbone, str), f"backbone must be a name, got {self.backbone!r}"),
+                (
+                    self.weights is None or isinstance(self.weights, str),
+                    f"weights must be a name, got {self.weights!r}",
+                ),
+                (isinstance(self.layer, str), f"layer must be a name, got {self.layer!r}"),
+                (self.weight > 0, f"weight must be positive, got {self.weight}"),
+                (self.side > 0, f"side must be positive, got {self.side}"),
+                (self.layers > 0, f"layers must be positive, got {self.layers}"),
+            ],
+            prefix,
+        )
 
     @classmethod
     def from_dict(cls, values: Any) -> TeacherSettings:
@@ -96,14 +99,12 @@ class ContrastiveSettings:
     teacher: TeacherSettings | None = None
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            if f.type in ("float", "int"):
-                read = number if f.type == "float" else whole
-                object.__setattr__(self, f.name, read(f"contrastive.{f.name}", getattr(self, f.name)))
+        prefix = "contrastive."
+        read_numbers(self, prefix)
         object.__setattr__(self, "views", ViewSettings.from_dict(self.views))
         if self.teacher is not None:
             object.__setattr__(self, "teacher", TeacherSettings.from_dict(self.teacher))
-        checks = [
+        conditions = [
             (
                 self.weight > 0 or (self.weight == 0 and self.teacher is not None),
                 "weight must be positive" + (", or 0" if self.teacher is not None else "") + f", got {self.weight}",
@@ -119,7 +120,7 @@ class ContrastiveSettings:
             (self.head_samples >= 0, f"head_samples must not be negative, got {self.head_samples}"),
             (self.queue > 0, f"queue must be positive, got {self.queue}"),
         ]
-        check([(holds, f"contrastive.{message}") for holds, message in checks])
+        check(conditions, prefix)
 
     @classmethod
     def from_dict(cls, values: Any) -> ContrastiveSettings:

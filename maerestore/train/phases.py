@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from maerestore.masking.patches import POLICIES
-from maerestore.train.values import RecipeError, number, pair, whole
+from maerestore.train.values import RecipeError, check, number, pair, whole
 
 FREE_FORM = "free_form"
 
@@ -58,9 +58,7 @@ class MaskingPhase:
             ),
             (isinstance(self.ramp, bool), f"masking.ramp must be true or false, got {self.ramp!r}"),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise RecipeError(message)
+        check(checks)
 
     @classmethod
     def from_dict(cls, values: Any) -> MaskingPhase:

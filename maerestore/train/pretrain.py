@@ -41,12 +41,13 @@ class PretrainBatch(NamedTuple):
 class Views(NamedTuple):
     """Two views of each photograph for the contrastive loss.
 
-    (2 n, C, S, S), normalised; (2 n, L) noise; and the (2 n, C, S, S) crops in [0, 1] that they were made of.
+    (2 n, C, S, S), normalised; (2 n, L) noise; and, for a teacher, the (2 n, C, S, S) crops in [0, 1] that they were
+    made of.
     """
 
     images: Tensor
     noise: Tensor
-    crops: Tensor
+    crops: Tensor | None
 
 
 class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
@@ -130,11 +131,11 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         length = (side // self.recipe.config.patch_size) ** 2
         noise = torch.rand(2, total, length, generator=generator, device=self.device)[:, part].flatten(0, 1)
         views, crops = (self._channels(each.flatten(0, 1)) for each in (views, crops))
-        return Views(self.model.normalize(views), noise, crops)
+        return Views(self.model.normalize(views), noise, None if self.teacher is None else crops)
 
-    def _wanted(self, crops: Tensor) -> Tensor | None:
+    def _wanted(self, crops: Tensor | None) -> Tensor | None:
         """What the teacher makes of (2 n, C, S, S) crops, undistorted: (2 n, teacher_dim)."""
-        if self.teacher is None:
+        if self.teacher is None or crops is None:
             return None
         with self.accelerator.autocast():
             found: Tensor = self.teacher(crops)

@@ -15,7 +15,7 @@ from maerestore.model.config import MAEConfig
 from maerestore.train.contrastive_settings import ContrastiveSettings
 from maerestore.train.losses import LossError, parse_terms
 from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
-from maerestore.train.values import RecipeError, check, number, pair, whole
+from maerestore.train.values import RecipeError, check, number, pair, read_numbers, whole
 
 __all__ = ["PretrainRecipe", "RecipeError", "RunRecipe", "load_recipe"]
 
@@ -91,10 +91,9 @@ class RunRecipe:
     validation_images: int = 96
 
     def __post_init__(self) -> None:
+        read_numbers(self)
         for f in fields(self):
-            if f.type in ("float", "int"):
-                setattr(self, f.name, (number if f.type == "float" else whole)(f.name, getattr(self, f.name)))
-            elif f.type == "bool" and not isinstance(getattr(self, f.name), bool):
+            if f.type == "bool" and not isinstance(getattr(self, f.name), bool):
                 raise RecipeError(f"{f.name} must be true or false, got {getattr(self, f.name)!r}")
             elif str(f.type).startswith("dict") and not isinstance(getattr(self, f.name), dict):
                 raise RecipeError(f"{f.name} is a mapping of settings, got {getattr(self, f.name)!r}")

@@ -36,11 +36,23 @@ def whole(name: str, value: Any) -> int:
     return int(result)
 
 
-def check(conditions: list[tuple[bool, str]]) -> None:
-    """Raise a `RecipeError` with the first message whose condition does not hold."""
+def read_numbers(settings: Any, prefix: str = "") -> None:
+    """Make numbers of the fields of a dataclass, frozen or not, that are declared as float or int.
+
+    Raises:
+        RecipeError: a value that is none; its name is the field's, after the prefix.
+    """
+    for f in fields(settings):
+        if f.type in ("float", "int"):
+            read = number if f.type == "float" else whole
+            object.__setattr__(settings, f.name, read(prefix + f.name, getattr(settings, f.name)))
+
+
+def check(conditions: list[tuple[bool, str]], prefix: str = "") -> None:
+    """Raise a `RecipeError` with the first message whose condition does not hold, after the prefix."""
     for holds, message in conditions:
         if not holds:
-            raise RecipeError(message)
+            raise RecipeError(prefix + message)
 
 
 def block(kind: type[_Block], name: str, values: Any) -> _Block:
