@@ -13,7 +13,7 @@ from .decode import read_photo
 from .errors import InputError, quoted
 from .photo import Photo
 
-__all__ = ["mask_is_empty", "mask_is_full", "mask_of", "read_mask"]
+__all__ = ["erased", "mask_is_empty", "mask_is_full", "mask_of", "read_mask"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -21,6 +21,8 @@ _BAND = 1 << 22  # pixels converted at a time
 _OPAQUE = np.float32(127.5 / 255)
 _FEW_COLORS = 8
 _MOSTLY = 0.95
+_COPIED = 0.995
+_ALIKE = np.float32(3.5 / 255)  # what another decoder or an editor may change
 
 
 def read_mask(
@@ -28,6 +30,7 @@ def read_mask(
     photo_size: tuple[int, int] | None,
     white: Literal["hole", "keep"] = "hole",
     resize: bool = False,
+    photo: Photo | None = None,
 ) -> BoolArray:
     """Read a mask from any image file, turned upright by its own EXIF orientation.
 
@@ -38,6 +41,7 @@ def read_mask(
     A mask with transparent pixels (alpha under 128) says by its opaque pixels what it is:
 
     * No opaque pixel: nothing was painted, and the mask is empty.
+    * A copy of the photo, when it shows what the photo shows: the transparent pixels are the hole.
     * A drawing, when at most 8 colours (of 32 levels a channel) make up 95 % of the opaque pixels:
       strokes on a transparent layer. If it is gray and has both light and dark strokes, the light ones are
       the hole, as in an opaque mask. Otherwise everything painted is the hole, in whatever colour.
@@ -49,6 +53,7 @@ def read_mask(
         photo_size: (width, height) that the mask must have, upright; None to take any.
         white: "keep" inverts the result: white, painted or erased pixels stay and the others are filled.
         resize: bring a mask of another size to `photo_size` by nearest neighbour.
+        photo: the photo that is to be filled, by which a copy of it is known.
 
     Returns:
         (H, W) bool, True where the photo is to be filled.
@@ -67,7 +72,7 @@ def read_mask(
     """
     if white not in ("hole", "keep"):
         raise ValueError(f"white must be 'hole' or 'keep', not {white!r}")
-    mask = mask_of(read_photo(path))
+    mask = mask_of(read_photo(path), photo)
     if white == "keep":
         mask = ~mask
     height, width = mask.shape
@@ -83,27 +88,39 @@ def read_mask(
     return mask[rows[:, None], columns[None, :]]
 
 
-def mask_of(image: Photo) -> BoolArray:
+def mask_of(image: Photo, photo: Photo | None = None) -> BoolArray:
     """Read an image that is already loaded as a mask, by the rule of `read_mask`; True is the hole."""
-    width, height = image.size
-    bright = np.empty((height, width), dtype=bool)
-    opaque = np.ones((height, width), dtype=bool)
-    rows = max(1, _BAND // width)
-    for top in range(0, height, rows):
-        window = (top, 0, min(top + rows, height), width)
-        bright[top : top + rows] = _is_bright(image, window)
-        alpha = image.alpha(window)
-        if alpha is not None:
-            opaque[top : top + rows] = alpha >= _OPAQUE
+    opaque = ~erased(image)
     if opaque.all():
-        return bright
+        return _bright(image)
     if not opaque.any():
         return np.zeros_like(opaque)
+    if photo is not None and _is_copy(image, photo, opaque):
+        return ~opaque
     drawn, gray = _is_drawing(image, opaque)
     if not drawn:
         return ~opaque
+    bright = _bright(image)
     light = bright & opaque
     return light if gray and light.any() and (opaque & ~bright).any() else opaque
+
+
+def erased(photo: Photo) -> BoolArray:
+    """Say what is transparent (alpha under 128): the mask that a photo carries itself.
+
+    Returns:
+        (H, W) bool.
+
+    Example:
+        >>> erased(Photo(np.array([[[9, 127], [9, 128]]], dtype=np.uint8), "LA")).tolist()
+        [[True, False]]
+    """
+    found = np.zeros(photo.size[::-1], dtype=bool)
+    for window in _bands(photo):
+        alpha = photo.alpha(window)
+        if alpha is not None:
+            found[window[0] : window[2]] = alpha < _OPAQUE
+    return found
 
 
 def mask_is_empty(mask: BoolArray) -> bool:
@@ -126,6 +143,29 @@ def mask_is_full(mask: BoolArray) -> bool:
     return bool(mask.all())
 
 
+def _bands(image: Photo) -> list[tuple[int, int, int, int]]:
+    """Windows of few rows that make up an image, to bound the memory of what is converted."""
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    return [(top, 0, min(top + rows, height), width) for top in range(0, height, rows)]
+
+
+def _bright(image: Photo) -> BoolArray:
+    return np.concatenate([_is_bright(image, window) for window in _bands(image)])
+
+
+def _is_copy(image: Photo, photo: Photo, opaque: BoolArray) -> bool:
+    """Say whether an image is the photo, but for what was erased: nearly all of its opaque majority is alike."""
+    if image.size != photo.size or 2 * opaque.sum() <= opaque.size:
+        return False
+    alike = 0
+    for window in _bands(image):
+        chosen = opaque[window[0] : window[2]]
+        difference = np.abs(image.rgb(window)[chosen] - photo.rgb(window)[chosen])
+        alike += np.count_nonzero((difference <= _ALIKE).all(axis=-1))
+    return bool(alike >= _COPIED * opaque.sum())
+
+
 def _is_bright(image: Photo, window: tuple[int, int, int, int]) -> BoolArray:
     top, left, bottom, right = window
     half = 2 ** (image.bits - 1)
@@ -140,12 +180,9 @@ def _is_bright(image: Photo, window: tuple[int, int, int, int]) -> BoolArray:
 
 def _is_drawing(image: Photo, opaque: BoolArray) -> tuple[bool, bool]:
     """Say whether few colours make up the opaque pixels, and whether those are all gray."""
-    width, height = image.size
     counts = np.zeros(1 << 15, dtype=np.int64)
-    rows = max(1, _BAND // width)
-    for top in range(0, height, rows):
-        chosen = opaque[top : top + rows]
-        color = image.rgb((top, 0, min(top + rows, height), width))[chosen]
+    for window in _bands(image):
+        color = image.rgb(window)[opaque[window[0] : window[2]]]
         levels = np.minimum(color * 32, 31).astype(np.int32)
         counts += np.bincount(levels @ np.array([1 << 10, 1 << 5, 1]), minlength=1 << 15)
     commonest = np.argsort(counts)[: -_FEW_COLORS - 1 : -1]

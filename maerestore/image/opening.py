@@ -120,11 +120,16 @@ def _open(source: Path | bytes, name: str) -> Image.Image:
     try:
         with _without_pillow_limit():
             formats = [known for known in [*_FORMATS, "HEIF"] if known in Image.OPEN]
-            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
     except UnidentifiedImageError:
         if heic and "HEIF" not in Image.OPEN:
             raise InputError(f"{name} is HEIC, which needs pillow-heif: run 'pip install pillow-heif'.") from None
         raise
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # An uncompressed TIFF whose file has a name is mapped into memory, with width and height exchanged where the
+        # orientation turns it on its side (Pillow 13).
+        image.filename = ""
+    return image
 
 
 def _check_image(image: Image.Image, name: str) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from .color import ALPHA_MODES, CHANNELS
+from .errors import InputError, quoted
 from .exif import ORIENTATION
 from .metadata import TiffSettings
 from .photo import Photo
@@ -71,7 +72,8 @@ def layout_of(image: TiffImagePlugin.TiffImageFile) -> tuple[str | None, int, Ti
         tags={tag: (tags.tagtype[tag], tags[tag]) for tag in tags if tag not in _STRUCTURAL},
     )
     depth = bits.pop()
-    if depth < 16 and not extra:
+    straight = extra == (2,) and photometric in (1, 2) and tags.get(_PLANAR, 1) == 1
+    if depth < 16 and (not extra or (straight and depth == 8)):
         return None, depth, settings
     channels = {0: "L", 1: "L", 2: "RGB", 5: "CMYK"}.get(photometric)
     if channels == "RGB" and samples == 4 and not extra:
@@ -87,7 +89,8 @@ def decode_deep(path: Path, mode: str, settings: TiffSettings) -> npt.NDArray[An
     """Decode the first page in `mode` to (H, W) or (H, W, C), 8 or 16 bits, as stored in the file.
 
     Raises:
-        ValueError: the file is damaged, or compressed in a way nothing installed can decode.
+        InputError: it is compressed in a way nothing installed can decode.
+        ValueError: the file is damaged.
     """
     import tifffile
 
@@ -100,7 +103,11 @@ def decode_deep(path: Path, mode: str, settings: TiffSettings) -> npt.NDArray[An
                 samples = np.moveaxis(samples, 0, -1)
         except (ValueError, ImportError) as error:
             # Without the optional imagecodecs, tifffile lacks LZW and others that OpenCV has.
-            decoded = _decode_opencv(path, mode)
+            decoded = _decode_opencv(path, mode, page)
+            if decoded is None and "imagecodecs" in str(error):
+                raise InputError(
+                    f"{quoted(path)}: its compression cannot be read here: save it uncompressed or with ZIP compression"
+                ) from error
             if decoded is None:
                 raise ValueError(str(error)) from error
             samples = decoded
@@ -111,11 +118,20 @@ def decode_deep(path: Path, mode: str, settings: TiffSettings) -> npt.NDArray[An
     return np.ascontiguousarray(samples.astype(samples.dtype.newbyteorder("="), copy=False))
 
 
-def _decode_opencv(path: Path, mode: str) -> npt.NDArray[Any] | None:
+def _decode_opencv(path: Path, mode: str, page: Any) -> npt.NDArray[Any] | None:
+    """The samples in `mode` of tifffile's first page, not turned; None where OpenCV does not have them either."""
     import cv2
 
     order = {"L": [0], "RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}.get(mode)
-    bgr = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if order else None
+    if order is None:
+        return None
+    data = np.fromfile(path, dtype=np.uint8)
+    turned = page.tags.get(ORIENTATION)
+    if turned is not None:
+        # OpenCV turns a TIFF whatever its flags say, so it is shown one that lies upright.
+        upright = (1).to_bytes(turned.valuebytecount, "little" if page.parent.byteorder == "<" else "big")
+        data[turned.valueoffset : turned.valueoffset + turned.valuebytecount] = np.frombuffer(upright, np.uint8)
+    bgr = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if bgr is None:
         return None
     bgr = np.atleast_3d(bgr)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from maerestore.image import InputError, Photo, mask_of
-from maerestore.inpaint.arrays import PIL_MODES, SLACK, as_canvas
+from maerestore.inpaint.arrays import PIL_MODES, SLACK, FloatImage, as_canvas
 
 _BRIGHTNESS = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of one band of numbers
 
@@ -38,7 +38,7 @@ def as_masks(masks: Any, count: int, size: tuple[int, int]) -> list[np.ndarray]:
     return [as_mask(mask, size) for mask in each]
 
 
-def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
+def as_mask(mask: Any, size: tuple[int, int], canvas: Photo | FloatImage | None = None) -> np.ndarray:
     """(H, W) bool, True = fill, from any supported mask.
 
     Args:
@@ -48,12 +48,16 @@ def as_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
             uint16), others as `maerestore.image.read_mask`
             reads files: by their brightness, or by what is opaque.
         size: (width, height) that it must have.
+        canvas: the image that is to be filled, by which a copy of it with a part erased is known.
 
     Raises:
         InputError: no mask, another size, floats out of range, or a mask that is not empty and yet fills nothing, as
             its integers do not reach the threshold.
     """
-    found = _of_image(mask) if isinstance(mask, Image.Image) else _of_numbers(_flat(_array(mask), size))
+    if isinstance(mask, Image.Image):
+        found = _of_image(mask, canvas if isinstance(canvas, Photo) else None)
+    else:
+        found = _of_numbers(_flat(_array(mask), size))
     if found.shape != (size[1], size[0]):
         raise InputError(
             f"the mask is {found.shape[1]}x{found.shape[0]}, the image {size[0]}x{size[1]}: they must agree"
@@ -123,7 +127,7 @@ def _of_numbers(array: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _of_image(image: Image.Image) -> np.ndarray:
+def _of_image(image: Image.Image, canvas: Photo | None) -> np.ndarray:
     """A PIL image, by the rules of mask files."""
     if image.mode in _BRIGHTNESS:
         array = np.asarray(image)
@@ -134,7 +138,7 @@ def _of_image(image: Image.Image) -> np.ndarray:
         raise InputError(f"a mask of mode {image.mode} cannot be read: give it in mode L, or as an array")
     photo = as_canvas(image)
     assert isinstance(photo, Photo)
-    filled = mask_of(photo)
+    filled = mask_of(photo, canvas)
     if not filled.any():
         alpha = photo.alpha()
         seen = photo.rgb().any(axis=-1)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from maerestore.image import InputError, Photo, check_writable, mask_is_empty, mask_is_full, read_mask, read_photo
+from maerestore.image import (
+    InputError,
+    Photo,
+    check_writable,
+    erased,
+    mask_is_empty,
+    mask_is_full,
+    read_mask,
+    read_photo,
+)
 from maerestore.image.errors import quoted
 
 if TYPE_CHECKING:
@@ -17,16 +26,24 @@ def read_pair(
 ) -> tuple[Photo, np.ndarray]:
     """Read a photo and its mask, which marks a part of it.
 
+    A photo may be its own mask: the hole is what was erased of it, whatever else it shows.
+
     Args:
         photo, mask: the files.
         white: what white in the mask means, "hole" or "keep".
         resize: scale a mask of another size to the photo's.
 
     Raises:
-        InputError: one cannot be read, sizes differ, or the mask marks nothing or all.
+        InputError: one cannot be read, sizes differ, or the mask marks nothing or all of the photo.
     """
     read = read_photo(photo)
-    marked = read_mask(mask, read.size, white=white, resize=resize)
+    if _same_file(photo, mask):
+        marked = erased(read)
+        if mask_is_empty(marked):
+            raise InputError(f"{quoted(mask)} is photo and mask in one, but nothing of it is erased (transparent)")
+        marked = ~marked if white == "keep" else marked
+    else:
+        marked = read_mask(mask, read.size, white=white, resize=resize, photo=read)
     other = "keep" if white == "hole" else "hole"
     if mask_is_empty(marked):
         marks = "light (128 or more)" if other == "keep" else "dark (below 128)"
@@ -61,3 +78,10 @@ def grown_mask(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> np
         raise InputError(f"the mask grown by {dilate} pixels covers the whole photo: leave some of it known")
     check_writable(photo, out, stays_transparent(photo, grown))
     return grown
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:  # one is not there, which reading it says better
+        return False

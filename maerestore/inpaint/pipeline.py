@@ -125,7 +125,7 @@ class Inpainter(Pretrained):
             return torch.stack(filled) if filled else image.clone()
         canvas = as_canvas(image)
         filled_canvas, _ = self.fill(
-            canvas, as_mask(mask, canvas.size), dilate, feather, sharp=sharp, seed=seed, progress=progress
+            canvas, as_mask(mask, canvas.size, canvas), dilate, feather, sharp=sharp, seed=seed, progress=progress
         )
         return in_kind_of(filled_canvas, image)
 
@@ -197,7 +197,7 @@ class Inpainter(Pretrained):
         """
         canvas = _single(image, "samples")
         filled, _ = self.fill_samples(
-            canvas, as_mask(mask, canvas.size), n, dilate, feather, sharp=sharp, seed=seed, progress=progress
+            canvas, as_mask(mask, canvas.size, canvas), n, dilate, feather, sharp=sharp, seed=seed, progress=progress
         )
         return [in_kind_of(sample, image) for sample in filled]
 
@@ -267,7 +267,7 @@ class Inpainter(Pretrained):
         """
         canvas = _single(image, "confidence")
         return self.confidence_of(
-            canvas, as_mask(mask, canvas.size), draws=draws, seed=seed, dilate=dilate, progress=progress
+            canvas, as_mask(mask, canvas.size, canvas), draws=draws, seed=seed, dilate=dilate, progress=progress
         )[0]
 
     def confidence_of(

@@ -116,6 +116,12 @@ def test_a_full_mask_says_how_to_turn_it_round(refuse: Callable[..., str], folde
     assert "--mask-white keep" in said
 
 
+def test_a_photo_of_which_nothing_was_erased_is_no_mask(refuse: Callable[..., str], folder: Path) -> None:
+    assert "erased" in refuse(mask=folder / "photo.png")
+    (folder / "link.png").symlink_to("photo.png")
+    assert "erased" in refuse(mask=folder / "link.png")
+
+
 def test_with_mask_white_keep_the_same_holds_the_other_way(refuse: Callable[..., str], folder: Path) -> None:
     for value in (0, 1):
         mask = save_mask(folder / f"{value}.png", np.full((HEIGHT, WIDTH), bool(value)))

@@ -94,6 +94,18 @@ def test_a_photo_whose_object_was_erased_is_its_own_mask(fill: Fill, folder: Pat
     assert filled[hole()][:, :3].mean() > 50
 
 
+def test_what_else_such_a_photo_shows_does_not_matter(fill: Fill, folder: Path) -> None:
+    """Of few colours, with a part that is bright, and fewer than half of its pixels left."""
+    image = np.full((HEIGHT, WIDTH, 4), (9, 9, 20, 255), np.uint8)
+    image[:6, :6, :3] = 250
+    image[10:, 5:, 3] = 0
+    Image.fromarray(image).save(folder / "cut.png")
+    assert fill(folder / "cut.png", folder / "cut.png", "--quiet", "--sharp", "off") == 0
+    filled, known = read(folder / "cut_filled.png"), image[..., 3] > 0
+    np.testing.assert_array_equal(filled[known], image[known])
+    assert (filled[~known][:, 3] == 255).all()
+
+
 def test_resize_mask_brings_the_mask_to_the_photos_size(fill: Fill, folder: Path) -> None:
     save_mask(folder / "large.png", np.kron(hole(), np.ones((3, 3), bool)))
     assert fill(folder / "photo.png", folder / "mask.png", "-o", folder / "1.png", "--quiet") == 0

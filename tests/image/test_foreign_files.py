@@ -12,10 +12,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from maerestore.image import Photo, read_photo, write_photo
+from maerestore.image import InputError, Photo, read_photo, write_photo
+from maerestore.image.exif import turn_upright
 
 RNG = np.random.default_rng(7)
 HEIGHT, WIDTH = 12, 19
+SAMPLE_FORMAT = 339
 
 
 def samples(channels: int, bits: int = 8) -> np.ndarray:
@@ -98,6 +100,53 @@ def test_an_lzw_tiff_is_read_without_imagecodecs(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
     np.testing.assert_array_equal(read_photo(tmp_path / "in.tif").samples, array[..., ::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["I;16", "RGB"])
+def test_a_deep_lzw_tiff_is_turned_once(mode: str, orientation: int, tmp_path: Path) -> None:
+    array = samples(1 if mode == "I;16" else 3, 16)
+    cv2.imwrite(str(tmp_path / "in.tif"), array[..., ::-1] if array.ndim == 3 else array,
+                [cv2.IMWRITE_TIFF_COMPRESSION, 5])  # fmt: skip
+    data = bytearray((tmp_path / "in.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "in.tif") as file:
+        assert file.pages[0].compression == 5
+        tag = file.pages[0].tags[SAMPLE_FORMAT]  # unsigned, as without it: its place is the orientation's now
+        assert tag.value in (1, (1, 1, 1))
+        entry = [(274, 2), (3, 2), (1, 4), (orientation, 2), (0, 2)]
+        order = "little" if file.byteorder == "<" else "big"
+        data[tag.offset : tag.offset + 12] = b"".join(value.to_bytes(size, order) for value, size in entry)
+    (tmp_path / "in.tif").write_bytes(data)
+    np.testing.assert_array_equal(read_photo(tmp_path / "in.tif").samples, turn_upright(array, orientation))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4), ("CMYK", 4)])
+def test_an_8_bit_tiff_is_turned_once_and_keeps_its_samples(
+    mode: str, channels: int, compression: str, orientation: int, tmp_path: Path
+) -> None:
+    array = samples(channels)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(array, mode).save(tmp_path / "in.tif", compression=compression, exif=exif)
+    np.testing.assert_array_equal(read_photo(tmp_path / "in.tif").samples, turn_upright(array, orientation))
+
+
+def test_a_compression_that_nothing_here_reads_is_named_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = samples(1, 16)
+    tifffile.imwrite(
+        tmp_path / "in.tif", np.dstack([array, array]), photometric="minisblack", extrasamples=["unassalpha"]
+    )
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("<COMPRESSION.LERC: 34887> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
+    with pytest.raises(InputError, match="uncompressed"):
+        read_photo(tmp_path / "in.tif")
 
 
 @pytest.mark.parametrize("bits", [8, 16])

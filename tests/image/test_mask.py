@@ -112,6 +112,43 @@ def test_a_photo_with_a_region_erased(mode: str, suffix: str, tmp_path: Path) ->
     np.testing.assert_array_equal(read_mask(tmp_path / f"erased{suffix}", SIZE), HOLE)
 
 
+def few_colored(kind: str) -> np.ndarray:
+    """(64, 80, 3) uint8, in which few colours make up nearly all."""
+    rng = np.random.default_rng(0)
+    picture = np.zeros((64, 80, 3), dtype=np.uint8)
+    if kind == "night":
+        picture[rng.random((64, 80)) < 0.02] = 250
+    elif kind == "fog":
+        picture[:] = 190 + rng.integers(0, 3, (64, 80, 1))
+    elif kind == "page":
+        picture[:] = 255
+        picture[::6, 4:70] = 20
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["night", "fog", "page"])
+@pytest.mark.parametrize("editor", [0, 2])
+def test_a_copy_of_a_photo_of_few_colours_is_not_taken_for_a_drawing(kind: str, editor: int, tmp_path: Path) -> None:
+    picture = few_colored(kind)
+    hole = np.zeros((64, 80), dtype=bool)
+    hole[20:40, 30:60] = True
+    copy = np.where(picture < 128, picture + editor, picture - editor).astype(np.uint8)
+    alpha = np.where(hole, 0, 255).astype(np.uint8)
+    Image.fromarray(np.dstack([copy, alpha])).save(tmp_path / "cut.png")
+    found = read_mask(tmp_path / "cut.png", (80, 64), photo=Photo(picture, "RGB"))
+    np.testing.assert_array_equal(found, hole)
+    other = Photo(255 - picture, "RGB")
+    assert not np.array_equal(read_mask(tmp_path / "cut.png", (80, 64), photo=other), hole)
+
+
+def test_strokes_in_the_colour_of_the_photo_are_still_strokes(tmp_path: Path) -> None:
+    layer = Image.new("RGBA", SIZE)
+    layer.paste((0, 0, 0, 255), (3, 4, 12, 9))
+    layer.save(tmp_path / "layer.png")
+    black = Photo(np.zeros((16, 20, 3), dtype=np.uint8), "RGB")
+    np.testing.assert_array_equal(read_mask(tmp_path / "layer.png", SIZE, photo=black), HOLE)
+
+
 def test_an_antialiased_drawing_is_still_a_drawing(tmp_path: Path) -> None:
     large = Image.new("RGBA", (800, 640), (255, 255, 255, 0))
     ImageDraw.Draw(large).ellipse((200, 160, 600, 480), fill=(255, 40, 40, 255))
