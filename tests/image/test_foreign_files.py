@@ -136,10 +136,8 @@ def test_an_8_bit_tiff_is_turned_once_and_keeps_its_samples(
 def test_a_compression_that_nothing_here_reads_is_named_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    array = samples(1, 16)
-    tifffile.imwrite(
-        tmp_path / "in.tif", np.dstack([array, array]), photometric="minisblack", extrasamples=["unassalpha"]
-    )
+    array = samples(2)
+    tifffile.imwrite(tmp_path / "in.tif", array, photometric="minisblack", extrasamples=["assocalpha"])
 
     def refuse(*_: object, **__: object) -> None:
         raise ValueError("<COMPRESSION.LERC: 34887> requires the 'imagecodecs' package")
