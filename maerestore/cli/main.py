@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
 
 import maerestore
@@ -76,8 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 after one line on stderr for bad input, and where the output cannot be written; 130 when interrupted; 141,
-        as other programs, when what reads the output has ended: `| head` has seen enough.
+        as other programs, when what reads the output has ended: `| head` has seen enough. A process that is told to
+        end (SIGTERM, or SIGHUP) exits with 143 or 129, and leaves no file half-written behind.
     """
+    _take_any_name()
+    _end_in_order()
     try:
         try:
             return _run(argv)
@@ -112,9 +118,40 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         print(f"maerestore {args.verb}: not enough memory on this device; try --device cpu", file=sys.stderr)
         return 2
+    except OSError as err:
+        if err.filename is None or isinstance(err, BrokenPipeError):
+            raise
+        from maerestore.image.errors import quoted
+
+        what = quoted(os.fsdecode(err.filename)) if isinstance(err.filename, (str, bytes)) else err.filename
+        print(f"maerestore {args.verb}: {what}: {err.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"maerestore {args.verb}: interrupted", file=sys.stderr)
         return 130
+
+
+def _take_any_name() -> None:
+    """Let stdout take every file name: what is no text there comes out as the bytes it is on the disk."""
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def _end_in_order() -> None:
+    """Let signals that end a process end it as an error does, so that temporary files go.
+
+    Those that are ignored or looked after stay so. (The trainer, which has to save, takes its own handler.)
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, end)
 
 
 def _drop_output() -> None:

@@ -88,11 +88,15 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
-    """Copy the files; each appears whole or not at all."""
+    """Copy the files; each appears whole or not at all. Those of another model make way for them."""
     from maerestore.hub.errors import ModelError
+    from maerestore.hub.fetch import files_in_the_way
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        others = files_in_the_way(folder, {path.name for path in files})
+        if others and not overwrite:
+            raise ModelError(f"{others[0]}: is of another model: pass --overwrite, or give another folder")
         for path in files:
             there = folder / path.name
             if there.exists() and not overwrite and not filecmp.cmp(path, there, shallow=False):
@@ -104,5 +108,7 @@ def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
                 partial.replace(folder / path.name)
             finally:
                 partial.unlink(missing_ok=True)
+        for path in others:
+            path.unlink()
     except OSError as err:
         raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err

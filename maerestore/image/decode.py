@@ -172,6 +172,11 @@ def _native(image: Image.Image, bits: int, chunks: list[png.Chunk], path: Path) 
         return Photo(deep.astype(np.uint16), "L", 16, color_key=_color_key(chunks))
     if mode == "P":
         return _palette_photo(image, bits, chunks)
+    if image.format == "GIF" and mode == "L" and isinstance(image.info.get("transparency"), int):
+        # What Pillow makes of a palette that is the gray ramp, in which one entry is transparent.
+        palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, axis=1)
+        palette[:, 3] = np.where(np.arange(256) == image.info["transparency"], 0, 255)
+        return Photo(np.asarray(image), "P", 8, palette=palette)
     if mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         raise InputError(f"{quoted(path)} is in colour mode {mode}: convert it to RGB, then try again.")
     samples = np.asarray(image)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from maerestore.image import InputError, write_photo
 from maerestore.image.errors import quoted, reason_of
-from maerestore.image.output import SUFFIXES, format_of
+from maerestore.image.output import SUFFIXES, check_target, format_of
 from maerestore.inpaint.pair import grown_mask, read_pair
 
 if TYPE_CHECKING:
@@ -223,11 +223,12 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
     try:
         photo, mask = read_pair(Path(pair.photo), Path(pair.mask), settings.mask_white, settings.resize_mask)
         mask = grown_mask(photo, mask, pair.out, settings.dilate)
-        filled, _ = inpainter.fill(photo, mask, feather=settings.feather, sharp=settings.sharp, seed=settings.seed)
         try:
             pair.out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"the folder {quoted(pair.out.parent)} cannot be made ({error.strerror})") from None
+        check_target(pair.out, overwrite)  # before the seconds that a fill takes
+        filled, _ = inpainter.fill(photo, mask, feather=settings.feather, sharp=settings.sharp, seed=settings.seed)
         write_photo(filled, pair.out, overwrite)
     except InputError as error:
         return str(error).rstrip(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,13 +79,18 @@ def test_an_output_that_is_full_gets_one_line(lines: int, arguments: list[str], 
     assert (done.returncode, done.stderr, both.returncode) == (2, told, 2)
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "a.png"), OSError(2, "No such file")])
-def test_errors_of_files_are_not_those_of_the_output(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+def test_errors_of_files_are_not_those_of_the_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(_: object) -> int:
         raise error
 
     monkeypatch.setattr(command.VERBS["show"], "run", run)
-    with pytest.raises(OSError, match=str(error.strerror)):
+    error = OSError(5, "Input/output error", "a.png")
+    assert command.main(["show", "photo.png"]) == 2
+    assert capsys.readouterr() == ("", "maerestore show: 'a.png': Input/output error\n")
+    error = OSError(2, "No such file")  # of nothing that could be named
+    with pytest.raises(OSError, match="No such file"):
         command.main(["show", "photo.png"])
 
 
@@ -102,3 +108,45 @@ def test_an_output_that_was_never_open_is_no_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(command.VERBS["show"], "run", lambda _: print("line") or 0)
     monkeypatch.setattr(command.sys, "stdout", None)
     assert command.main(["show", "photo.png"]) == 0
+
+
+def _run_a_verb(body: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    code = (
+        "import os, sys, time; from pathlib import Path; from maerestore.cli import main as c\n"
+        f"def run(args):\n    {body}\n    return 0\n"
+        "c.VERBS['show'].run = run; sys.exit(c.main(['show', 'photo.png']))"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | environment, check=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no such signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_process_that_is_told_to_end_leaves_no_file_half_written(name: str, code: int, tmp_path: Path) -> None:
+    done = _run_a_verb(
+        "import signal; from maerestore.image import atomic_file\n"
+        f"    with atomic_file({str(tmp_path / 'out.png')!r}) as file:\n"
+        f"        file.write(b'half'); os.kill(os.getpid(), signal.{name}); time.sleep(10)"
+    )
+    assert (done.returncode, done.stderr) == (code, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    code = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from maerestore.cli import main as c; "
+        "c.VERBS['show'].run = lambda _: 0 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else 1; "
+        "sys.exit(c.main(['show', 'photo.png']))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_path_that_the_system_refuses_gets_one_line() -> None:
+    done = _run_a_verb("Path('x' * 300).read_bytes()")
+    assert done.returncode == 2
+    assert done.stderr == b"maerestore show: '" + b"x" * 300 + b"': File name too long\n"
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("utf-8", b"caf\xe9\n"), ("ascii", b"caf\\udce9\n")])
+def test_a_name_that_is_no_text_can_be_printed(encoding: str, printed: bytes) -> None:
+    done = _run_a_verb(r"print(os.fsdecode(b'caf\xe9'))", PYTHONIOENCODING=f"{encoding}:strict")
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, b"")

@@ -79,6 +79,20 @@ def test_tifffile_sees_the_same_pixels(options: dict, byteorder: str, channels: 
         assert (file.pages[0].compression == 1) == (not options)
 
 
+def test_a_gif_of_the_gray_ramp_keeps_its_transparent_entry(tmp_path: Path) -> None:
+    array = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+    Image.fromarray(array).save(tmp_path / "in.gif", transparency=7)
+    photo = read_photo(tmp_path / "in.gif")
+    np.testing.assert_array_equal(photo.alpha() == 0, array == 7)
+    np.testing.assert_array_equal(np.rint(photo.rgb()[..., 0] * 255), array)
+    result, mask = filled(photo)
+    write_photo(result, tmp_path / "out.gif")
+    with Image.open(tmp_path / "out.gif") as image:
+        out = np.asarray(image.convert("RGBA"))
+    assert (out[..., 3] == np.where(array == 7, 0, 255))[~mask].all()
+    np.testing.assert_array_equal(out[..., 0][~mask & (array != 7)], array[~mask & (array != 7)])
+
+
 def test_a_planar_tiff_is_read(tmp_path: Path) -> None:
     array = samples(3, 16)
     tifffile.imwrite(tmp_path / "in.tif", np.moveaxis(array, -1, 0), photometric="rgb", planarconfig="separate")
