@@ -24,6 +24,7 @@ COLUMNS = ("original", "masked", "reconstruction", "composite")
 
 _MOST_PATCHES = 16384  # the cost of attention grows with the square of their number
 _LEGIBLE = 224  # pixels that the short side of a panel is enlarged to, about
+_LONGEST = 2048  # and the most that the long side is
 _GAP, _TEXT = 8, 16  # pixels
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 _NORMALISED = "This model predicts normalised pixels: each patch is given the mean and contrast of the photo's own."
@@ -143,7 +144,7 @@ def draw_sheet(
         'RGB'
     """
     height, width = rows[0][1][0].shape[:2]
-    factor = max(1, round(_LEGIBLE / min(height, width)))
+    factor = max(1, min(round(_LEGIBLE / min(height, width)), _LONGEST // max(height, width)))
     panel = width * factor, height * factor
     font = ImageFont.load_default(_TEXT)
     line = _TEXT + 4

@@ -16,6 +16,8 @@ from torch.utils.data import get_worker_info
 from maerestore.augment.core import MaskedViews
 from maerestore.augment.settings import ViewSettings
 
+_ranks: dict[Any, int] = {}  # of the transforms without a seed in this worker, by salt; "worker" is its seed
+
 
 class MAEAugment(A.ImageOnlyTransform):
     """Hide part of an image and let a masked autoencoder rebuild it.
@@ -101,7 +103,7 @@ class MAEAugment(A.ImageOnlyTransform):
         """The first draw of a call."""
         info = get_worker_info()
         if info is not None and info.seed != self._seeded_in:
-            self._seed_with([info.seed] if self.seed is None else [info.seed, self.seed])
+            self._seed_with([info.seed, self._rank_in(info.seed)] if self.seed is None else [info.seed, self.seed])
             self._seeded_in = info.seed
         return bool(super().should_apply(force_apply=force_apply))
 
@@ -135,8 +137,20 @@ class MAEAugment(A.ImageOnlyTransform):
         slices = self.apply_to_images(stack.reshape(-1, *stack.shape[2:]), view_seed)
         return slices.reshape(stack.shape)
 
+    def _rank_in(self, worker_seed: int) -> int:
+        """How many of the same settings drew before it in this worker: the views of a pair are not to be one view."""
+        if _ranks.get("worker") != worker_seed:
+            _ranks.clear()
+            _ranks["worker"] = worker_seed
+        rank = _ranks.get(self._salt, 0)
+        _ranks[self._salt] = rank + 1
+        return rank
+
+    @property
+    def _salt(self) -> int:
+        return zlib.crc32(repr((self._views.settings, self.precision)).encode())
+
     def _seed_with(self, numbers: list[int]) -> None:
-        salt = zlib.crc32(repr((self._views.settings, self.precision)).encode())
-        sequence = np.random.SeedSequence([salt, *numbers])
+        sequence = np.random.SeedSequence([self._salt, *numbers])
         self.random_generator = np.random.default_rng(sequence)
         self.py_random = random.Random(int(sequence.generate_state(1, np.uint64)[0]))

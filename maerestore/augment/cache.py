@@ -112,8 +112,12 @@ def write_views(
             engine.grid()
             load(settings.model, device)
         _make_folder(out)
-        with atomic_file(out / MANIFEST) as file:
-            file.write((json.dumps({"settings": facts}, indent=1) + "\n").encode())
+        try:
+            with atomic_file(out / MANIFEST) as file:
+                file.write((json.dumps({"settings": facts}, indent=1) + "\n").encode())
+        except InputError:
+            if not _made_alike(out, sources, facts):  # but another process that makes the same was faster
+                raise
     report = CacheReport(images=len(sources))
     batches = _Batches(engine, batch_size, quality)
     for done, source in enumerate(sources):

@@ -295,7 +295,7 @@ def _stand_in(model: MaskedAutoencoder, pixels: Tensor, noise: np.ndarray, group
         return None
     seeds = np.ascontiguousarray(noise, np.float32).view(np.uint32).sum(1, dtype=np.uint64) % 2**63
     shape = (groups, *pixels.shape[1:])
-    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed)), device="cpu") for seed in seeds]
     return torch.cat(rows).to(pixels.device)
 
 
@@ -305,5 +305,7 @@ _compiled_fill: Any = None
 def _compiled() -> Any:
     global _compiled_fill
     if _compiled_fill is None:
-        _compiled_fill = torch.compile(_fill, dynamic=False)
+        compiled = torch.compile(_fill, dynamic=False)
+        # Of its own accord dynamo gives up at eight graphs, fewer than two numbers of images have with five ratios.
+        _compiled_fill = torch._dynamo.config.patch(recompile_limit=64)(compiled)
     return _compiled_fill

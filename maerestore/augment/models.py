@@ -66,7 +66,7 @@ def load(name: str, device: torch.device | str = "cpu") -> MaskedAutoencoder:
         return _models[key]
 
 
-def preload(name: str = "augment") -> None:
+def preload(name: str | os.PathLike[str] = "augment") -> None:
     """Load a model into this process, before a DataLoader forks its workers: they then share one copy of the weights.
 
     Without it each worker reads the model when it makes its first view. With the bundled model a forked worker then
@@ -83,7 +83,7 @@ def preload(name: str = "augment") -> None:
         >>> preload()                                                                # doctest: +SKIP
         >>> loader = torch.utils.data.DataLoader(dataset, 64, num_workers=8)         # doctest: +SKIP
     """
-    load(name)
+    load(os.fspath(name))
 
 
 def is_loaded(name: str) -> bool:

@@ -62,7 +62,7 @@ def channel_groups(channels: int, per_group: int) -> Tensor:
         [[0, 1, 2], [3, 4, 4]]
     """
     groups = -(-channels // per_group)
-    return torch.arange(groups * per_group).clamp(max=channels - 1).reshape(groups, per_group)
+    return torch.arange(groups * per_group, device="cpu").clamp(max=channels - 1).reshape(groups, per_group)
 
 
 def to_model(images: Tensor, shape: tuple[int, int], per_group: int) -> Tensor:

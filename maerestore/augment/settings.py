@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
@@ -98,7 +99,12 @@ def check_share(name: str, value: Any) -> float:
 
 def _span(value: Any) -> tuple[float, float]:
     ends = (value, value) if _is_number(value) else value
-    if not isinstance(ends, (tuple, list)) or len(ends) != 2 or not all(map(_is_number, ends)):
+    if (
+        not isinstance(ends, Sequence)
+        or isinstance(ends, (str, bytes))
+        or len(ends) != 2
+        or not all(map(_is_number, ends))
+    ):
         raise MaerestoreError(f"mask_ratio must be a number or a pair (low, high), got {value!r}")
     low, high = float(ends[0]), float(ends[1])
     if not 0 <= low <= high <= 1:

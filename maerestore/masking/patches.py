@@ -41,7 +41,7 @@ def hide_highest(scores: Tensor, keep: int) -> Tensor:
 
 def random_scores(n: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Uniform noise: every patch is as likely to go as any other."""
-    return torch.rand(n, grid[0] * grid[1], generator=generator, device=generator.device)
+    return torch.rand(n, grid[0] * grid[1], generator=generator, device=generator.device, dtype=torch.float32)
 
 
 def block_scores(n: int, grid: tuple[int, int], generator: torch.Generator, boxes: int = 32) -> Tensor:
@@ -58,7 +58,7 @@ def block_scores(n: int, grid: tuple[int, int], generator: torch.Generator, boxe
     """
     rows, columns = grid
     device = generator.device
-    area, shape, top, left = torch.rand(4, n, boxes, generator=generator, device=device)
+    area, shape, top, left = torch.rand(4, n, boxes, generator=generator, device=device, dtype=torch.float32)
     area = (0.05 + 0.2 * area) * rows * columns
     aspect = torch.exp((2 * shape - 1) * math.log(3))
     height = (area * aspect).sqrt().round().clamp(1, rows)
@@ -79,7 +79,7 @@ def block_scores(n: int, grid: tuple[int, int], generator: torch.Generator, boxe
 def grid_scores(n: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Evenly spread: any ratio keeps a regular lattice, 0.75 one patch of each 2 x 2, shifted at random in each row."""
     device = generator.device
-    tile = torch.zeros(1, 1, device=device)
+    tile = torch.zeros(1, 1, device=device, dtype=torch.float32)
     while tile.shape[0] < max(grid):  # ordered dithering: each level puts its patches farthest from those before
         tile = torch.cat([torch.cat([4 * tile, 4 * tile + 2], 1), torch.cat([4 * tile + 3, 4 * tile + 1], 1)])
     side = tile.shape[0]

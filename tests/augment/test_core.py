@@ -253,6 +253,41 @@ def test_few_graphs_are_compiled(model, monkeypatch):
     assert counter.frame_count == 2
 
 
+def test_more_graphs_are_compiled_than_dynamo_would_of_its_own_accord(model, monkeypatch):
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    counter, compiling = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda fill, **options: compiling(fill, backend=counter, **options))
+    monkeypatch.setattr("maerestore.augment.core._compiled_fill", None)
+    compiled = views_of(model, compile=True, size=32)
+    for n in range(1, 13):
+        compiled.render(as_tensor(photos(n, 32, 32)), compiled.draw(n, rng(0)))
+    assert counter.frame_count == 12
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_draw_does_not_depend_on_the_default_dtype(model, strategy):
+    views = views_of(model, strategy=strategy)
+    draw = views.draw(2, rng(0))
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = views.draw(2, rng(0))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert again.noise.dtype == np.float32
+    np.testing.assert_array_equal(again.noise, draw.noise)
+
+
+def test_views_that_are_told_what_to_hide(model):
+    views, images = views_of(model, size=32), as_tensor(photos(3, 32, 32, dtype=np.float32))
+    mask = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]])
+    noise = mask.numpy()
+    rebuilt = views.rebuild(images, mask, noise)
+    expected = views_of(model, size=32, mask_ratio=0.25).render(images, Draw(np.full(3, 0.25, np.float32), noise))
+    assert torch.equal(rebuilt, expected)
+
+
 @pytest.mark.parametrize("precision", ["fp8", "", None])
 def test_an_unknown_precision_is_refused(precision):
     with pytest.raises(ValueError, match=f"precision must be one of auto, fp32, bf16, got {precision!r}"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -35,7 +37,7 @@ def test_a_file_without_a_config_tells_its_sizes_by_its_weights(tmp_path):
 def test_preloading_loads(tmp_path):
     name = save_random(tmp_path / "preload", depth=1)
     assert not models.is_loaded(name)
-    preload(name)
+    preload(Path(name))
     assert models.is_loaded(name)
 
 

@@ -133,3 +133,27 @@ def test_spawned_workers_work(model):
     if hasattr(os, "fork"):
         forked, _ = epochs(loader_of(dataset, workers=1), 1)
         assert torch.equal(spawned, forked)
+
+
+@needs_fork
+def test_two_of_the_same_settings_draw_apart_in_a_worker(model):
+    """As for the two views of an image that contrastive learning compares."""
+    import albumentations as A
+
+    class Pairs(Dataset):
+        def __init__(self):
+            self.first, self.second = (A.Compose([MAEAugment(model=model, size=32, p=1)]) for _ in range(2))
+            self.image = photos(1, 32, 32, dtype=np.float32)[0]
+
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            return np.stack([pipeline(image=self.image)["image"] for pipeline in (self.first, self.second)])
+
+    def pairs():
+        return torch.cat(list(loader_of(Pairs(), workers=1)))
+
+    views = pairs()
+    assert any(not torch.equal(first, second) for first, second in views)
+    assert torch.equal(views, pairs())
