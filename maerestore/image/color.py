@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ALPHA_MODES", "CHANNELS", "LUMA", "from_rgb", "luma", "to_rgb"]
+__all__ = ["ALPHA_MODES", "CHANNELS", "LUMA", "black_curve", "from_rgb", "luma", "to_rgb"]
 
 CHANNELS = {"1": 1, "L": 1, "P": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
 """Samples per pixel of each mode."""
@@ -50,7 +50,46 @@ def to_rgb(samples: SampleArray, mode: str, bits: int, premultiplied: bool = Fal
     return np.repeat(rgb, 3, axis=-1) if mode == "LA" else rgb
 
 
-def from_rgb(rgb: FloatArray, old: SampleArray, mode: str, bits: int, premultiplied: bool = False) -> SampleArray:
+def black_curve(samples: SampleArray, known: npt.NDArray[np.bool_], bits: int) -> FloatArray:
+    """How a CMYK photo is separated: how much of what its colours lack of white is black ink.
+
+    Args:
+        samples: (H, W, 4).
+        known: (H, W) bool, the pixels to look at.
+        bits: bits per sample.
+
+    Returns:
+        (256,) the mean K in [0, 1] of pixels whose lightest channel lacks 0, 1/255, ... 1 of white; between those that
+        occur it is interpolated. Where no pixel is known, all that the three inks have in common.
+
+    Example:
+        >>> photo = np.array([[[128, 102, 102, 0], [0, 0, 0, 255]]], dtype=np.uint8)
+        >>> black_curve(photo, np.ones((1, 2), bool), 8)[[0, 102, 255]].tolist()
+        [0.0, 0.0, 1.0]
+    """
+    count, total = np.zeros(256), np.zeros(256)
+    rows = max(1, (1 << 20) // max(1, samples.shape[1]))
+    for top in range(0, len(samples), rows):
+        seen = samples[top : top + rows][known[top : top + rows]]
+        ink = seen.astype(np.float32) / np.float32(2**bits - 1)
+        lacking = 1 - (1 - ink[:, :3].min(axis=1)) * (1 - ink[:, 3])
+        level = np.rint(lacking * 255).astype(np.intp)
+        count += np.bincount(level, minlength=256)
+        total += np.bincount(level, ink[:, 3], minlength=256)
+    levels = np.arange(256)
+    met = count > 0
+    black = np.interp(levels, levels[met], total[met] / count[met]) if met.any() else levels / 255
+    return np.asarray(black, dtype=np.float32)
+
+
+def from_rgb(
+    rgb: FloatArray,
+    old: SampleArray,
+    mode: str,
+    bits: int,
+    premultiplied: bool = False,
+    black: FloatArray | None = None,
+) -> SampleArray:
     """Return native samples for `rgb`, with the alpha of `old`.
 
     Args:
@@ -59,6 +98,7 @@ def from_rgb(rgb: FloatArray, old: SampleArray, mode: str, bits: int, premultipl
         mode: any mode but `P`.
         bits: bits per sample; values are rounded to the nearest.
         premultiplied: whether colours are stored multiplied by alpha.
+        black: for CMYK, what `black_curve` gave; without it, what is common to the three inks is printed black.
 
     Returns:
         Samples of the shape and dtype of `old`.
@@ -68,10 +108,10 @@ def from_rgb(rgb: FloatArray, old: SampleArray, mode: str, bits: int, premultipl
     if mode in ("1", "L"):
         new[...] = np.rint(np.clip(luma(rgb), 0, 1) * top)
     elif mode == "CMYK":
-        # Full gray-component replacement: what is common to the three inks is printed black.
-        black = 1 - rgb.max(axis=-1, keepdims=True)
-        color = (1 - rgb - black) / np.maximum(1 - black, np.float32(1e-6))
-        new[...] = np.rint(np.clip(np.concatenate([color, black], axis=-1), 0, 1) * top)
+        lacking = 1 - rgb.max(axis=-1, keepdims=True)
+        common = lacking if black is None else np.minimum(np.interp(lacking, np.arange(256) / 255, black), lacking)
+        color = (1 - rgb - common) / np.maximum(1 - common, np.float32(1e-6))
+        new[...] = np.rint(np.clip(np.concatenate([color, common], axis=-1), 0, 1) * top)
     else:
         color = np.clip(luma(rgb), 0, 1)[..., None] if mode == "LA" else rgb
         scale = old[..., -1:].astype(np.float32) if premultiplied else top

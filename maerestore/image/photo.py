@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .color import ALPHA_MODES, CHANNELS, from_rgb, to_rgb
+from .color import ALPHA_MODES, CHANNELS, black_curve, from_rgb, to_rgb
 from .metadata import Metadata
 from .palette import extend_palette
 
@@ -126,7 +126,8 @@ class Photo:
         stays transparent; `with_fills` can change it. A 1-bit photo is thresholded, a gray one gets the Rec.
         601 luma. A palette photo gets the nearest entry of the same alpha; new colours (a median cut of the
         fill) go into slots that no pixel outside the mask uses, so fill all holes of a palette photo in one
-        call where possible.
+        call where possible. A CMYK photo gets as much black ink in a colour as its other pixels have in colours as
+        dark.
 
         Args:
             fill: (h, w, 3) float RGB; values outside [0, 1] are clipped.
@@ -154,6 +155,7 @@ class Photo:
         levels = opacities or [None] * len(pieces)
         checked = [self._checked_piece(*piece) for piece in pieces]
         palette = self.palette
+        black = black_curve(samples, self._outside(checked), self.bits) if self.mode == "CMYK" else None
         if palette is not None:
             palette = self._fill_indices(samples, palette, checked, levels)
         else:
@@ -164,11 +166,18 @@ class Photo:
                 changed = ~np.isnan(wanted)
                 if self.mode in ALPHA_MODES:
                     old[changed, -1] = np.rint(wanted[changed].clip(0, 1) * (2**self.bits - 1))
-                new = from_rgb(color, old, self.mode, self.bits, self.premultiplied)
+                new = from_rgb(color, old, self.mode, self.bits, self.premultiplied, black)
                 region[mask] = new if self.color_key is None else self._around_key(new, old, changed & (wanted >= 0.5))
         touched = any(mask.any() for _, mask, _ in checked)
         metadata = self.metadata.without_previews() if touched else self.metadata
         return replace(self, samples=samples, palette=palette, metadata=metadata)
+
+    def _outside(self, pieces: list[Piece]) -> npt.NDArray[np.bool_]:
+        """(H, W), True where no piece is filled."""
+        outside = np.ones(self.samples.shape[:2], dtype=bool)
+        for _, mask, (top, left, bottom, right) in pieces:
+            outside[top:bottom, left:right] &= ~mask
+        return outside
 
     def _checked_piece(self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Window) -> Piece:
         """The colours (N, 3) under a piece's mask, the mask and the window."""

@@ -20,14 +20,18 @@ _APP13 = b"\xff\xed"
 _MOST = 65533  # bytes of a segment
 
 _PICTURES = {
-    b"http://ns.adobe.com/xap/1.0/": b"Thumbnails",
-    b"http://ns.adobe.com/xap/1.0/g/img/": b"image",
-    b"http://ns.google.com/photos/1.0/image/": b"Data",
+    b"http://ns.adobe.com/xap/1.0/": (b"Thumbnails",),
+    b"http://ns.adobe.com/xap/1.0/g/img/": (b"image",),
+    b"http://ns.google.com/photos/1.0/image/": (b"Data",),
+    b"http://ns.google.com/photos/1.0/container/": (b"Directory",),
+    b"http://ns.google.com/photos/1.0/camera/": (b"MotionPhoto", b"MicroVideo"),
+    b"http://ns.adobe.com/hdr-gain-map/1.0/": (b"Version",),
 }
-"""Namespace and name of the XMP properties that hold pictures."""
+"""Namespace and names of the XMP properties that hold pictures, or say that a gain map or a video follows the photo: of
+a phone's JPEG only the photo itself is read and written."""
 
 # Looked for once for all prefixes: a packet that binds thousands of them would be read as often.
-_NAME = rb"""([^\s=<>/:"']+):(""" + b"|".join(_PICTURES.values()) + b")"
+_NAME = rb"""([^\s=<>/:"']+):(""" + b"|".join(name for names in _PICTURES.values() for name in names) + b")"
 _VALUE = rb"""\s*=\s*(?:"[^"<]*"|'[^'<]*')"""
 _BOUND = re.compile(rb"""xmlns:([^\s=<>/:"']+)\s*=\s*["'](""" + b"|".join(map(re.escape, _PICTURES)) + rb""")["']""")
 _ATTRIBUTE = re.compile(rb"\s" + _NAME + _VALUE)
@@ -43,7 +47,7 @@ def xmp_without_previews(xmp: bytes) -> bytes:
         >>> xmp_without_previews(start + b"<g:width>9</g:width><g:image>/9j/4A</g:image></a>").removeprefix(start)
         b'<g:width>9</g:width></a>'
     """
-    pictures = {(prefix, _PICTURES[namespace]) for prefix, namespace in _BOUND.findall(xmp)}
+    pictures = {(prefix, name) for prefix, namespace in _BOUND.findall(xmp) for name in _PICTURES[namespace]}
     closed: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
     for closing in _CLOSING.finditer(xmp):
         closed[closing.groups()].append(closing.end())

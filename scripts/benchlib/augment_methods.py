@@ -146,11 +146,11 @@ def masked_views(context: Context, strategy: str, p: float = P) -> Pixels:
     return BatchMAEAugment(strategy=strategy, model=context.model, precision=context.precision, p=p)
 
 
-def mae_mix(context: Context) -> Pairs:
+def mae_mix(context: Context, p: float = P) -> Pairs:
     """MAEMix with its defaults: as often as CutMix, with boxes of the same areas."""
     from maerestore.augment.mix import MAEMix
 
-    return MAEMix(context.classes, model=context.model, precision=context.precision)
+    return MAEMix(context.classes, model=context.model, precision=context.precision, p=p)
 
 
 def _mae(strategy: str) -> Callable[[Context], Pixels]:

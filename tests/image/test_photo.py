@@ -142,3 +142,27 @@ def test_the_package_needs_no_torch_and_opens_no_codec_early() -> None:
     code = "import sys, maerestore.image; print(sorted({'torch', 'cv2', 'tifffile'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("inks", [(128, 102, 102, 0), (0, 0, 0, 140), (90, 70, 60, 51), (0, 30, 0, 0)])
+def test_a_cmyk_fill_of_a_colour_takes_the_inks_that_the_photo_prints_it_with(
+    inks: tuple[int, int, int, int], bits: int
+) -> None:
+    """Under a press's profile the same colour of other inks is another colour."""
+    scale = (2**bits - 1) // 255
+    samples = np.full((8, 9, 4), np.array(inks) * scale, dtype=np.uint16 if bits == 16 else np.uint8)
+    samples[0] = 0
+    mask = np.zeros((8, 9), dtype=bool)
+    mask[3:6, 2:7] = True
+    photo = Photo(samples.copy(), "CMYK", bits)
+    samples[mask] = 99
+    filled = Photo(samples, "CMYK", bits).with_fill(photo.rgb(), mask)
+    np.testing.assert_allclose(filled.samples[mask], photo.samples[mask], atol=scale)
+    np.testing.assert_array_equal(filled.samples[~mask], photo.samples[~mask])
+
+
+def test_a_cmyk_photo_without_known_pixels_is_separated_with_all_the_black_there_is() -> None:
+    photo = Photo(np.zeros((2, 2, 4), dtype=np.uint8), "CMYK")
+    filled = photo.with_fill(np.full((2, 2, 3), 0.4, np.float32), np.ones((2, 2), dtype=bool))
+    assert (filled.samples == (0, 0, 0, 153)).all()

@@ -104,6 +104,18 @@ def test_a_list_over_several_segments_is_read_as_one() -> None:
     assert left == segment(HEADER + (IPTC + long)[: 65533 - 14]) + segment(HEADER + (IPTC + long)[65533 - 14 :])
 
 
+def test_xmp_no_longer_says_that_a_gain_map_or_a_video_follows() -> None:
+    """What Ultra HDR and motion photos of Android state of the rest of their file."""
+    start = (
+        b'<x xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" xmlns:C="http://ns.google.com/photos/1.0/container/"'
+        b' xmlns:GCamera="http://ns.google.com/photos/1.0/camera/"'
+    )
+    flags = b' hdrgm:Version="1.0" GCamera:MotionPhoto="1" GCamera:MicroVideo="1"'
+    items = b'<C:Directory><rdf:Seq><rdf:li C:Item="9"/></rdf:Seq></C:Directory>'
+    rest = b"><tiff:Make>P</tiff:Make>%s</x>"
+    assert xmp_without_previews(start + flags + rest % items) == start + rest % b""
+
+
 def test_pictures_in_xmp_go_whatever_the_prefix() -> None:
     assert xmp_without_previews(PACKET) == BARE
     assert xmp_without_previews(BARE) == BARE
