@@ -90,7 +90,7 @@ def show_arrays(
     canvas = as_canvas(image)
     pixels = fit_image(torch.from_numpy(canvas.rgb()), model.config, size)
     if mask is not None:
-        hole = torch.from_numpy(as_mask(mask, canvas.size))
+        hole = torch.from_numpy(as_mask(mask, canvas.size, canvas))
         return [_masked_row(model, pixels, _fit_mask(hole, model.config, size))]
     return [
         _patches_row(model, pixels, ratio, seed, policy)

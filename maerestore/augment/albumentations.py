@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import get_worker_info
 from maerestore.augment.core import MaskedViews
 from maerestore.augment.settings import ViewSettings
 
-_ranks: dict[Any, int] = {}  # of the transforms without a seed in this worker, by salt; "worker" is its seed
+_ranks: Counter[tuple[int, int]] = Counter()  # how many transforms without a seed drew, by the worker's seed and salt
 
 
 class MAEAugment(A.ImageOnlyTransform):
@@ -103,7 +104,10 @@ class MAEAugment(A.ImageOnlyTransform):
         """The first draw of a call."""
         info = get_worker_info()
         if info is not None and info.seed != self._seeded_in:
-            self._seed_with([info.seed, self._rank_in(info.seed)] if self.seed is None else [info.seed, self.seed])
+            # In two ranges of numbers, lest a pipeline with a seed draws as one without.
+            self._seed_with(
+                [info.seed, 0, self._rank_in(info.seed)] if self.seed is None else [info.seed, 1, self.seed]
+            )
             self._seeded_in = info.seed
         return bool(super().should_apply(force_apply=force_apply))
 
@@ -139,12 +143,8 @@ class MAEAugment(A.ImageOnlyTransform):
 
     def _rank_in(self, worker_seed: int) -> int:
         """How many of the same settings drew before it in this worker: the views of a pair are not to be one view."""
-        if _ranks.get("worker") != worker_seed:
-            _ranks.clear()
-            _ranks["worker"] = worker_seed
-        rank = _ranks.get(self._salt, 0)
-        _ranks[self._salt] = rank + 1
-        return rank
+        _ranks[worker_seed, self._salt] += 1
+        return _ranks[worker_seed, self._salt]
 
     @property
     def _salt(self) -> int:

@@ -243,9 +243,10 @@ def _made_alike(out: Path, sources: Sequence[Source], facts: dict[str, Any]) -> 
     path = out / MANIFEST
     if not path.exists():
         strange = next((view for source in sources for view in source.views if view.exists()), None)
-        if strange is not None:
+        if strange is not None and not path.exists():  # another process may have begun in the meantime
             raise InputError(f"output {quoted(strange)} exists, and is no view of this command: choose another folder.")
-        return False
+        if strange is None:
+            return False
     try:
         earlier = json.loads(path.read_text())["settings"]
         differs = [name for name in facts if earlier.get(name) != facts[name]]

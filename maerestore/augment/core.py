@@ -307,5 +307,6 @@ def _compiled() -> Any:
     if _compiled_fill is None:
         compiled = torch.compile(_fill, dynamic=False)
         # Of its own accord dynamo gives up at eight graphs, fewer than two numbers of images have with five ratios.
-        _compiled_fill = torch._dynamo.config.patch(recompile_limit=64)(compiled)
+        limit = max(64, torch._dynamo.config.cache_size_limit)  # later torch calls it recompile_limit, and knows both
+        _compiled_fill = torch._dynamo.config.patch(cache_size_limit=limit)(compiled)
     return _compiled_fill

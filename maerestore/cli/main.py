@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -80,26 +81,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 after one line on stderr for bad input, and where the output cannot be written; 130 when interrupted; 141,
         as other programs, when what reads the output has ended: `| head` has seen enough. A process that is told to
-        end (SIGTERM, or SIGHUP) exits with 143 or 129, and leaves no file half-written behind.
+        end (SIGTERM, or SIGHUP) exits with 143 or 129, and takes its temporary files with it.
     """
-    _take_any_name()
-    _end_in_order()
-    try:
+    with _any_name(), _end_in_order():
         try:
-            return _run(argv)
-        finally:
-            if sys.stdout is not None:  # as where it was closed from the start
-                sys.stdout.flush()  # here, and not when Python ends, where nothing can be done any more
-    except BrokenPipeError:
-        _drop_output()
-        return 141
-    except OSError as err:
-        if err.errno not in _FULL or err.filename is not None:
-            raise
-        with suppress(OSError):  # stderr may be what is full
-            print(f"maerestore: the output cannot be written ({err.strerror})", file=sys.stderr)
-        _drop_output()
-        return 2
+            try:
+                return _run(argv)
+            finally:
+                if sys.stdout is not None:  # as where it was closed from the start
+                    sys.stdout.flush()  # here, and not when Python ends, where nothing can be done any more
+        except BrokenPipeError:
+            _drop_output()
+            return 141
+        except OSError as err:
+            if err.errno not in _FULL or err.filename is not None:
+                raise
+            with suppress(OSError):  # stderr may be what is full
+                print(f"maerestore: the output cannot be written ({err.strerror})", file=sys.stderr)
+            _drop_output()
+            return 2
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -124,21 +124,31 @@ def _run(argv: Sequence[str] | None) -> int:
         from maerestore.image.errors import quoted
 
         what = quoted(os.fsdecode(err.filename)) if isinstance(err.filename, (str, bytes)) else err.filename
-        print(f"maerestore {args.verb}: {what}: {err.strerror}", file=sys.stderr)
+        print(f"maerestore {args.verb}: {what}: {err.strerror or type(err).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"maerestore {args.verb}: interrupted", file=sys.stderr)
         return 130
 
 
-def _take_any_name() -> None:
-    """Let stdout take every file name: what is no text there comes out as the bytes it is on the disk."""
-    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
-        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+@contextmanager
+def _any_name() -> Iterator[None]:
+    """Let stdout take every file name: in UTF-8 what is no text comes out as the bytes it is on the disk."""
+    stream = sys.stdout
+    if getattr(stream, "errors", None) != "strict" or not hasattr(stream, "reconfigure"):
+        yield
+        return
+    utf8 = codecs.lookup(stream.encoding).name == "utf-8"
+    stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):  # it is flushed, and may be full or closed
+            stream.reconfigure(errors="strict")
 
 
-def _end_in_order() -> None:
+@contextmanager
+def _end_in_order() -> Iterator[None]:
     """Let signals that end a process end it as an error does, so that temporary files go.
 
     Those that are ignored or looked after stay so. (The trainer, which has to save, takes its own handler.)
@@ -147,11 +157,18 @@ def _end_in_order() -> None:
     def end(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
 
+    taken = []
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, end)
+                taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _drop_output() -> None:

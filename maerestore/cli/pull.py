@@ -88,15 +88,20 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
-    """Copy the files; each appears whole or not at all. Those of another model make way for them."""
+    """Copy the files; each appears whole or not at all."""
     from maerestore.hub.errors import ModelError
-    from maerestore.hub.fetch import files_in_the_way
+    from maerestore.hub.files import PREPROCESSOR_NAME, REFINER_NAME
+    from maerestore.hub.load import WEIGHTS_NAMES
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = files_in_the_way(folder, {path.name for path in files})
-        if others and not overwrite:
-            raise ModelError(f"{others[0]}: is of another model: pass --overwrite, or give another folder")
+        new = {path.name for path in files}
+        for name in (*WEIGHTS_NAMES, REFINER_NAME, PREPROCESSOR_NAME):
+            if name not in new and (folder / name).exists():
+                raise ModelError(
+                    f"{folder / name}: is of another model, and would be taken for a part of this one: remove it, or "
+                    "give another folder"
+                )
         for path in files:
             there = folder / path.name
             if there.exists() and not overwrite and not filecmp.cmp(path, there, shallow=False):
@@ -108,7 +113,5 @@ def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
                 partial.replace(folder / path.name)
             finally:
                 partial.unlink(missing_ok=True)
-        for path in others:
-            path.unlink()
     except OSError as err:
         raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err

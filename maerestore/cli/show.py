@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     out = resolve_output(args.photo, pictures.target(args.photo, args.out, "show"), args.overwrite, inputs)
     pictures.check_format(out)
     photo = read_photo(args.photo)
-    mask = None if args.mask is None else read_mask(args.mask, photo.size, resize=args.resize_mask)
+    mask = None if args.mask is None else read_mask(args.mask, photo.size, resize=args.resize_mask, photo=photo)
 
     from maerestore.hub.fetch import resolve_model
 

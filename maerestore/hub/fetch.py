@@ -184,12 +184,6 @@ def model_files(folder: Path) -> list[Path]:
     return list(dict.fromkeys(_matching(folder, _BESIDE) + _weight_files(folder)))  # a head alone is in both
 
 
-def files_in_the_way(folder: Path, names: set[str]) -> list[Path]:
-    """The files of another model in a folder, which a model of the files `names` would be loaded together with."""
-    others = _matching(folder, tuple(name for name in _BESIDE if name != CARD_NAME) + _WEIGHTS[0] + _WEIGHTS[1])
-    return [path for path in dict.fromkeys(others) if path.name not in names]
-
-
 def _weight_files(folder: Path) -> list[Path]:
     """The autoencoder's weights; a refiner's end in .safetensors too, and are none."""
     tried = ([path for path in _matching(folder, patterns) if path.name != REFINER_NAME] for patterns in _WEIGHTS)

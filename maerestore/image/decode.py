@@ -172,7 +172,7 @@ def _native(image: Image.Image, bits: int, chunks: list[png.Chunk], path: Path) 
         return Photo(deep.astype(np.uint16), "L", 16, color_key=_color_key(chunks))
     if mode == "P":
         return _palette_photo(image, bits, chunks)
-    if image.format == "GIF" and mode == "L" and isinstance(image.info.get("transparency"), int):
+    if image.format == "GIF" and mode == "L" and (np.asarray(image) == image.info.get("transparency", -1)).any():
         # What Pillow makes of a palette that is the gray ramp, in which one entry is transparent.
         palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, axis=1)
         palette[:, 3] = np.where(np.arange(256) == image.info["transparency"], 0, 255)

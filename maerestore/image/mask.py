@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .color import luma
 from .decode import read_photo
 from .errors import InputError, quoted
-from .photo import Photo
+from .photo import Photo, Window
 
 __all__ = ["erased", "mask_is_empty", "mask_is_full", "mask_of", "read_mask"]
 
@@ -22,7 +22,19 @@ _OPAQUE = np.float32(127.5 / 255)
 _FEW_COLORS = 8
 _MOSTLY = 0.95
 _COPIED = 0.995
-_ALIKE = np.float32(3.5 / 255)  # what another decoder or an editor may change
+_ALIKE = np.float32(3.5 / 255)  # what another decoder or an editor may change nearly everywhere,
+_STROKE = np.float32(64 / 255)  # and what it changes nowhere
+
+
+class Seen(Protocol):
+    """An image that colours can be read of: a `Photo`, or what stands for one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+
+    def rgb(self, window: Window | None = None) -> npt.NDArray[np.float32]:
+        """(H, W, 3) in [0, 1], of a part (top, left, bottom, right)."""
 
 
 def read_mask(
@@ -30,7 +42,7 @@ def read_mask(
     photo_size: tuple[int, int] | None,
     white: Literal["hole", "keep"] = "hole",
     resize: bool = False,
-    photo: Photo | None = None,
+    photo: Seen | None = None,
 ) -> BoolArray:
     """Read a mask from any image file, turned upright by its own EXIF orientation.
 
@@ -88,7 +100,7 @@ def read_mask(
     return mask[rows[:, None], columns[None, :]]
 
 
-def mask_of(image: Photo, photo: Photo | None = None) -> BoolArray:
+def mask_of(image: Photo, photo: Seen | None = None) -> BoolArray:
     """Read an image that is already loaded as a mask, by the rule of `read_mask`; True is the hole."""
     opaque = ~erased(image)
     if opaque.all():
@@ -154,16 +166,26 @@ def _bright(image: Photo) -> BoolArray:
     return np.concatenate([_is_bright(image, window) for window in _bands(image)])
 
 
-def _is_copy(image: Photo, photo: Photo, opaque: BoolArray) -> bool:
-    """Say whether an image is the photo, but for what was erased: nearly all of its opaque majority is alike."""
+def _is_copy(image: Photo, photo: Seen, opaque: BoolArray) -> bool:
+    """Say whether an image is the photo, but for what was erased.
+
+    It is where nearly all of its opaque majority is alike, and nothing is so different that it could be a stroke. What
+    is of one colour throughout is paint, though the photo may be of the same.
+    """
     if image.size != photo.size or 2 * opaque.sum() <= opaque.size:
         return False
     alike = 0
+    low, high = np.ones(3, np.float32), np.zeros(3, np.float32)
     for window in _bands(image):
-        chosen = opaque[window[0] : window[2]]
-        difference = np.abs(image.rgb(window)[chosen] - photo.rgb(window)[chosen])
-        alike += np.count_nonzero((difference <= _ALIKE).all(axis=-1))
-    return bool(alike >= _COPIED * opaque.sum())
+        color = image.rgb(window)[opaque[window[0] : window[2]]]
+        if not len(color):
+            continue
+        difference = np.abs(color - photo.rgb(window)[opaque[window[0] : window[2]]]).max(axis=-1)
+        if difference.max() > _STROKE:
+            return False
+        alike += np.count_nonzero(difference <= _ALIKE)
+        low, high = np.minimum(low, color.min(axis=0)), np.maximum(high, color.max(axis=0))
+    return bool(alike >= _COPIED * opaque.sum() and (low < high).any())
 
 
 def _is_bright(image: Photo, window: tuple[int, int, int, int]) -> BoolArray:

@@ -12,7 +12,7 @@ from typing import IO
 
 from .errors import InputError, quoted
 
-__all__ = ["SUFFIXES", "atomic_file", "check_target", "format_of", "resolve_output"]
+__all__ = ["SUFFIXES", "atomic_file", "check_target", "format_of", "resolve_output", "same_file"]
 
 PathLike = str | os.PathLike[str]
 
@@ -98,7 +98,7 @@ def resolve_output(
     format_of(path)
     if not overwrite:
         for source in (photo_path, *inputs):
-            if _same_file(path, Path(source)):
+            if same_file(path, Path(source)):
                 raise InputError(
                     f"output {quoted(path)} would replace the input {quoted(Path(source))}: "
                     "choose another output, or add --overwrite."
@@ -107,7 +107,8 @@ def resolve_output(
     return path
 
 
-def _same_file(first: Path, second: Path) -> bool:
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths name one file, which need not be there."""
     try:
         return os.path.samefile(first, second)
     except (OSError, ValueError):

@@ -55,7 +55,7 @@ def as_mask(mask: Any, size: tuple[int, int], canvas: Photo | FloatImage | None 
             its integers do not reach the threshold.
     """
     if isinstance(mask, Image.Image):
-        found = _of_image(mask, canvas if isinstance(canvas, Photo) else None)
+        found = _of_image(mask, canvas)
     else:
         found = _of_numbers(_flat(_array(mask), size))
     if found.shape != (size[1], size[0]):
@@ -127,7 +127,7 @@ def _of_numbers(array: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _of_image(image: Image.Image, canvas: Photo | None) -> np.ndarray:
+def _of_image(image: Image.Image, canvas: Photo | FloatImage | None) -> np.ndarray:
     """A PIL image, by the rules of mask files."""
     if image.mode in _BRIGHTNESS:
         array = np.asarray(image)

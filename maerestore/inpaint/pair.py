@@ -16,6 +16,7 @@ from maerestore.image import (
     read_photo,
 )
 from maerestore.image.errors import quoted
+from maerestore.image.output import same_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,10 +38,11 @@ def read_pair(
         InputError: one cannot be read, sizes differ, or the mask marks nothing or all of the photo.
     """
     read = read_photo(photo)
-    if _same_file(photo, mask):
+    if same_file(photo, mask):
         marked = erased(read)
-        if mask_is_empty(marked):
-            raise InputError(f"{quoted(mask)} is photo and mask in one, but nothing of it is erased (transparent)")
+        if mask_is_empty(marked) or mask_is_full(marked):
+            how_much = "nothing" if mask_is_empty(marked) else "all"
+            raise InputError(f"{quoted(mask)} is photo and mask in one, but {how_much} of it is erased (transparent)")
         marked = ~marked if white == "keep" else marked
     else:
         marked = read_mask(mask, read.size, white=white, resize=resize, photo=read)
@@ -78,10 +80,3 @@ def grown_mask(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> np
         raise InputError(f"the mask grown by {dilate} pixels covers the whole photo: leave some of it known")
     check_writable(photo, out, stays_transparent(photo, grown))
     return grown
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except OSError:  # one is not there, which reading it says better
-        return False

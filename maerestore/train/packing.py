@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from maerestore.errors import MaerestoreError
+from maerestore.train.workers import leave_signals_to_the_parent
 
 
 class DataError(MaerestoreError):
@@ -135,7 +136,7 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
     raw = out / "pixels.raw"
     digest = hashlib.sha256()
     bar = tqdm(desc="decoding", unit=" photos", delay=1, disable=None)
-    with bar, ProcessPoolExecutor(workers) as pool, raw.open("wb") as sink:
+    with bar, ProcessPoolExecutor(workers, initializer=leave_signals_to_the_parent) as pool, raw.open("wb") as sink:
         tasks = ((name, data, short_side) for name, data in find_images(sources))
         for batch in _chunks(tasks, 512):
             for name, fitted in pool.map(_fit_task, batch, chunksize=16):

@@ -119,7 +119,10 @@ def test_a_full_mask_says_how_to_turn_it_round(refuse: Callable[..., str], folde
 def test_a_photo_of_which_nothing_was_erased_is_no_mask(refuse: Callable[..., str], folder: Path) -> None:
     assert "erased" in refuse(mask=folder / "photo.png")
     (folder / "link.png").symlink_to("photo.png")
-    assert "erased" in refuse(mask=folder / "link.png")
+    assert "nothing of it is erased" in refuse(mask=folder / "link.png")
+    Image.new("RGBA", (WIDTH, HEIGHT)).save(folder / "gone.png")
+    for white in ("hole", "keep"):
+        assert "all of it is erased" in refuse(folder / "gone.png", folder / "gone.png", "--mask-white", white)
 
 
 def test_with_mask_white_keep_the_same_holds_the_other_way(refuse: Callable[..., str], folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,7 +120,7 @@ def _run_a_verb(body: str, **environment: str) -> subprocess.CompletedProcess[by
     return subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | environment, check=False)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no such signals")
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_process_that_is_told_to_end_leaves_no_file_half_written(name: str, code: int, tmp_path: Path) -> None:
     done = _run_a_verb(
@@ -131,6 +132,7 @@ def test_a_process_that_is_told_to_end_leaves_no_file_half_written(name: str, co
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal")
 def test_an_ignored_signal_stays_ignored() -> None:
     code = (
         "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from maerestore.cli import main as c; "
@@ -138,6 +140,12 @@ def test_an_ignored_signal_stays_ignored() -> None:
         "sys.exit(c.main(['show', 'photo.png']))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_process_around_it_gets_its_handlers_back(told: list[dict[str, str]]) -> None:
+    before = signal.getsignal(signal.SIGTERM), sys.stdout.errors
+    command.main(["show", "photo.png"])
+    assert (signal.getsignal(signal.SIGTERM), sys.stdout.errors) == before
 
 
 def test_a_path_that_the_system_refuses_gets_one_line() -> None:

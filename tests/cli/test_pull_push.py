@@ -82,18 +82,19 @@ def test_pull_to_a_folder_makes_plain_files_there_that_load(hub, published, tmp_
     assert (there / "config.json").read_bytes() == (model_folder / "config.json").read_bytes()
 
 
-def test_the_files_of_another_model_make_way(hub, published, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["refiner.safetensors", "pytorch_model.bin"])
+def test_no_file_of_another_model_stays_beside_it(hub, published, tmp_path, capsys, name):
     there = tmp_path / "there"
     there.mkdir()
-    (there / "refiner.safetensors").write_text("of another model")
-    (there / "notes.txt").write_text("mine")
-    assert main(["pull", "org/name", "--to", str(there)]) == 2
-    said = one_line(capsys)
-    assert "refiner.safetensors" in said
-    assert "--overwrite" in said
-    assert len(list(there.iterdir())) == 2
-    assert main(["pull", "org/name", "--to", str(there), "--overwrite"]) == 0
-    assert sorted(p.name for p in there.iterdir()) == sorted([*FILES, "notes.txt"])
+    (there / name).write_text("of another model")
+    (there / "head.safetensors").write_text("mine")
+    for options in ([], ["--overwrite"]):
+        assert main(["pull", "org/name", "--to", str(there), *options]) == 2
+        assert name in one_line(capsys)
+        assert len(list(there.iterdir())) == 2
+    (there / name).unlink()
+    assert main(["pull", "org/name", "--to", str(there)]) == 0
+    assert sorted(p.name for p in there.iterdir()) == sorted([*FILES, "head.safetensors"])
 
 
 def test_pull_to_something_that_is_no_folder(hub, published, tmp_path, capsys):

@@ -141,6 +141,25 @@ def test_a_copy_of_a_photo_of_few_colours_is_not_taken_for_a_drawing(kind: str, 
     assert not np.array_equal(read_mask(tmp_path / "cut.png", (80, 64), photo=other), hole)
 
 
+def test_a_small_stroke_beside_a_transparent_strip_is_still_the_hole(tmp_path: Path) -> None:
+    layer = np.zeros((64, 80, 4), dtype=np.uint8)
+    layer[..., 3] = 255
+    layer[:, 70:, 3] = 0
+    layer[30:33, 30:33, :3] = 255
+    Image.fromarray(layer).save(tmp_path / "layer.png")
+    black = Photo(np.zeros((64, 80, 3), dtype=np.uint8), "RGB")
+    found = read_mask(tmp_path / "layer.png", (80, 64), photo=black)
+    np.testing.assert_array_equal(found, layer[..., 0] == 255)
+
+
+def test_white_paint_over_most_of_a_white_page_is_paint(tmp_path: Path) -> None:
+    layer = np.full((64, 80, 4), 255, dtype=np.uint8)
+    layer[:, 50:, 3] = 0
+    Image.fromarray(layer).save(tmp_path / "layer.png")
+    page = Photo(few_colored("page"), "RGB")
+    np.testing.assert_array_equal(read_mask(tmp_path / "layer.png", (80, 64), photo=page), layer[..., 3] > 0)
+
+
 def test_strokes_in_the_colour_of_the_photo_are_still_strokes(tmp_path: Path) -> None:
     layer = Image.new("RGBA", SIZE)
     layer.paste((0, 0, 0, 255), (3, 4, 12, 9))
