@@ -24,7 +24,6 @@ _LAZY = {
     "Inpainter": "maerestore.inpaint.pipeline",
     "MAEAugment": "maerestore.augment.host",
     "MAEConfig": "maerestore.model",
-    "MAEMix": "maerestore.augment.mix",
     "MaerestoreError": "maerestore.errors",
     "MaskedAutoencoder": "maerestore.model",
     "ModelError": "maerestore.hub.errors",
@@ -38,7 +37,6 @@ __all__ = [
     "InputError",
     "MAEAugment",
     "MAEConfig",
-    "MAEMix",
     "MaerestoreError",
     "MaskedAutoencoder",
     "ModelError",
@@ -48,7 +46,6 @@ __all__ = [
 if TYPE_CHECKING:
     from maerestore.augment.batch import BatchMAEAugment
     from maerestore.augment.host import MAEAugment
-    from maerestore.augment.mix import MAEMix
     from maerestore.errors import MaerestoreError
     from maerestore.features.classify.classifier import Classifier
     from maerestore.features.extractor import FeatureExtractor

@@ -1,8 +1,7 @@
 """Masked-reconstruction views for any training loop: hide part of an image, rebuild it, train on the result.
 
 Each host library has its own `MAEAugment`: `maerestore.augment.albumentations`, `.torchvision` and `.kornia`. Batches
-on the training device go through `BatchMAEAugment`; `MAEMix` mixes them in pairs, labels too. Names are imported when
-they are first used.
+on the training device go through `BatchMAEAugment`. Names are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -15,18 +14,16 @@ _LAZY = {
     "BatchMAEAugment": "maerestore.augment.batch",
     "Draw": "maerestore.augment.core",
     "MAEAugment": "maerestore.augment.host",
-    "MAEMix": "maerestore.augment.mix",
     "MaskedViews": "maerestore.augment.core",
     "ViewSettings": "maerestore.augment.settings",
     "preload": "maerestore.augment.models",
 }
-__all__ = ["BatchMAEAugment", "Draw", "MAEAugment", "MAEMix", "MaskedViews", "ViewSettings", "preload"]
+__all__ = ["BatchMAEAugment", "Draw", "MAEAugment", "MaskedViews", "ViewSettings", "preload"]
 
 if TYPE_CHECKING:
     from maerestore.augment.batch import BatchMAEAugment
     from maerestore.augment.core import Draw, MaskedViews
     from maerestore.augment.host import MAEAugment
-    from maerestore.augment.mix import MAEMix
     from maerestore.augment.models import preload
     from maerestore.augment.settings import ViewSettings
 

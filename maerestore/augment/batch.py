@@ -15,8 +15,6 @@ from maerestore.augment.pixels import check_images
 from maerestore.augment.settings import ViewSettings, check_share
 from maerestore.errors import MaerestoreError
 
-IMAGE_KEYS = ("image", "images", "pixel_values")
-
 
 class BatchMAEAugment(nn.Module):
     """Replaces part of a batch by masked-reconstruction views.
@@ -96,11 +94,11 @@ class BatchMAEAugment(nn.Module):
         if isinstance(batch, Tensor):
             return self(batch)
         if isinstance(batch, MutableMapping):
-            for key in IMAGE_KEYS:
+            for key in ("image", "images", "pixel_values"):
                 if isinstance(batch.get(key), Tensor):
                     batch[key] = self(batch[key])
                     return batch
-            raise MaerestoreError(f"samples hold no image: looked for {', '.join(IMAGE_KEYS)} in {list(batch)}")
+            raise MaerestoreError(f"samples hold no image: looked for image, images, pixel_values in {list(batch)}")
         if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
             views = [self(batch[0]), *batch[1:]]
             return type(batch)(*views) if hasattr(batch, "_fields") else views  # a named tuple stays one

@@ -167,42 +167,19 @@ class MaskedViews:
             out = out.index_copy(0, ids, part)
         return out
 
-    def rebuild(self, images: Tensor, mask: Tensor, noise: np.ndarray) -> Tensor:
-        """Make views of which it is known what they hide: `strategy` and `mask_ratio` have no say.
-
-        Args:
-            images: as for `render`.
-            mask: (N, L) float, 1 = hidden, as many in each row, of the L patches of `grid(shape)` in raster order.
-            noise: (N, L) float32, what a model that sees noise in hidden patches draws it from.
-
-        Returns:
-            as `render`.
-        """
-        one_thread_if_forked()
-        grid = self.grid((images.shape[2], images.shape[3]))
-        visible = int((mask[0] == 0).sum()) if len(mask) else 0
-        parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
-        views = [self._rebuilt(images[p], mask[p], noise[p], visible, grid) for p in parts]
-        return torch.cat(views) if views else images.clone()
-
     def _render_alike(self, images: Tensor, noise: np.ndarray, visible: int, grid: tuple[int, int]) -> Tensor:
         """Images that keep the same number of patches."""
-        return self._rebuilt(images, None, noise, visible, grid)
-
-    def _rebuilt(
-        self, images: Tensor, mask: Tensor | None, noise: np.ndarray, visible: int, grid: tuple[int, int]
-    ) -> Tensor:
-        """What the mask hides, or without one what the settings hide by the scores `noise`, is rebuilt."""
         if visible == grid[0] * grid[1]:
             return images.clone()
         device = images.device if self.device is None else self.device
         model = load(self.settings.model, device)
         config = model.config
+        scores = torch.from_numpy(np.ascontiguousarray(noise, np.float32)).to(device)
         with torch.no_grad(), autocast(model, bf16_views(self.precision, device)):
             shape = (grid[0] * config.patch_size, grid[1] * config.patch_size)
             pixels = model.normalize(to_model(images.detach().to(device), shape, config.in_chans))
             groups = len(pixels) // len(images)
-            mask = self._mask(model, pixels, visible, noise) if mask is None else mask.to(device)
+            mask = self._mask(model, pixels, scores, visible, noise)
             fill = _compiled() if self.compile else _fill
             noises = _stand_in(model, pixels, noise, groups)
             pictures = fill(model, pixels, mask.repeat_interleave(groups, 0), visible, noises)
@@ -210,9 +187,10 @@ class MaskedViews:
             hidden = hidden_pixels(mask.to(images.device), grid, (images.shape[2], images.shape[3]))
         return paste(images, pictures, hidden, self.settings.blend)
 
-    def _mask(self, model: MaskedAutoencoder, pixels: Tensor, visible: int, noise: np.ndarray) -> Tensor:
+    def _mask(
+        self, model: MaskedAutoencoder, pixels: Tensor, scores: Tensor, visible: int, noise: np.ndarray
+    ) -> Tensor:
         """(N, L) float, 1 = hidden."""
-        scores = torch.from_numpy(np.ascontiguousarray(noise, np.float32)).to(pixels.device)
         if self.settings.strategy.startswith("attention"):
             # What is looked at in any group of channels: their mean, for one mask for all.
             looks = model.responses(pixels).float().reshape(len(scores), -1, scores.shape[1]).mean(1)

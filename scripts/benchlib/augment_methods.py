@@ -25,8 +25,6 @@ ERASING = ("RandomErasing", "CoarseDropout", "CoarseDropout (Telea)")
 
 Pixels = Callable[[Tensor], Tensor]
 """(N, 3, S, S) uint8 -> the same."""
-Pairs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(N, 3, S, S) uint8 and labels (N,) -> the same and labels (N, classes)."""
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Normalised (N, 3, S, S) float and labels (N,) -> the same and labels (N,) or (N, classes)."""
 
@@ -58,13 +56,11 @@ class Method:
         pixels: on uint8, before normalisation; makes what it returns from a context.
         tensor: on normalised floats, one image (3, S, S) at a time.
         mixer: on normalised floats and labels of a batch.
-        pairs: on uint8 and labels of a batch, before normalisation.
     """
 
     pixels: Callable[[Context], Pixels] | None = None
     tensor: Callable[[Context], Callable[[Tensor], Tensor]] | None = None
     mixer: Callable[[Context], Mixer] | None = None
-    pairs: Callable[[Context], Pairs] | None = None
     uses_model: bool = False
 
 
@@ -81,15 +77,12 @@ class Augmentation:
         self.pixels = method.pixels(context) if method.pixels else None
         self.tensor = method.tensor(context) if method.tensor else None
         self.mixer = method.mixer(context) if method.mixer else None
-        self.pairs = method.pairs(context) if method.pairs else None
         self.device = context.device
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, 3, S, S) uint8 and labels (N,) -> normalised float32 and labels (N,) or (N, classes)."""
         if self.pixels is not None:
             images = self.pixels(images)
-        if self.pairs is not None:
-            images, labels = self.pairs(images, labels)
         x = normalize(images)
         if self.tensor is not None:
             x = torch.stack([self.tensor(row) for row in x])
@@ -146,13 +139,6 @@ def masked_views(context: Context, strategy: str, p: float = P) -> Pixels:
     return BatchMAEAugment(strategy=strategy, model=context.model, precision=context.precision, p=p)
 
 
-def mae_mix(context: Context, p: float = P) -> Pairs:
-    """MAEMix with its defaults: as often as CutMix, with boxes of the same areas."""
-    from maerestore.augment.mix import MAEMix
-
-    return MAEMix(context.classes, model=context.model, precision=context.precision, p=p)
-
-
 def _mae(strategy: str) -> Callable[[Context], Pixels]:
     return functools.partial(masked_views, strategy=strategy)
 
@@ -169,7 +155,6 @@ METHODS: dict[str, Method] = {
     "CutMix": Method(mixer=_CUTMIX),
     "MAEAugment random": Method(pixels=_mae("random"), uses_model=True),
     "MAEAugment attention-keep": Method(pixels=_mae("attention-keep"), uses_model=True),
-    "MAEMix": Method(pairs=mae_mix, uses_model=True),
     "MAEAugment + CutMix": Method(pixels=_mae("random"), mixer=_CUTMIX, uses_model=True),
 }
 """By the name in the table. MixUp: alpha 0.2, as for ImageNet; CutMix: alpha 1 on half of the batches, as for CIFAR.

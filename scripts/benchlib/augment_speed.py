@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .augment_methods import Context, coarse_dropout, mae_mix, masked_views, mixing, normalize
+from .augment_methods import Context, coarse_dropout, masked_views, mixing, normalize
 from .augment_train import Recipe, Trainer
 
 SIDE = 128
@@ -32,7 +32,6 @@ def contenders(context: Context) -> dict[str, Run]:
     elastic = K.RandomElasticTransform(p=1.0)
     mixup = mixing(context, "MixUp", alpha=0.2, p=1.0)
     adapter = MAEAugment(model=context.model, p=1.0)
-    mix = mae_mix(context, p=1.0)
 
     def loader(images: Tensor, labels: Tensor) -> list[np.ndarray]:
         return [adapter(image=row)["image"] for row in images.cpu().permute(0, 2, 3, 1).contiguous().numpy()]
@@ -48,7 +47,6 @@ def contenders(context: Context) -> dict[str, Run]:
         "RandomElasticTransform, per batch": lambda images, labels: elastic(images.float() / 255),
         "MAEAugment random, in a loader": loader,
         "MAEAugment random, per batch": pixels(functools.partial(masked_views, strategy="random")),
-        "MAEMix, per batch": lambda images, labels: mix(images, labels),
         "MAEAugment attention-keep, per batch": pixels(functools.partial(masked_views, strategy="attention-keep")),
     }
 

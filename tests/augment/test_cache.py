@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from maerestore.augment import cache
 from maerestore.augment.cache import view_rng, write_views
 from maerestore.augment.core import MaskedViews
 from maerestore.augment.settings import ViewSettings
@@ -277,6 +279,29 @@ def test_files_of_others_are_not_taken_for_views(photos: Path, tmp_path: Path, s
     with pytest.raises(InputError, match=r"b_1\.png' exists, and is no view"):
         write_views(photos, out, 1, settings)
     assert files(out) == {"cats/b_1.png": b"mine"}
+
+
+def test_a_run_that_starts_at_the_same_time_shares_the_work(
+    photos: Path, tmp_path: Path, settings: ViewSettings, monkeypatch
+) -> None:
+    """The other one writes its manifest, or all it has, while this one loads the model."""
+    alone, out = tmp_path / "alone", tmp_path / "out"
+    write_views(photos, alone, 2, settings)
+    load = cache.atomic_file
+
+    def after_another(path, *args):
+        monkeypatch.setattr(cache, "atomic_file", load)
+        write_views(photos, out, 2, other)
+        return load(path, *args)
+
+    other = settings
+    monkeypatch.setattr(cache, "atomic_file", after_another)
+    assert write_views(photos, out, 2, settings).written == 0
+    assert files(out) == files(alone)
+    out, other = tmp_path / "unlike", replace(settings, blend=0.5)
+    monkeypatch.setattr(cache, "atomic_file", after_another)
+    with pytest.raises(InputError, match="holds views with blend"):
+        write_views(photos, out, 2, settings)
 
 
 def test_a_damaged_manifest_is_refused(photos: Path, tmp_path: Path, settings: ViewSettings) -> None:

@@ -279,15 +279,6 @@ def test_a_draw_does_not_depend_on_the_default_dtype(model, strategy):
     np.testing.assert_array_equal(again.noise, draw.noise)
 
 
-def test_views_that_are_told_what_to_hide(model):
-    views, images = views_of(model, size=32), as_tensor(photos(3, 32, 32, dtype=np.float32))
-    mask = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]])
-    noise = mask.numpy()
-    rebuilt = views.rebuild(images, mask, noise)
-    expected = views_of(model, size=32, mask_ratio=0.25).render(images, Draw(np.full(3, 0.25, np.float32), noise))
-    assert torch.equal(rebuilt, expected)
-
-
 @pytest.mark.parametrize("precision", ["fp8", "", None])
 def test_an_unknown_precision_is_refused(precision):
     with pytest.raises(ValueError, match=f"precision must be one of auto, fp32, bf16, got {precision!r}"):

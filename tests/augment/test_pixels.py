@@ -8,6 +8,12 @@ from maerestore.augment.pixels import channel_groups, check_images, from_model, 
 from .hosts import as_tensor, photos
 
 
+def test_the_default_device_has_no_say():
+    with torch.device("meta"):
+        assert channel_groups(5, 3).device.type == "cpu"
+        assert to_model(torch.zeros(1, 1, 8, 8, device="cpu"), (8, 8), 3).device.type == "cpu"
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize("per_group", [1, 3])
 def test_channels_come_back_from_their_groups_in_order(channels, per_group):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections import UserList
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_the_strategies_are_the_policies_of_masking():
     assert STRATEGIES == POLICIES
 
 
-@pytest.mark.parametrize("given", [0.5, (0.5, 0.5), [0.5, 0.5], np.float32(0.5)])
+@pytest.mark.parametrize("given", [0.5, (0.5, 0.5), [0.5, 0.5], UserList([0.5, 0.5]), np.float32(0.5)])
 def test_a_ratio_is_kept_as_a_pair_of_floats(given):
     ratio = ViewSettings(mask_ratio=given).mask_ratio
     assert ratio == (0.5, 0.5)

@@ -127,6 +127,19 @@ def test_what_its_format_cannot_hold_is_told_before_the_fill(run: Run, monkeypat
     assert "GIF" in err
 
 
+def test_a_place_that_takes_no_file_is_told_before_the_fill(
+    run: Run, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maerestore.inpaint.pipeline import Inpainter
+
+    monkeypatch.setattr(Inpainter, "fill", lambda *_, **__: pytest.fail("a fill was begun"))
+    (work / "filled").mkdir()
+    (work / "filled/file").touch()
+    code, _, err = run("photo,mask,output\na.png,mask.png,file/x.png\n")
+    assert code == 1
+    assert "cannot be made" in err
+
+
 @pytest.mark.parametrize(
     "error",
     [
