@@ -199,6 +199,8 @@ def _warn(args: argparse.Namespace, photo: Photo, out: Path) -> None:
         warnings.append(f"{quoted(args.photo)} is black and white, like a mask: the photo comes first")
     if photo.bits > 8 and format_of(out) == "JPEG":
         warnings.append(f"{quoted(out)} keeps 8 of the photo's {photo.bits} bits, PNG and TIFF all of them")
+    if photo.mode == "CMYK" and photo.metadata.icc and format_of(out) not in ("JPEG", "TIFF"):
+        warnings.append(f"{quoted(out)} is RGB without the photo's ink profile, JPEG and TIFF keep its inks")
     for warning in warnings:
         print(f"maerestore inpaint: warning: {warning}", file=sys.stderr)
 

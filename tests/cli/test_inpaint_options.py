@@ -282,3 +282,13 @@ def test_bits_that_a_format_loses_are_pointed_out(
     out = tmp_path / f"out{suffix}"
     assert fill(tmp_path / "photo.png", tmp_path / "mask.png", "-o", out, "--sharp", "off") == 0
     assert ("8 of the photo's 16 bits" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(("name", "profile", "warned"), [("out.png", b"inks", True), ("out.tif", b"inks", False),
+                                                         ("out.png", None, False)])  # fmt: skip
+def test_an_ink_profile_that_a_format_loses_is_pointed_out(
+    name: str, profile: bytes | None, warned: bool, fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(noise(channels=4), "CMYK").save(folder / "inks.tif", icc_profile=profile)
+    assert fill(folder / "inks.tif", folder / "mask.png", "-o", folder / name, "--sharp", "off") == 0
+    assert ("without the photo's ink profile" in capsys.readouterr().err) == warned
