@@ -243,10 +243,10 @@ def _made_alike(out: Path, sources: Sequence[Source], facts: dict[str, Any]) -> 
     path = out / MANIFEST
     if not path.exists():
         strange = next((view for source in sources for view in source.views if view.exists()), None)
-        if strange is not None and not path.exists():  # another process may have begun in the meantime
-            raise InputError(f"output {quoted(strange)} exists, and is no view of this command: choose another folder.")
         if strange is None:
             return False
+        if not path.exists():  # or another process has begun in the meantime
+            raise InputError(f"output {quoted(strange)} exists, and is no view of this command: choose another folder.")
     try:
         earlier = json.loads(path.read_text())["settings"]
         differs = [name for name in facts if earlier.get(name) != facts[name]]

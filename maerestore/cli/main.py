@@ -121,10 +121,10 @@ def _run(argv: Sequence[str] | None) -> int:
     except OSError as err:
         if err.filename is None or isinstance(err, BrokenPipeError):
             raise
-        from maerestore.image.errors import quoted
+        from maerestore.image.errors import quoted, reason_of
 
         what = quoted(os.fsdecode(err.filename)) if isinstance(err.filename, (str, bytes)) else err.filename
-        print(f"maerestore {args.verb}: {what}: {err.strerror or type(err).__name__}", file=sys.stderr)
+        print(f"maerestore {args.verb}: {what}: {reason_of(err)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"maerestore {args.verb}: interrupted", file=sys.stderr)

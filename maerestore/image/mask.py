@@ -177,10 +177,11 @@ def _is_copy(image: Photo, photo: Seen, opaque: BoolArray) -> bool:
     alike = 0
     low, high = np.ones(3, np.float32), np.zeros(3, np.float32)
     for window in _bands(image):
-        color = image.rgb(window)[opaque[window[0] : window[2]]]
-        if not len(color):
+        chosen = opaque[window[0] : window[2]]
+        if not chosen.any():
             continue
-        difference = np.abs(color - photo.rgb(window)[opaque[window[0] : window[2]]]).max(axis=-1)
+        color = image.rgb(window)[chosen]
+        difference = np.abs(color - photo.rgb(window)[chosen]).max(axis=-1)
         if difference.max() > _STROKE:
             return False
         alike += np.count_nonzero(difference <= _ALIKE)
