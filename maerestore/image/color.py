@@ -68,7 +68,7 @@ def black_curve(samples: SampleArray, known: npt.NDArray[np.bool_], bits: int) -
         >>> black_curve(photo, np.ones((1, 2), bool), 8)[[0, 102, 255]].tolist()
         [0.0, 0.0, 1.0]
     """
-    step = max(1, math.isqrt(known.size >> 20))  # about a million pixels tell it, whatever the size of the photo
+    step = max(1, math.isqrt(known.size >> 20))  # one to four million pixels tell it, however large the photo
     ink = samples[::step, ::step][known[::step, ::step]].astype(np.float32) / np.float32(2**bits - 1)
     lacking = 1 - (1 - ink[:, :3].min(axis=1)) * (1 - ink[:, 3])
     level = np.rint(lacking * 255).astype(np.intp)
