@@ -1,4 +1,4 @@
-"""Write masked-reconstruction views of a folder's images once, to train on where making them is too slow.
+"""Write augmented views of a folder's images once, for training loops too slow to make them on the fly.
 
     maerestore augment photos -n 4 -o views               photos/cats/a.jpg: views/cats/a_1.jpg to a_4.jpg
     maerestore augment photos -n 8 -o views               the same four, and four more
@@ -22,6 +22,7 @@ from typing import Any
 
 from maerestore.augment.settings import STRATEGIES
 from maerestore.cli import pictures
+from maerestore.cli.flags import MODEL, add_device, add_precision
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio, seed
 from maerestore.wording import counted
@@ -38,43 +39,45 @@ _FOLDER_ONLY = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="FOLDER", help="images, searched recursively; or a photo")
+    parser.add_argument(
+        "source", type=Path, metavar="FOLDER", help="folder of images, with subfolders; with --grid a photo"
+    )
     parser.add_argument("-o", "--out", type=Path, help="folder for the views; with --grid the picture to write "
                         "(default: PHOTO_views.png beside the photo)")  # fmt: skip
-    parser.add_argument("-n", dest="number", type=count, metavar="N", help="views of each image (default 4)")
-    parser.add_argument("--grid", action="store_true", help="draw views of one photo: strategies down, ratios across")
+    parser.add_argument("-n", dest="number", type=count, metavar="N", help="views per image (default: 4)")
+    parser.add_argument(
+        "--grid", action="store_true", help="draw views of one photo: a row per strategy, a column per ratio"
+    )
     parser.add_argument(
         "--mask-ratio",
         type=ratio,
         nargs="+",
         metavar="R",
-        help="share of the patches to hide, from 0 to 1: one number, or the ends of a range (default 0.4 0.75); with "
-        "--grid one column each (default 0.25 0.5 0.75)",
+        help="share of the patches to hide, from 0 to 1: a number or a range (default: 0.4 0.75); with --grid one "
+        "column each (default: 0.25 0.5 0.75)",
     )
     parser.add_argument(
         "--strategy",
         nargs="+",
         choices=STRATEGIES,
         metavar="NAME",
-        help="which patches: random (the default), block, grid, those that the class token attends to most "
-        "(attention), or all but those (attention-keep); with --grid one row each (default all)",
+        help="which patches to hide: random (default), block, grid, those that the class token attends to most "
+        "(attention), or all but those (attention-keep); with --grid one row each (default: all)",
     )
     parser.add_argument("--blend", type=ratio, default=1.0, metavar="B",
-                        help="share of the reconstruction in hidden patches (default 1)")  # fmt: skip
+                        help="weight of the reconstruction in hidden patches (default: 1)")  # fmt: skip
     parser.add_argument(
-        "--size", type=count, metavar="PX", help="side at which the model sees images (default its own)"
+        "--size", type=count, metavar="PX", help="side length at which the model sees images (default: the model's own)"
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="(default 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the random masks (default: 0)")
     parser.add_argument("--format", choices=_FORMATS,
-                        help="of the views: the image's (source, the default; JPEG has losses), or png")  # fmt: skip
+                        help="format of the views: the image's (source, default; JPEG is lossy), or png")  # fmt: skip
     parser.add_argument("--quality", type=count, metavar="Q",
-                        help="1 to 100, of JPEG (default: the image's) and WebP (default: no loss)")  # fmt: skip
-    parser.add_argument("--batch-size", type=count, metavar="N", help="views computed at once (default 32)")
-    parser.add_argument("--model", default="augment",
-                        help="bundled name, folder, file, or org/name[@revision] (default: augment)")  # fmt: skip
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"],
-                        help="number format of the network (default auto: bf16 where the hardware has it)")  # fmt: skip
+                        help="1 to 100, of JPEG (default: the image's) and WebP (default: lossless)")  # fmt: skip
+    parser.add_argument("--batch-size", type=count, metavar="N", help="views per forward pass (default: 32)")
+    parser.add_argument("--model", default="augment", help=f"{MODEL} (default: augment)")
+    add_device(parser)
+    add_precision(parser)
     parser.add_argument("--overwrite", action="store_true", help="with --grid: allow writing over an existing file")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maerestore.cli.feature_flags import add_feature_flags, feature_flags, feature_options
+from maerestore.cli.flags import add_encoder_flags, add_workers
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio, seed
 from maerestore.wording import counted
@@ -55,52 +56,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_predict(made["predict"])
     _add_eval(made["eval"])
     for action in made.values():
-        action.add_argument("--batch-size", type=count, default=32, metavar="N", help="images computed at once")
-        action.add_argument("--workers", type=count, metavar="N", help="threads that decode (default: one a core)")
-        action.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-        action.add_argument("--whiten", metavar="FILE", help="whitening that the features were made with")
-        action.add_argument("--quiet", action="store_true", help="print no progress, and of `fit` no result")
+        add_encoder_flags(action, None, "features" if action is made["fit"] else "the model of the head")
+        add_workers(action)
+        action.add_argument("--quiet", action="store_true", help="print no progress, and no result of fit")
         action.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="a folder with one subfolder a class, "
-                        "tars with NAME.cls by each image (classes.txt by the tar), or tables of features")  # fmt: skip
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="where the head goes")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="a folder with a subfolder per "
+                        "class, tars with NAME.cls per image (classes.txt beside the tar), or tables of "
+                        "features")  # fmt: skip
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="folder for the head")
     parser.add_argument(
-        "--labels", type=Path, metavar="CSV", help="path,label a line: the images to take, with their classes"
+        "--labels", type=Path, metavar="CSV", help="lines of path,label: the images to use, with their classes"
     )
-    parser.add_argument("--method", choices=_METHODS, default="auto", help="(default: by the number of images)")
+    parser.add_argument(
+        "--method",
+        choices=_METHODS,
+        default="auto",
+        help="kind of head (default: auto, chosen by the number of images)",
+    )
     held = parser.add_mutually_exclusive_group()
     held.add_argument("--validation", type=ratio, default=0.2, metavar="SHARE",
-                      help="of each class, kept from training to choose and measure by (default 0.2)")  # fmt: skip
-    held.add_argument("--val", type=Path, nargs="+", metavar="SOURCE", help="images or features to validate on instead")
-    parser.add_argument("--model",
-                        help="bundled name, folder, file, org/name[@revision] or timm:NAME (default: "
-                        "features)")  # fmt: skip
-    parser.add_argument("--features", type=Path, metavar="FILE", help="table to keep these images' features in, "
-                        "for the next time: .parquet, .npy or .safetensors")  # fmt: skip
-    parser.add_argument("--k", type=count, nargs="+", metavar="K", help="neighbours to try, of knn (default 10 20 100)")
-    parser.add_argument("--epochs", type=count, metavar="N", help="of finetune (default 20)")
-    parser.add_argument("--lr", type=float, metavar="R", help="of finetune, for 256 images a step (default 1e-3)")
-    parser.add_argument("--layer-decay", type=ratio, metavar="D", help="of finetune: rate of a block by that of the "
-                        "next (default 0.75)")  # fmt: skip
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="(default 0)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the head that is there")
+                      help="share of each class held out to choose and measure by (default: 0.2)")  # fmt: skip
+    held.add_argument("--val", type=Path, nargs="+", metavar="SOURCE", help="validate on these images or features")
+    parser.add_argument("--features", type=Path, metavar="FILE", help="keep the features in this table, for the "
+                        "next time: .parquet, .npy or .safetensors")  # fmt: skip
+    parser.add_argument("--k", type=count, nargs="+", metavar="K", help="knn: neighbours to try (default: 10 20 100)")
+    parser.add_argument("--epochs", type=count, metavar="N", help="finetune: epochs (default: 20)")
+    parser.add_argument("--lr", type=float, metavar="R", help="finetune: learning rate per 256 images (default: 1e-3)")
+    parser.add_argument("--layer-decay", type=ratio, metavar="D", help="finetune: learning rate of a block divided by "
+                        "that of the next (default: 0.75)")  # fmt: skip
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of split and training (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing head")
     add_feature_flags(parser)
 
 
 def _add_head(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("head", metavar="HEAD", help="folder that `fit` wrote, or org/name[@revision]")
-    parser.add_argument("--model", help="where the features' model is, if not where it was")
+    parser.add_argument("head", metavar="HEAD", help="folder written by fit, or org/name[@revision]")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     _add_head(parser)
     parser.add_argument("sources", nargs="+", type=Path, metavar="IMAGE", help="images, folders, tars, lists, or "
                         "tables of features")  # fmt: skip
-    parser.add_argument("--top", type=count, default=1, metavar="K", help="how many classes to tell (default 1)")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv or .json to write instead")
+    parser.add_argument("--top", type=count, default=1, metavar="K", help="number of classes per image (default: 1)")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="write a .csv or .json file instead of printing")
     parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
     parser.add_argument("--csv", action="store_true", help="print CSV")
 
@@ -111,9 +112,9 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         "sources", nargs="+", type=Path, metavar="SOURCE", help="labelled images or features, as for fit"
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="CSV", help="path,label a line: the images to take, with their classes"
+        "--labels", type=Path, metavar="CSV", help="lines of path,label: the images to use, with their classes"
     )
-    parser.add_argument("--confusion", type=Path, metavar="FILE", help="draw the confusion matrix: .png")
+    parser.add_argument("--confusion", type=Path, metavar="FILE", help="also draw the confusion matrix: .png")
     parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
 
 

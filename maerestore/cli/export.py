@@ -19,44 +19,52 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from maerestore.cli.flags import MODEL
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("model", help="bundled name, folder, file of weights, or org/name[@revision]")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is not there; onnx: a file")
-    parser.add_argument("--format", required=True, choices=["transformers", "maerestore", "onnx"], help="what to write")
+    parser.add_argument("model", help=MODEL)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, created if needed; onnx: a file")
+    parser.add_argument(
+        "--format", required=True, choices=["transformers", "maerestore", "onnx"], help="layout to write"
+    )
     parser.add_argument(
         "--dtype",
         default="float32",
         choices=["float32", "float16", "bfloat16"],
-        help="of the weights written (default float32; onnx: float32 only)",
+        help="number format of the weights (default: float32; onnx: float32 only)",
     )
     parser.add_argument(
         "--side",
         type=int,
         metavar="N",
-        help="onnx: pixels of the square window that is filled, a multiple of the side that the model sees "
-        "(default 512, or the next such multiple)",
+        help="onnx: side of the square window that is filled, in pixels, a multiple of the model's image size "
+        "(default: 512, or the next such multiple)",
     )
     parser.add_argument(
         "--drop-mask-embed",
         action="store_true",
-        help="transformers: leave out the weights for partly known patches, which it has no place for",
+        help="transformers: drop the weights for partly known patches, which that layout cannot hold",
     )
     parser.add_argument("--encoder-only", action="store_true",
-                        help="leave out decoder and refiner: for features, at half the size")  # fmt: skip
+                        help="leave out decoder and refiner: enough for features, at half the size")  # fmt: skip
     parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads of the encoder")
     parser.add_argument("--decoder-num-heads", type=int, metavar="N", help="attention heads of the decoder")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side that a missing position table was made for")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="image size of the position table, where the file has none"
+    )
     parser.add_argument(
         "--norm-pix-loss",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="whether the model predicts pixels normalised by patch",
     )
-    parser.add_argument("--mean", type=float, nargs="+", metavar="X", help="of the images, per channel in [0, 1]")
-    parser.add_argument("--std", type=float, nargs="+", metavar="X", help="of the images, per channel in [0, 1]")
-    parser.add_argument("--overwrite", action="store_true", help="allow writing over the model in OUT, or the file")
+    parser.add_argument(
+        "--mean", type=float, nargs="+", metavar="X", help="mean of the training images per channel, in [0, 1]"
+    )
+    parser.add_argument("--std", type=float, nargs="+", metavar="X", help="standard deviation per channel, in [0, 1]")
+    parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing model or file")
 
 
 def run(args: argparse.Namespace) -> int:

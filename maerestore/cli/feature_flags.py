@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from maerestore.cli.flags import PRECISION
 from maerestore.cli.values import count
 from maerestore.features.options import POOLINGS, PRECISIONS, FeatureOptions
 
@@ -13,18 +14,18 @@ _NAMES = ("pooling", "layers", "scales", "size", "no_normalize", "precision")
 
 def add_feature_flags(parser: argparse.ArgumentParser) -> None:
     """Declare them; none has a default here, so that a verb can tell which were given."""
-    group = parser.add_argument_group("what a feature is")
+    group = parser.add_argument_group("features")
     group.add_argument("--pooling", type=_pooling, choices=[name for name in POOLINGS if name != "patch"],
-                       help="how an image's patches become one vector (default mean)")  # fmt: skip
+                       help="how the patches of an image become one vector (default: mean)")  # fmt: skip
     group.add_argument("--layers", type=int, nargs="+", metavar="L",
-                       help="blocks whose output is taken, 0 the first, -1 the last (default -1)")  # fmt: skip
+                       help="blocks whose output is used: 0 is the first, -1 the last (default: -1)")  # fmt: skip
     group.add_argument("--scales", type=float, nargs="+", metavar="S",
-                       help="sizes at which an image is seen, multiples of --size (default 1)")  # fmt: skip
+                       help="scales at which an image is seen, as multiples of --size (default: 1)")  # fmt: skip
     group.add_argument("--size", type=count, metavar="PX",
-                       help="images get the area of a square of this side (default the model's)")  # fmt: skip
+                       help="images are scaled to the area of a square of this side (default: the "
+                       "model's own)")  # fmt: skip
     group.add_argument("--no-normalize", action="store_true", default=None, help="do not scale features to length 1")
-    group.add_argument("--precision", choices=PRECISIONS,
-                       help="number format of the network (default auto: bf16 where the hardware has it)")  # fmt: skip
+    group.add_argument("--precision", choices=PRECISIONS, help=PRECISION)
 
 
 def feature_flags(args: argparse.Namespace) -> list[str]:

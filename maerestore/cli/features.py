@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maerestore.cli.feature_flags import add_feature_flags, feature_options
+from maerestore.cli.flags import add_encoder_flags, add_workers
 from maerestore.cli.progress import Bar
 from maerestore.cli.ray_flags import check_ray_flags
 from maerestore.cli.values import count
@@ -39,25 +40,22 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("paths", nargs="+", metavar="PATHS", help="images, folders, tars, lists, tables, URIs")
+    parser.add_argument("paths", nargs="+", metavar="PATHS", help="images, folders, tars, lists, tables, or their URIs")
     parser.add_argument("-o", "--out", required=True, metavar="TABLE",
-                        help="the table: .parquet, .npy (and .npy.json beside it) or .safetensors; with --engine ray "
-                        "also a folder of tables, which ends with a slash")  # fmt: skip
-    parser.add_argument("--whiten", metavar="FILE", help="whitening to apply last, as Whitening.save wrote it")
-    parser.add_argument("--float16", action="store_true", help="store features in half the space")
-    parser.add_argument("--model", default="features",
-                        help="bundled name, folder, file, org/name[@revision] or timm:NAME (default: "
-                        "features)")  # fmt: skip
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+                        help="table to write: .parquet, .npy (with .npy.json beside it) or .safetensors; with --engine "
+                        "ray also a folder of tables, written with a slash at its end")  # fmt: skip
+    parser.add_argument("--float16", action="store_true", help="store features as float16: half the size")
+    add_encoder_flags(parser, "features", "features")
+    add_workers(parser)
+    parser.add_argument("--engine", choices=["local", "ray"], default="local",
+                        help="where to compute: local (default) or a Ray cluster")  # fmt: skip
     parser.add_argument(
-        "--batch-size", type=count, default=32, metavar="N", help="images computed at once (default 32)"
+        "--ray-address", metavar="ADDRESS", help="address of the cluster (default: Ray on this machine)"
     )
-    parser.add_argument("--workers", type=count, metavar="N", help="threads that decode (default one a core)")
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(default local)")
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: Ray on this machine)")
-    parser.add_argument("--ray-workers", type=count, metavar="N", help="processes, each with the network")
-    parser.add_argument("--retry", action="store_true", help="try images again that had an error")
-    parser.add_argument("--overwrite", action="store_true", help="start a new table, whatever is there")
+    parser.add_argument("--ray-workers", type=count, metavar="N",
+                        help="processes, each with its own model (default: one per GPU, or per CPU)")  # fmt: skip
+    parser.add_argument("--retry", action="store_true", help="try images with an error again")
+    parser.add_argument("--overwrite", action="store_true", help="start a new table, and replace the existing one")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     add_feature_flags(parser)

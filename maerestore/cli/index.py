@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maerestore.cli.feature_flags import add_feature_flags, feature_flags, feature_options
+from maerestore.cli.flags import add_encoder_flags
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio
 from maerestore.wording import counted
@@ -50,47 +51,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = action("build", _build, "make an index of images")
     build.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=_SOURCES)
     build.add_argument("-o", "--out", type=Path, required=True, metavar="INDEX", help="folder for the index")
-    build.add_argument("--kind", choices=_KINDS, default="auto", help="(default auto: by the number of images)")
-    build.add_argument("--overwrite", action="store_true", help="replace an index that is there")
+    build.add_argument(
+        "--kind", choices=_KINDS, default="auto", help="kind of index (default: auto, chosen by the number of images)"
+    )
+    build.add_argument("--overwrite", action="store_true", help="replace an existing index")
     add_feature_flags(build)
 
     add = action("add", _add, "add images to an index")
     add.add_argument("index", type=Path, metavar="INDEX")
     add.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=_SOURCES)
 
-    add.add_argument("--prune", action="store_true", help="also remove images below these folders whose files are gone")
+    add.add_argument("--prune", action="store_true", help="also remove images of these folders whose files are gone")
 
     remove = action("remove", _remove, "remove images from an index")
     remove.add_argument("index", type=Path, metavar="INDEX")
-    remove.add_argument("names", nargs="+", metavar="NAME", help="of an image, as query and duplicates print it")
+    remove.add_argument("names", nargs="+", metavar="NAME", help="name of an image, as query and duplicates print it")
 
     query = action("query", _query, "find the images that are nearest to images")
     query.add_argument("index", type=Path, metavar="INDEX")
     query.add_argument("sources", nargs="+", type=Path, metavar="IMAGE", help="images, or folders and tars of images")
-    query.add_argument("-k", type=count, default=10, metavar="N", help="how many (default 10)")
+    query.add_argument("-k", type=count, default=10, metavar="N", help="number of results per image (default: 10)")
 
     duplicates = action("duplicates", _duplicates, "find groups of images that are nearly the same")
     duplicates.add_argument("index", type=Path, metavar="INDEX")
     duplicates.add_argument("--threshold", type=ratio, default=0.93, metavar="T",
-                            help="similarity that links two images (default 0.93; at 0.9 two pictures of a "
-                            "golf ball in the grass may pass for one)")  # fmt: skip
+                            help="cosine similarity from which two images count as duplicates "
+                            "(default: 0.93)")  # fmt: skip
     duplicates.add_argument("--uncentred", action="store_true",
-                            help="compare as query does, with what all images in the index have in common")  # fmt: skip
+                            help="compare as query does, without subtracting the mean of the index")  # fmt: skip
 
     for made in (build, add, query):
-        made.add_argument("--model", default="features" if made is build else None,
-                          help="bundled name, folder, file, org/name[@revision], or timm:NAME (default: "
-                          + ("features)" if made is build else "the index's)"))  # fmt: skip
-        made.add_argument("--whiten", metavar="FILE", help="whitening to apply last, as Whitening.save wrote it")
-        made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-        made.add_argument("--batch-size", type=count, default=32, metavar="N",
-                          help="images computed at once (default 32)")  # fmt: skip
+        add_encoder_flags(made, *(("features", "features") if made is build else (None, "the model of the index")))
     for made in (query, duplicates):
-        made.add_argument("--sheet", type=Path, metavar="FILE", help="also draw the images: .png, .jpg, ...")
-        made.add_argument("--overwrite", action="store_true", help="allow writing over an existing sheet")
+        made.add_argument(
+            "--sheet", type=Path, metavar="FILE", help="also draw the images in one picture: .png, .jpg, ..."
+        )
+        made.add_argument("--overwrite", action="store_true", help="allow writing over an existing picture")
     for made in (build, add, remove, query, duplicates):
-        made.add_argument("--quiet", action="store_true", help="print nothing but errors and what was asked for")
-        made.add_argument("--json", action="store_true", help="print the outcome as JSON")
+        made.add_argument("--quiet", action="store_true", help="print only errors and results")
+        made.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,8 +7,8 @@ colour profile and metadata.
     maerestore inpaint photo.png mask.png -o out.png --dilate 3
     maerestore inpaint photo.png mask.png --samples 3      writes photo_filled_1.png (the best-ranked) to _3
     maerestore inpaint photo.png mask.png --confidence sure.png
-    maerestore inpaint --table pairs.csv -o filled         the photo and mask of each row, to filled/PHOTO; fills that
-                                                           are there are kept, whatever the options (--overwrite)
+    maerestore inpaint --table pairs.csv -o filled         the photo and mask of each row, to filled/PHOTO; existing
+                                                           fills are kept, whatever the options (--overwrite)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maerestore.cli import inpaint_table
+from maerestore.cli.flags import MODEL, add_device, add_precision
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import seed, whole
 
@@ -39,46 +40,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, help="file or folder to write (default: PHOTO_filled beside the photo)"
     )
-    parser.add_argument(
-        "--model", help="bundled name, folder, file, or org/name[@revision] (default: the bundled model)"
-    )
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    parser.add_argument("--model", help=f"{MODEL} (default: the bundled model)")
+    add_device(parser)
     parser.add_argument("--dilate", type=whole, default=0, metavar="N", help="grow the mask by N pixels")
     parser.add_argument(
         "--feather",
         type=whole,
         default=0,
         metavar="N",
-        help="ramp from the surroundings to the fill over N pixels inside the hole",
+        help="blend the fill into its surroundings over the first N pixels inside the hole",
     )
-    parser.add_argument("--mask-white", default="hole", choices=["hole", "keep"], help="what white in the mask means")
-    parser.add_argument("--resize-mask", action="store_true", help="scale a mask of another size to the photo's")
+    parser.add_argument(
+        "--mask-white",
+        default="hole",
+        choices=["hole", "keep"],
+        help="whether white in the mask is the hole (default) or what to keep",
+    )
+    parser.add_argument("--resize-mask", action="store_true", help="scale a mask of another size to the photo's size")
     parser.add_argument(
         "--sharp",
         default="auto",
         choices=["auto", "off"],
         help="give the fill the texture of the surroundings (auto), or leave it smooth (off)",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of the texture's random search (default 0)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of the random search for texture (default: 0)"
+    )
     parser.add_argument(
         "--samples",
         type=int,
         default=1,
         metavar="N",
-        help="write N different fills, the best-ranked first, with _1 to _N added to the name",
+        help="write N different fills, named _1 (the best-ranked) to _N",
     )
     parser.add_argument(
         "--confidence",
         type=Path,
         metavar="FILE",
-        help="also write how sure the fill is: a grey image, white = sure, or known",
+        help="also write a gray map of how sure the fill is: white = sure, or known",
     )
-    parser.add_argument(
-        "--precision",
-        default="auto",
-        choices=["auto", "fp32", "bf16"],
-        help="number format of the networks (default auto: bf16 on CPUs that have it)",
-    )
+    add_precision(parser)
     parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")

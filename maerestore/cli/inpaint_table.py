@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what only tables take."""
     group = parser.add_argument_group("many photos")
-    group.add_argument("--table", metavar="FILE", help="a CSV or Parquet file with columns photo, mask and, if wanted, "
-                       "output (in the folder that -o names); PHOTO and MASK are left out")  # fmt: skip
-    group.add_argument("--engine", choices=["local", "ray"], help="this process (local, the default), or a Ray cluster")
-    group.add_argument("--ray-address", metavar="ADDRESS", help="of the cluster (default: Ray on this machine)")
+    group.add_argument("--table", metavar="FILE", help="a CSV, TSV or Parquet file with the columns photo, mask "
+                       "and, optionally, output (a path inside the folder given by -o); replaces PHOTO and MASK")  # fmt: skip
+    group.add_argument("--engine", choices=["local", "ray"], help="where to compute: local (default) or a Ray cluster")
+    group.add_argument("--ray-address", metavar="ADDRESS", help="address of the cluster (default: Ray on this machine)")
     group.add_argument("--ray-workers", type=count, metavar="N",
-                       help="processes, each with the model (default one a GPU, or a CPU)")  # fmt: skip
+                       help="processes, each with its own model (default: one per GPU, or per CPU)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:

@@ -58,7 +58,11 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs; cheap, so that `--help` answers at once."""
-    parser = _Parser(prog="maerestore", description="Image restoration on a masked autoencoder.", allow_abbrev=False)
+    parser = _Parser(
+        prog="maerestore",
+        description="Fill, augment, classify and search images with a masked autoencoder.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"maerestore {maerestore.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, module in VERBS.items():

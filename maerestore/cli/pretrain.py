@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         type=Path,
-        help="start from the weights of a model folder, or of another run's checkpoint.pt; its image_size may differ",
+        metavar="MODEL",
+        help="start from the weights of a model folder or of another run's checkpoint.pt; image_size may differ",
     )
 
 

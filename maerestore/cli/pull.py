@@ -21,11 +21,11 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("repository", metavar="REPO[@REV]", help="org/name, and a branch, tag or commit")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="copy the model's files there as well")
-    parser.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="instead of the shared cache")
-    parser.add_argument("--overwrite", action="store_true", help="allow writing over other files in --to")
-    parser.add_argument("--quiet", action="store_true", help="print the folder only")
+    parser.add_argument("repository", metavar="REPO[@REV]", help="org/name, optionally with a branch, tag or commit")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="also copy the model's files to this folder")
+    parser.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="use this cache in place of the shared one")
+    parser.add_argument("--overwrite", action="store_true", help="allow writing over different files in --to")
+    parser.add_argument("--quiet", action="store_true", help="print only the folder")
     parser.add_argument("--json", action="store_true", help="print what was fetched as JSON")
 
 

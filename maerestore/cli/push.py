@@ -17,14 +17,14 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("folder", type=Path, help="holds config.json and model.safetensors, or head.safetensors")
-    parser.add_argument("repository", metavar="REPO", help="org/name; made if it is not there")
+    parser.add_argument("folder", type=Path, help="folder with config.json and model.safetensors, or head.safetensors")
+    parser.add_argument("repository", metavar="REPO", help="org/name; created if needed")
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing main")
-    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to; made if it is not there")
-    parser.add_argument("--message", metavar="TEXT", help="of the commit")
-    parser.add_argument("--license", metavar="ID", help="for the card that is written, such as apache-2.0")
-    parser.add_argument("--quiet", action="store_true", help="print the address only")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to; created if needed")
+    parser.add_argument("--message", metavar="TEXT", help="message of the commit")
+    parser.add_argument("--license", metavar="ID", help="licence named in a newly written card, such as apache-2.0")
+    parser.add_argument("--quiet", action="store_true", help="print only the address")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from maerestore.cli import pictures
+from maerestore.cli.flags import MODEL, add_device
 from maerestore.cli.values import ratio, seed
 
 # As in maerestore.masking.patches, which loads torch.
@@ -33,28 +34,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=ratio,
         nargs="+",
         metavar="R",
-        help="share of the patches to hide, from 0 to 1; several make several rows (default 0.75)",
+        help="share of the patches to hide, from 0 to 1; one row for each (default: 0.75)",
     )
     parser.add_argument(
-        "--seed", type=seed, nargs="+", metavar="N", help="of the random masks; several make several rows (default 0)"
+        "--seed", type=seed, nargs="+", metavar="N", help="seed of the random mask; one row for each (default: 0)"
     )
     parser.add_argument(
         "--policy",
         choices=_POLICIES,
-        help="which patches: random (the default), block, grid, those that the class token attends to most "
+        help="which patches to hide: random (default), block, grid, those that the class token attends to most "
         "(attention), or all but those (attention-keep)",
     )
     parser.add_argument(
-        "--mask", type=Path, metavar="FILE", help="hide what is white in this image of the photo's size"
+        "--mask", type=Path, metavar="FILE", help="hide what is white in this image, which has the photo's size"
     )
-    parser.add_argument("--resize-mask", action="store_true", help="scale a mask of another size to the photo's")
-    parser.add_argument(
-        "--model", help="bundled name, folder, file, or org/name[@revision] of the Hub (default: the bundled model)"
-    )
+    parser.add_argument("--resize-mask", action="store_true", help="scale a mask of another size to the photo's size")
+    parser.add_argument("--model", help=f"{MODEL} (default: the bundled model)")
     parser.add_argument(
         "--size", type=int, metavar="PX", help="short side that the photo is scaled to (default: the model's)"
     )
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    add_device(parser)
     parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 

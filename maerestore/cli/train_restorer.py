@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from maerestore.cli.flags import MODEL
 from maerestore.cli.training import add_training_arguments, train
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_training_arguments(parser)
-    parser.add_argument(
-        "--model", help="the autoencoder: a folder, a file, or org/name on the Hub (default: the bundled model)"
-    )
+    parser.add_argument("--model", help=f"autoencoder to refine: {MODEL} (default: the bundled model)")
 
 
 def run(args: argparse.Namespace) -> int:

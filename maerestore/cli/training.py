@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of a training verb."""
-    parser.add_argument("recipe", type=Path, help="a YAML recipe")
+    parser.add_argument("recipe", type=Path, help="YAML file of settings")
     parser.add_argument(
         "--data",
         required=True,
@@ -23,14 +23,21 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of images or tars, a packed folder, WebDataset shards as a URL, torchvision:NAME[:ROOT], or "
         "fake[:COUNT] for random pictures",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the run folder")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for log, checkpoint, pictures and model")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting of the recipe"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a setting of the recipe; may be repeated",
     )
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU even if there is a GPU")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to compute with")
     parser.add_argument(
-        "--workers", type=int, help="processes that decode photographs and draw holes (default: one a core, at most 8)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that decode photographs and draw masks (default: one per core, at most 8)",
     )
 
 
