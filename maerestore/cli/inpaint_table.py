@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what only tables take."""
     group = parser.add_argument_group("many photos")
     group.add_argument("--table", metavar="FILE", help="a CSV, TSV or Parquet file with the columns photo, mask "
-                       "and, optionally, output (a path in the folder that -o names); replaces PHOTO, MASK")  # fmt: skip
+                       "and, optionally, output (a path in the folder that -o names); for PHOTO, MASK")  # fmt: skip
     group.add_argument("--engine", choices=["local", "ray"], help="where to compute: local (default) or a Ray cluster")
     group.add_argument("--ray-address", metavar="ADDRESS", help="address of the cluster (default: Ray on this machine)")
     group.add_argument("--ray-workers", type=count, metavar="N",
