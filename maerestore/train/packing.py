@@ -7,20 +7,24 @@ and `index.json` with the names and the hash of the pixels.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import json
+import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import TracebackType
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
 from maerestore.errors import MaerestoreError
+from maerestore.features.decode import load_image
+from maerestore.image.opening import IMAGE_SUFFIXES
 from maerestore.train.workers import leave_signals_to_the_parent
 
 
@@ -28,9 +32,10 @@ class DataError(MaerestoreError):
     """Photographs that are not there or cannot be read."""
 
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 ASPECT = 1.5  # of the canvas; a longer photo loses its ends
 HOLD_OUT = 64  # one photo in this many is kept aside, by the hash of its name
+_HEADER = 128  # bytes of pixels.npy before its pixels, whatever their number
+_CHUNK_FILES, _CHUNK_BYTES = 512, 256 * 2**20  # files that are held at a time while workers decode
 
 
 def held_out(name: str) -> bool:
@@ -56,15 +61,20 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
         elif source.suffix == ".tar" and source.is_file():
             try:
                 with tarfile.open(source) as tar:
-                    for member in tar:
-                        if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
-                            handle = tar.extractfile(member)
-                            assert handle is not None  # a regular file always has contents
-                            yield member.name, handle.read()
+                    yield from tar_images(tar)
             except tarfile.TarError as err:
                 raise DataError(f"{source}: not a readable tar file ({err})") from err
         else:
             raise DataError(f"{source}: no such folder or .tar file")
+
+
+def tar_images(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, file bytes) of every image in an open tar, in its order; packed and streamed ones are read by this."""
+    for member in tar:
+        if member.isfile() and PurePosixPath(member.name).suffix.lower() in IMAGE_SUFFIXES:
+            handle = tar.extractfile(member)
+            assert handle is not None  # a regular file always has contents
+            yield member.name, handle.read()
 
 
 def read_file(path: Path) -> bytes:
@@ -75,17 +85,23 @@ def read_file(path: Path) -> bytes:
         return b""
 
 
-def fit(data: bytes, short_side: int) -> tuple[np.ndarray, bool] | None:
-    """Decode one photo and scale it to the short side wanted: ((h, w, 3) uint8, turned), or None if it is corrupt."""
+def decode(data: bytes, at_least: int | None = None) -> np.ndarray | None:
+    """Decode one photo: upright, on white where it is transparent; (H, W, 3) uint8, or None if it is corrupt.
+
+    `at_least` is the side in pixels that will do (`maerestore.features.decode.load_image`).
+    """
     try:
-        file = Image.open(io.BytesIO(data))
-        file.draft(None, (2 * short_side, 2 * short_side))  # JPEG decodes at 1/2, 1/4 or 1/8 where that is enough
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
-            image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-        image = image.convert("RGB")
+        return load_image(data, at_least)
     except Exception:  # a damaged file can make a decoder raise anything
         return None
+
+
+def fit(data: bytes, short_side: int) -> tuple[np.ndarray, bool] | None:
+    """Decode one photo and scale it to the short side wanted: ((h, w, 3) uint8, turned), or None if it is corrupt."""
+    decoded = decode(data, short_side)
+    if decoded is None:
+        return None
+    image = Image.fromarray(decoded)
     if max(image.size) > 64 * min(image.size):  # a line: scaled to the short side it would be enormous
         return None
     scale = short_side / min(image.size)
@@ -129,54 +145,105 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
         if not source.is_dir() and not (source.suffix == ".tar" and source.is_file()):
             raise DataError(f"{source}: no such folder or .tar file")
     out.mkdir(parents=True, exist_ok=True)
-    long_side = int(short_side * ASPECT)
     names: list[str] = []
     sizes: list[tuple[int, int, int]] = []
     corrupt = 0
-    raw = out / "pixels.raw"
     digest = hashlib.sha256()
     bar = tqdm(desc="decoding", unit=" photos", delay=1, disable=None)
-    with bar, ProcessPoolExecutor(workers, initializer=leave_signals_to_the_parent) as pool, raw.open("wb") as sink:
+    with (
+        _PixelFile(out, short_side) as sink,
+        bar,
+        ProcessPoolExecutor(workers, initializer=leave_signals_to_the_parent) as pool,
+    ):
         tasks = ((name, data, short_side) for name, data in find_images(sources))
-        for batch in _chunks(tasks, 512):
-            for name, fitted in pool.map(_fit_task, batch, chunksize=16):
+        for chunk in _chunks(tasks):
+            at_once = max(1, min(16, len(chunk) // (2 * workers)))
+            for name, fitted in pool.map(_fit_task, chunk, chunksize=at_once):
                 bar.update()
                 if fitted is None:
                     corrupt += 1
                     continue
                 pixels, turned = fitted
                 block = on_canvas(pixels, short_side).tobytes()
-                sink.write(block)
+                sink.add(block)
                 digest.update(block)
                 names.append(name)
                 sizes.append((pixels.shape[0], pixels.shape[1], int(turned)))
-    if not names:
-        raw.unlink()
-        raise DataError(f"no image in {', '.join(map(str, sources))}")
-    _raw_to_npy(raw, out / "pixels.npy", (len(names), short_side, long_side, 3))
-    np.save(out / "sizes.npy", np.array(sizes, np.int32))
-    index = {"short_side": short_side, "corrupt": corrupt, "sha256": digest.hexdigest(), "names": names}
-    (out / "index.json").write_text(json.dumps(index))
+        if not names:
+            raise DataError(f"no image in {', '.join(map(str, sources))}")
+        sink.finish(len(names))
+    with _writing(out):
+        np.save(out / "sizes.npy", np.array(sizes, np.int32))
+        index = {"short_side": short_side, "corrupt": corrupt, "sha256": digest.hexdigest(), "names": names}
+        (out / "index.json").write_text(json.dumps(index))
     return {"photos": len(names), "corrupt": corrupt}
 
 
-def _chunks(items: Iterator[tuple[str, bytes, int]], size: int) -> Iterator[list[tuple[str, bytes, int]]]:
+def _chunks(items: Iterator[tuple[str, bytes, int]]) -> Iterator[list[tuple[str, bytes, int]]]:
+    """Lists of files: no more of them, and not much more of their bytes, than may be held in memory."""
     chunk: list[tuple[str, bytes, int]] = []
+    held = 0
     for item in items:
         chunk.append(item)
-        if len(chunk) == size:
+        held += len(item[1])
+        if len(chunk) == _CHUNK_FILES or held >= _CHUNK_BYTES:
             yield chunk
-            chunk = []
+            chunk, held = [], 0
     if chunk:
         yield chunk
 
 
-def _raw_to_npy(raw: Path, target: Path, shape: tuple[int, ...]) -> None:
-    """Give a file of pixels an .npy header, without holding the pixels in memory."""
-    array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
-    source = np.memmap(raw, dtype=np.uint8, mode="r", shape=shape)
-    for i in range(0, shape[0], 1024):
-        array[i : i + 1024] = source[i : i + 1024]
-    array.flush()
-    del source
-    raw.unlink()
+class _PixelFile:
+    """`pixels.npy`, written canvas by canvas; its header, which says how many there are, comes last.
+
+    It has another name until it is whole, and is gone if it never is.
+
+    Raises:
+        DataError: the folder cannot be written, or the disk is full.
+    """
+
+    def __init__(self, folder: Path, short_side: int) -> None:
+        self.folder, self.shape = folder, (short_side, int(short_side * ASPECT), 3)
+        self.partial = folder / "pixels.part"
+        with _writing(folder):
+            self.file = self.partial.open("wb")
+            self.file.write(bytes(_HEADER))
+
+    def __enter__(self) -> _PixelFile:
+        return self
+
+    def add(self, block: bytes) -> None:
+        """Append the bytes of one canvas."""
+        with _writing(self.folder):
+            self.file.write(block)
+
+    def finish(self, count: int) -> None:
+        """Fill in how many there are; the file takes its name."""
+        with _writing(self.folder):
+            self.file.seek(0)
+            self.file.write(_npy_header((count, *self.shape)))
+            self.file.close()
+            self.partial.replace(self.folder / "pixels.npy")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):  # what is still to be written may not fit either
+            self.file.close()
+        self.partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise DataError(f"{folder}: cannot be written ({err.strerror})") from err
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """The header of an .npy file of bytes, as NumPy writes it, `_HEADER` bytes long."""
+    magic = np.lib.format.magic(1, 0)
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    length = _HEADER - len(magic) - 2
+    return magic + struct.pack("<H", length) + text.ljust(length - 1) + b"\n"

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from maerestore.image.opening import IMAGE_SUFFIXES
 from maerestore.train.corpus import Corpus, Layout
-from maerestore.train.packing import ASPECT, IMAGE_SUFFIXES, DataError, pack
+from maerestore.train.packing import ASPECT, DataError, pack
 from maerestore.train.resident import ResidentCorpus
 from maerestore.train.streams import stream_files, stream_shards
 

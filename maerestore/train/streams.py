@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from maerestore.train.corpus import Corpus, Layout, permutations
-from maerestore.train.packing import IMAGE_SUFFIXES, DataError, fit, held_out, on_canvas, read_file
+from maerestore.train.packing import HOLD_OUT, DataError, fit, held_out, on_canvas, read_file, tar_images
 from maerestore.train.workers import leave_signals_to_the_parent
 
 GIVE_UP = 100  # corrupt files in a row
 SHUFFLE_BUFFER = 2000  # encoded samples a worker chooses from
-HELD_OUT_SCAN = 64 * 64  # samples looked at for photographs to keep aside
+HELD_OUT_SCAN = 2 * HOLD_OUT  # photographs looked at for each one that is wanted of those kept aside
 
 # canvas, (height, width, turned), the names of corrupt files passed over to get there
 Item = tuple[np.ndarray, tuple[int, int, int], list[str]]
@@ -103,7 +104,7 @@ def collate(items: list[Item]) -> tuple[Tensor, Tensor, list[str]]:
     return canvas, sizes, list(itertools.chain.from_iterable(item[2] for item in items))
 
 
-def decode(data: bytes, short_side: int) -> tuple[np.ndarray, tuple[int, int, int]] | None:
+def as_canvas(data: bytes, short_side: int) -> tuple[np.ndarray, tuple[int, int, int]] | None:
     """One photo as a canvas with its size, or None if it is corrupt."""
     fitted = fit(data, short_side)
     if fitted is None:
@@ -145,7 +146,7 @@ class FileItems(IterableDataset[Item]):
         failed: list[str] = []
         for step in range(GIVE_UP):
             path = self.files[(index + step) % len(self.files)]
-            decoded = decode(read_file(path), self.short_side)
+            decoded = as_canvas(read_file(path), self.short_side)
             if decoded is not None:
                 return *decoded, failed
             failed.append(str(path))
@@ -162,7 +163,7 @@ def stream_files(
         raise DataError("no photograph left to train on")
 
     def kept(count: int) -> list[Item]:
-        decoded = (decode(read_file(path), short_side) for path in aside)
+        decoded = (as_canvas(read_file(path), short_side) for path in aside)
         return [(*item, []) for item in itertools.islice((d for d in decoded if d is not None), count)]
 
     digest = hashlib.sha256("\n".join(f"{path} {path.stat().st_size}" for path in files).encode()).hexdigest()
@@ -195,13 +196,12 @@ class ShardItems(IterableDataset[Item]):
         failed: list[str] = []
         found = [0]  # photographs to train on so far
         samples = wds.DataPipeline(
-            lambda: self._shards(reader, readers, found),
-            wds.tarfile_to_samples(handler=_note(failed)),
-            lambda source: _to_train_on(source, found),
+            lambda: images_of(self._shards(reader, readers, found), failed),
+            lambda images: _to_train_on(images, found),
             wds.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER // 4, rng=rng),
         )
         for name, data in samples:
-            decoded = decode(data, self.short_side)
+            decoded = as_canvas(data, self.short_side)
             if decoded is None:
                 failed.append(name)
             else:
@@ -212,7 +212,7 @@ class ShardItems(IterableDataset[Item]):
         last = f", the last is {failed[-1]}" if failed else ""
         raise DataError(f"no photograph can be read from {self.urls[0]} and the other shards{last}")
 
-    def _shards(self, reader: int, readers: int, found: list[int]) -> Iterator[dict[str, str]]:
+    def _shards(self, reader: int, readers: int, found: list[int]) -> Iterator[str]:
         """Shard after shard, in an order of each epoch's own; ends where a whole epoch holds no photograph."""
         apart = len(self.urls) >= readers
         for epoch in itertools.count():
@@ -221,36 +221,38 @@ class ShardItems(IterableDataset[Item]):
             found[0] = 0
             seed = f"{self.seed} {self.start} {epoch}" + ("" if apart else f" {reader}")
             order = random.Random(seed).sample(self.urls, len(self.urls))
-            mine = order[reader::readers] if apart else order
-            for url in mine:
-                yield {"url": url}
+            yield from order[reader::readers] if apart else order
 
 
-def _to_train_on(samples: Iterable[dict[str, Any]], found: list[int]) -> Iterator[tuple[str, bytes]]:
+def _to_train_on(images: Iterable[tuple[str, bytes]], found: list[int]) -> Iterator[tuple[str, bytes]]:
     """The images that are not kept aside, counted."""
-    for name, data in images_of(samples):
+    for name, data in images:
         if not held_out(name):
             found[0] += 1
             yield name, data
 
 
-def _note(failed: list[str]) -> Callable[[Exception], bool]:
-    """A handler for webdataset that notes what went wrong and goes on, until nothing else happens."""
+def images_of(urls: Iterable[str], failed: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Every image in tar shards: (name, file bytes), the same ones under the same names as where they are packed.
 
-    def handler(err: Exception) -> bool:
-        failed.append(str(err).splitlines()[0] if str(err) else type(err).__name__)
-        return len(failed) < GIVE_UP
+    (webdataset's own samples end a name at its first dot, so photographs of one date would become one.)
 
-    return handler
+    Args:
+        urls: whatever webdataset opens.
+        failed: what went wrong with a shard is added to it; `GIVE_UP` such in a row end the iteration.
+    """
+    from webdataset.gopen import gopen
 
-
-def images_of(samples: Iterable[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
-    """The image of each WebDataset sample: (name, file bytes); samples without one are passed over."""
-    for sample in samples:
-        for key, value in sample.items():
-            if "." + key.rsplit(".", 1)[-1].lower() in IMAGE_SUFFIXES and isinstance(value, bytes):
-                yield f"{sample['__key__']}.{key}", value
-                break
+    for url in urls:
+        try:
+            with tarfile.open(fileobj=gopen(url), mode="r|*") as tar:
+                for image in tar_images(tar):
+                    tar.members = []  # type: ignore[attr-defined] # or it would keep all of them
+                    yield image
+        except Exception as err:  # a network, a pipe, a damaged tar: each fails in its own way
+            failed.append(f"{url}: {str(err).splitlines()[0] if str(err) else type(err).__name__}")
+            if len(failed) >= GIVE_UP:
+                return
 
 
 def stream_shards(
@@ -262,17 +264,14 @@ def stream_shards(
         DataError: webdataset is not installed.
     """
     try:
-        import webdataset as wds
+        import webdataset  # noqa: F401
     except ModuleNotFoundError as err:
         raise DataError("streaming from tar shards needs webdataset: pip install 'maerestore[train]'") from err
 
     def kept(count: int) -> list[Item]:
-        failed: list[str] = []
-        shards = ({"url": url} for url in urls)
-        samples = wds.DataPipeline(lambda: iter(list(shards)), wds.tarfile_to_samples(handler=_note(failed)))
         found: list[Item] = []
-        for name, data in itertools.islice(images_of(samples), HELD_OUT_SCAN):
-            decoded = decode(data, short_side) if held_out(name) else None
+        for name, data in itertools.islice(images_of(urls, []), HELD_OUT_SCAN * count):
+            decoded = as_canvas(data, short_side) if held_out(name) else None
             if decoded is not None:
                 found.append((*decoded, []))
             if len(found) == count:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maerestore.train import packing
 from maerestore.train.packing import DataError, fit, held_out, pack
 
 from .conftest import file_names, gradient
@@ -139,7 +140,7 @@ def test_an_error_of_struct_means_corrupt(monkeypatch):
     def broken(image):
         raise struct.error("required argument is not an integer")
 
-    monkeypatch.setattr("maerestore.train.packing.ImageOps.exif_transpose", broken)
+    monkeypatch.setattr("maerestore.features.decode.ImageOps.exif_transpose", broken)
     assert fit(png(gradient(24, 20)), 20) is None
 
 
@@ -147,6 +148,60 @@ def test_sixteen_bit_gray_keeps_its_shades():
     buffer = io.BytesIO()
     Image.fromarray(np.full((20, 24), 0x8000, np.uint16)).save(buffer, "PNG")
     assert abs(int(fit(buffer.getvalue(), 20)[0].mean()) - 128) <= 1
+
+
+def test_colours_hidden_by_transparency_are_not_packed():
+    picture = Image.new("RGBA", (24, 20), (255, 0, 0, 0))
+    picture.paste((0, 0, 255, 255), (0, 0, 12, 20))
+    pixels, _ = fit(png(picture), 20)
+    assert np.array_equal(pixels[:, [2, 21]], np.broadcast_to([[0, 0, 255], [255, 255, 255]], (20, 2, 3)))
+
+
+def test_what_counts_as_an_image_is_what_counts_everywhere(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.gif", "b.jp2", "c.ppm"):
+        gradient(24, 20).save(tmp_path / "photos" / name)
+    assert pack([tmp_path / "photos"], tmp_path / "out", 20) == {"photos": 3, "corrupt": 0}
+    assert read_back(tmp_path / "out")[2]["names"] == ["a.gif", "b.jp2", "c.ppm"]
+
+
+def test_the_file_of_pixels_is_as_numpy_writes_it(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        gradient(24, 20, i).save(tmp_path / "photos" / f"{i}.png")
+    pack([tmp_path / "photos"], tmp_path / "out", 20)
+    np.save(tmp_path / "again.npy", read_back(tmp_path / "out")[0])
+    assert (tmp_path / "out/pixels.npy").read_bytes() == (tmp_path / "again.npy").read_bytes()
+
+
+def test_files_are_read_in_portions_of_so_many_bytes(tmp_path, monkeypatch):
+    held = []
+    chunks = packing._chunks
+    monkeypatch.setattr(packing, "_CHUNK_BYTES", 3000)
+    monkeypatch.setattr(packing, "_chunks", lambda items: (held.append(len(c)) or c for c in chunks(items)))
+    (tmp_path / "photos").mkdir()
+    for i in range(5):
+        path = tmp_path / f"photos/{i}.png"
+        gradient(24, 20, i).save(path)
+        path.write_bytes(path.read_bytes().ljust(2000))  # decoders stop where the picture ends
+    assert pack([tmp_path / "photos"], tmp_path / "out", 20)["photos"] == 5
+    assert held == [2, 2, 1]
+
+
+def test_a_disk_that_is_full_ends_in_one_line_and_leaves_nothing(tmp_path):
+    """A limit on the size of files stands in for it: both are errors of a write."""
+    (tmp_path / "photos").mkdir()
+    for i in range(40):
+        gradient(96, 80, i).save(tmp_path / "photos" / f"{i}.png")
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,) * 2); sys.argv[1:] = "
+        f"[{str(tmp_path / 'photos')!r}, '-o', {str(tmp_path / 'out')!r}, '--size', '80', '--workers', '1']; "
+        f"sys.path.insert(0, {str(ROOT / 'scripts')!r}); import prepare_data; sys.exit(prepare_data.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"prepare_data: {tmp_path / 'out'}: cannot be written (File too large)"
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_missing_source_and_a_folder_without_photos_are_refused(tmp_path):
@@ -163,7 +218,7 @@ def test_a_missing_second_source_leaves_nothing_behind(tmp_path):
     gradient(24, 20).save(tmp_path / "photos/a.png")
     with pytest.raises(DataError):
         pack([tmp_path / "photos", tmp_path / "nowhere"], tmp_path / "out", 20)
-    assert not (tmp_path / "out/pixels.raw").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_which_photos_are_held_out_depends_on_the_name_alone():

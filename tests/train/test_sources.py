@@ -236,6 +236,40 @@ def test_shards_stream(shards, tmp_path, workers):
     assert set(flat(levels(corpus, 30))) == trained
 
 
+@pytest.mark.parametrize("name", ["2024.05.{:02d} beach.jpg", "DSC_{:04d}.JPG", "deep.er/{}.WebP", "{}.tar.png"])
+def test_the_same_photographs_of_a_tar_are_kept_aside_packed_and_streamed(tmp_path, monkeypatch, name):
+    """Capital suffixes and names with dots as well, which webdataset's own samples have no room for."""
+    monkeypatch.setattr("maerestore.train.streams.SHUFFLE_BUFFER", 1)
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        for i in range(200):
+            buffer = io.BytesIO()
+            gray_level(i + 1).save(buffer, "PNG")
+            info = tarfile.TarInfo(name.format(i))
+            info.size = len(buffer.getvalue())
+            buffer.seek(0)
+            tar.addfile(info, buffer)
+    packed = opened(tmp_path / "photos.tar", tmp_path)
+    streamed = opened(tmp_path / "photos.tar", tmp_path, resident_gb=0)
+    kept = [sorted(corpus.centre_crops(50, 8)[:, 0, 0, 0].tolist()) for corpus in (packed, streamed)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == len(packed.held_ids) > 0
+    trained = {int(value) for value in packed.pixels[packed.train_ids][:, 20, 20, 0]}
+    assert set(flat(levels(streamed, len(trained) // 4 + 1))) == trained
+
+
+def test_as_many_photographs_of_shards_are_kept_aside_as_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("maerestore.train.streams.held_out", lambda name: int(name.split(".")[0]) % 64 == 0)
+    small = io.BytesIO()
+    gray_level(9, (8, 8)).save(small, "PNG")
+    with tarfile.open(tmp_path / "many.tar", "w") as tar:
+        for i in range(5000):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = len(small.getvalue())
+            tar.addfile(info, io.BytesIO(small.getvalue()))
+    corpus = opened(tmp_path / "many.tar", tmp_path, resident_gb=0)
+    assert [len(corpus.held_out(count)[0]) for count in (3, 70, 200)] == [3, 70, 79]
+
+
 def test_shards_too_large_to_hold_stream_from_a_folder(shards, tmp_path):
     assert isinstance(opened(shards, tmp_path, resident_gb=0), StreamedCorpus)
 
