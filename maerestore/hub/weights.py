@@ -70,9 +70,12 @@ def read_weights(path: Path, *, pickles: bool = True) -> StoredWeights:
             raise ModelError(f"{path}: not a readable safetensors file ({_first_line(err)})") from err
     if not pickles:
         raise ModelError(f"{path}: not a safetensors file; it may be damaged")
-    if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
+    archive = head[:4] == b"PK\x03\x04"
+    if not archive and head[:1] != b"\x80":
         raise ModelError(f"{path}: neither a safetensors file nor a checkpoint of torch; it may be damaged")
-    return _split_checkpoint(path, _unpickle(path))
+    if archive:
+        _check_archive(path)
+    return _split_checkpoint(path, _unpickle(path, mapped=archive))
 
 
 def checked(label: str, value: Tensor, shape: torch.Size) -> Tensor:
@@ -96,12 +99,34 @@ def checked(label: str, value: Tensor, shape: torch.Size) -> Tensor:
     return copy
 
 
-def _unpickle(path: Path) -> Any:
+def _check_archive(path: Path) -> None:
+    """Refuse a zip whose entries are compressed, or claim more bytes than the file has.
+
+    `torch.save` stores its entries as they are. Of compressed ones torch would map the compressed bytes as if they were
+    numbers, and a small one can unpack to any size.
+    """
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, OverflowError) as err:
+        raise ModelError(f"{path}: damaged, or not a checkpoint that torch.save wrote ({_first_line(err)})") from err
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
+            raise ModelError(
+                f"{path}: its entries are compressed or encrypted, which torch.save never does: load it with the "
+                "program that wrote it, and save it again with torch.save"
+            )
+    if sum(entry.file_size for entry in entries) > size:
+        raise ModelError(f"{path}: damaged, its entries claim more bytes than the file has")
+
+
+def _unpickle(path: Path, mapped: bool) -> Any:
     try:
         # A Namespace only ever gets attributes set: it can call nothing that the file could not call without it.
         with torch.serialization.safe_globals([argparse.Namespace]):
             # Mapped, so that a training checkpoint's optimiser state is never read from the disk.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as err:  # a hostile or damaged pickle can raise anything
         if asked := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", str(err)):
             what = f"it asks for {asked[1]}, which is no weight"

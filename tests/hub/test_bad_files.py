@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import zipfile
 
 import pytest
 import torch
@@ -104,6 +105,41 @@ def test_the_arguments_of_a_training_program_cannot_be_made_to_call(tmp_path, we
     assert not trap.exists()
     torch.save({"model": weights, "args": argparse.Namespace(vars=1, get=2)}, tmp_path / "odd.pth")
     assert load_autoencoder(tmp_path / "odd.pth", **HEADS).config.norm_pix_loss is False
+
+
+def rewritten(source, target, compression, more=b""):
+    """A copy of a checkpoint whose entries are compressed in some way, and whose pickle is longer."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry) + (more if entry.filename.endswith("data.pkl") else b""))
+    return target
+
+
+def test_an_archive_with_compressed_entries_is_refused(tmp_path, weights):
+    """torch maps them as if they were numbers."""
+    torch.save(weights, tmp_path / "plain.pth")
+    stored = rewritten(tmp_path / "plain.pth", tmp_path / "stored.pth", zipfile.ZIP_STORED)
+    again = load_autoencoder(stored, **HEADS).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+    packed = rewritten(tmp_path / "plain.pth", tmp_path / "packed.pth", zipfile.ZIP_DEFLATED)
+    assert "compressed" in refused(packed, **HEADS)
+
+
+def test_a_small_archive_that_unpacks_to_much_is_refused_unread(tmp_path, weights, monkeypatch):
+    torch.save(weights, tmp_path / "plain.pth")
+    bomb = rewritten(tmp_path / "plain.pth", tmp_path / "bomb.pth", zipfile.ZIP_DEFLATED, b"\0" * (1 << 24))
+    monkeypatch.setattr(torch, "load", lambda *args, **more: pytest.fail("the file is read"))
+    assert "compressed" in refused(bomb, **HEADS)
+
+
+def test_an_archive_whose_entries_claim_more_than_the_file_has_is_refused(tmp_path, weights, monkeypatch):
+    torch.save(weights, tmp_path / "bad.pth")
+    data = (tmp_path / "bad.pth").read_bytes()
+    at = data.index(b"PK\x01\x02")  # the directory at the end: sizes at 20 and 24
+    huge = (1 << 30).to_bytes(4, "little")
+    (tmp_path / "bad.pth").write_bytes(data[: at + 20] + huge + huge + data[at + 28 :])
+    monkeypatch.setattr(torch, "load", lambda *args, **more: pytest.fail("the file is read"))
+    assert "more bytes than" in refused(tmp_path / "bad.pth", **HEADS)
 
 
 def test_a_pickled_module_is_refused(tmp_path, tiny_model):
