@@ -15,10 +15,10 @@ from torch import Tensor
 from maerestore.hub.errors import ModelError
 from maerestore.image import InputError
 from maerestore.inpaint.arrays import as_canvas
-from maerestore.inpaint.coarse import stand_in
 from maerestore.inpaint.masks import as_mask
 from maerestore.masking.patches import draw_patch_masks
 from maerestore.model import MAEConfig, MaskedAutoencoder
+from maerestore.model.hiding import fixed_noise
 
 COLUMNS = ("original", "masked", "reconstruction", "composite")
 
@@ -227,7 +227,9 @@ def _patches_row(model: MaskedAutoencoder, pixels: Tensor, ratio: float, seed: i
     removed = draw_patch_masks(policy, 1, grid, ratio, torch.Generator().manual_seed(seed), responses)
     hidden = F.interpolate(removed.reshape(1, 1, *grid), scale_factor=float(p))
     label = (f"{100 * ratio:g} % hidden", f"seed {seed}", *(() if policy == "random" else policy.split("-", 1)))
-    shown = model.reconstruct(images, mask=removed.to(images.device), hidden_noise=stand_in(model, images))
+    shown = model.reconstruct(
+        images, mask=removed.to(images.device), hidden_noise=fixed_noise(images, model.config.hidden)
+    )
     return _row(model, pixels, hidden, shown, label)
 
 
@@ -237,7 +239,9 @@ def _masked_row(model: MaskedAutoencoder, pixels: Tensor, hole: Tensor) -> ShowR
         touched = F.max_pool2d(hole, model.config.patch_size)
         hole = F.interpolate(touched, scale_factor=float(model.config.patch_size))
     images = model.normalize(pixels.to(model.mean.device))
-    shown = model.reconstruct(images, pixel_mask=hole.to(images.device), hidden_noise=stand_in(model, images))
+    shown = model.reconstruct(
+        images, pixel_mask=hole.to(images.device), hidden_noise=fixed_noise(images, model.config.hidden)
+    )
     return _row(model, pixels, hole, shown, ("mask", f"{100 * float(hole.mean()):.0f} % hidden"))
 
 

@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 from maerestore.errors import MaerestoreError
 from maerestore.hub.save import CONFIG_NAME
 from maerestore.inpaint.blend import BlendCurve
-from maerestore.inpaint.coarse import window_scale
 from maerestore.inpaint.harmonic import harmonic_fill
+from maerestore.inpaint.model_window import window_scale
 from maerestore.inpaint.pipeline import Inpainter
-from maerestore.inpaint.windows import distance_to_known, find_regions, plan_windows
+from maerestore.inpaint.regions import distance_to_known, find_regions
+from maerestore.inpaint.windows import plan_windows
 from maerestore.masking import FAMILIES, draw_mask
 from maerestore.train.packing import find_images, held_out
 

@@ -23,10 +23,10 @@ from tqdm.auto import tqdm
 from maerestore.errors import MaerestoreError
 from maerestore.inpaint import confidence
 from maerestore.inpaint.arrays import as_canvas
+from maerestore.inpaint.boxes import slices
 from maerestore.inpaint.confidence import Clues, clues, spread_of_draws
 from maerestore.inpaint.pipeline import Inpainter
 from maerestore.inpaint.stages import Report, find_scene
-from maerestore.inpaint.windows import cut
 from maerestore.masking import FAMILIES, draw_mask
 
 
@@ -56,7 +56,7 @@ def measured(
     scene = find_scene(canvas, mask, 0, inpainter.size, patch, inpainter.curve, Report(), None)
     assert scene is not None  # every family has holes
     error = np.abs(inpainter.inpaint(photo, mask, sharp=False) - photo).mean(-1)
-    views = scene.look(
+    views = scene.map_windows(
         lambda windows: spread_of_draws(
             inpainter.model, windows, inpainter.size, draws, seed, inpainter.smooth, inpainter.bf16
         )
@@ -64,7 +64,7 @@ def measured(
     found, errors = [], []
     for i, (region, view) in enumerate(zip(scene.regions, views, strict=True)):
         found.append([clue[region.mask] for clue in clues(scene, i, view)])
-        errors.append(error[cut(region.box)][region.mask])
+        errors.append(error[slices(region.box)][region.mask])
     return Clues(*(np.concatenate(lists) for lists in zip(*found, strict=True))), np.concatenate(errors)
 
 

@@ -16,10 +16,10 @@ from maerestore.augment.models import config_of, load
 from maerestore.augment.pixels import check_images, from_model, hidden_pixels, paste, to_model
 from maerestore.augment.settings import ViewSettings
 from maerestore.errors import MaerestoreError
-from maerestore.inpaint.coarse import autocast, model_shape
-from maerestore.inpaint.precision import PRECISIONS, uses_bf16
+from maerestore.inpaint.model_window import model_shape
 from maerestore.masking.patches import SCORES, attention_scores, hide_highest, random_scores
 from maerestore.model import MaskedAutoencoder
+from maerestore.precision import PRECISIONS, autocast, uses_bf16
 from maerestore.threads import one_thread_if_forked
 
 LEVELS = 5  # different mask ratios of a range
@@ -175,7 +175,7 @@ class MaskedViews:
         model = load(self.settings.model, device)
         config = model.config
         scores = torch.from_numpy(np.ascontiguousarray(noise, np.float32)).to(device)
-        with torch.no_grad(), autocast(model, bf16_views(self.precision, device)):
+        with torch.no_grad(), autocast(device, bf16_views(self.precision, device)):
             shape = (grid[0] * config.patch_size, grid[1] * config.patch_size)
             pixels = model.normalize(to_model(images.detach().to(device), shape, config.in_chans))
             groups = len(pixels) // len(images)

@@ -25,7 +25,7 @@ from maerestore.features.whiten import Whitening
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import FEATURES_NAME, resolve_model
 from maerestore.hub.load import load_autoencoder, pick_device
-from maerestore.inpaint.precision import uses_bf16
+from maerestore.precision import uses_bf16
 from maerestore.threads import one_thread_if_forked
 
 # What more images need between two layers no longer stays in a CPU's cache: with 32 the default model is 3 % slower in

@@ -10,7 +10,7 @@ from typing import Any
 from maerestore.errors import MaerestoreError
 
 POOLINGS = ("cls", "mean", "max", "gem", "attention", "cls+mean", "patch")
-PRECISIONS = ("auto", "fp32", "bf16")  # as in maerestore.inpaint.precision, which loads torch
+PRECISIONS = ("auto", "fp32", "bf16")  # as in maerestore.precision, which loads torch
 
 
 @dataclass(frozen=True)

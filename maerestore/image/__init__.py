@@ -20,7 +20,7 @@ from .mask import erased, mask_is_empty, mask_is_full, mask_of, read_mask
 from .metadata import JpegSettings, Metadata, TiffSettings
 from .opening import MAX_PIXELS
 from .output import SUFFIXES, atomic_file, format_of, resolve_output
-from .photo import Photo, Window
+from .photo import Photo
 
 __all__ = [
     "MAX_PIXELS",
@@ -30,7 +30,6 @@ __all__ = [
     "Metadata",
     "Photo",
     "TiffSettings",
-    "Window",
     "atomic_file",
     "check_writable",
     "erased",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from .canvas import ReadableImage
 from .color import luma
 from .decode import read_photo
 from .errors import InputError, quoted
-from .photo import Photo, Window
+from .photo import Photo
 
 __all__ = ["erased", "mask_is_empty", "mask_is_full", "mask_of", "read_mask"]
 
@@ -26,23 +27,12 @@ _ALIKE = np.float32(3.5 / 255)  # what another decoder or an editor may change n
 _STROKE = np.float32(64 / 255)  # and what it changes nowhere
 
 
-class Seen(Protocol):
-    """An image that colours can be read of: a `Photo`, or what stands for one."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-
-    def rgb(self, window: Window | None = None) -> npt.NDArray[np.float32]:
-        """(H, W, 3) in [0, 1], of a part (top, left, bottom, right)."""
-
-
 def read_mask(
     path: str | os.PathLike[str],
     photo_size: tuple[int, int] | None,
     white: Literal["hole", "keep"] = "hole",
     resize: bool = False,
-    photo: Seen | None = None,
+    photo: ReadableImage | None = None,
 ) -> BoolArray:
     """Read a mask from any image file, turned upright by its own EXIF orientation.
 
@@ -100,7 +90,7 @@ def read_mask(
     return mask[rows[:, None], columns[None, :]]
 
 
-def mask_of(image: Photo, photo: Seen | None = None) -> BoolArray:
+def mask_of(image: Photo, photo: ReadableImage | None = None) -> BoolArray:
     """Read an image that is already loaded as a mask, by the rule of `read_mask`; True is the hole."""
     opaque = ~erased(image)
     if opaque.all():
@@ -166,7 +156,7 @@ def _bright(image: Photo) -> BoolArray:
     return np.concatenate([_is_bright(image, window) for window in _bands(image)])
 
 
-def _is_copy(image: Photo, photo: Seen, opaque: BoolArray) -> bool:
+def _is_copy(image: Photo, photo: ReadableImage, opaque: BoolArray) -> bool:
     """Say whether an image is the photo, but for what was erased.
 
     It is where nearly all of its opaque majority is alike, and nothing is so different that it could be a stroke. What

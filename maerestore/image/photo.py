@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .box import Box
 from .color import ALPHA_MODES, CHANNELS, black_curve, from_rgb, to_rgb
 from .metadata import Metadata
 from .palette import extend_palette
 
-__all__ = ["Photo", "Window"]
+__all__ = ["Photo", "Piece"]
 
-Window = tuple[int, int, int, int]
-"""A crop as (top, left, bottom, right), the last two exclusive."""
-
-Piece = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Window]
-"""A fill, its mask, and the window that they cover."""
+Piece = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Box]
+"""A fill (h, w, 3), its mask (h, w), and their place in the photo."""
 
 Opacity = npt.NDArray[np.floating[Any]]
 
@@ -79,7 +77,7 @@ class Photo:
         """(width, height) in pixels."""
         return self.samples.shape[1], self.samples.shape[0]
 
-    def rgb(self, window: Window | None = None) -> npt.NDArray[np.float32]:
+    def rgb(self, window: Box | None = None) -> npt.NDArray[np.float32]:
         """Return the colours as stored, without applying the ICC profile.
 
         Args:
@@ -94,7 +92,7 @@ class Photo:
             return np.take(colors, samples, axis=0)
         return to_rgb(samples, self.mode, self.bits, self.premultiplied)
 
-    def alpha(self, window: Window | None = None) -> npt.NDArray[np.float32] | None:
+    def alpha(self, window: Box | None = None) -> npt.NDArray[np.float32] | None:
         """Return opacity (H, W) float32 in [0, 1], or None where the photo holds no transparency."""
         samples = self._cut(window)
         if self.palette is not None:
@@ -117,9 +115,7 @@ class Photo:
                 return True
         return False
 
-    def with_fill(
-        self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Window | None = None
-    ) -> Photo:
+    def with_fill(self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Box | None = None) -> Photo:
         """Return a new photo whose pixels under the mask show `fill`.
 
         Values are rounded to the photo's own depth. Alpha stays as it is, so a pixel that was transparent
@@ -179,7 +175,7 @@ class Photo:
             outside[top:bottom, left:right] &= ~mask
         return outside
 
-    def _checked_piece(self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Window) -> Piece:
+    def _checked_piece(self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Box) -> Piece:
         """The colours (N, 3) under a piece's mask, the mask and the window."""
         top, left, bottom, right = self._checked(window)
         if mask.shape != (bottom - top, right - left) or mask.dtype != np.bool_:
@@ -225,7 +221,7 @@ class Photo:
             start += count
         return palette
 
-    def _checked(self, window: Window | None) -> Window:
+    def _checked(self, window: Box | None) -> Box:
         width, height = self.size
         if window is None:
             return 0, 0, height, width
@@ -234,7 +230,7 @@ class Photo:
             raise ValueError(f"window {window} does not lie in a photo of {width}x{height}")
         return window
 
-    def _cut(self, window: Window | None) -> npt.NDArray[Any]:
+    def _cut(self, window: Box | None) -> npt.NDArray[Any]:
         top, left, bottom, right = self._checked(window)
         return self.samples[top:bottom, left:right]
 

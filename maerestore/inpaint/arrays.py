@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,9 @@ import torch
 from PIL import Image
 
 from maerestore.image import InputError, Photo
+from maerestore.image.box import Box
 from maerestore.image.color import luma
-
-Box = tuple[int, int, int, int]
+from maerestore.image.photo import Piece
 
 _ARRAY_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 PIL_MODES = {"1": 1, "L": 8, "LA": 8, "P": 8, "RGB": 8, "RGBA": 8, "CMYK": 8, "I;16": 16}  # bits a sample
@@ -51,9 +50,7 @@ class FloatImage:
         top, left, bottom, right = window or (0, 0, self.size[1], self.size[0])
         return self.samples[top:bottom, left:right, -1] if self.samples.shape[2] in (2, 4) else None
 
-    def with_fills(
-        self, pieces: list[tuple[np.ndarray, np.ndarray, Box]], opacities: Sequence[np.ndarray | None] | None = None
-    ) -> FloatImage:
+    def with_fills(self, pieces: Sequence[Piece], opacities: Sequence[np.ndarray | None] | None = None) -> FloatImage:
         """A new image in which only the pixels under the pieces' masks are other, as `Photo.with_fills`."""
         samples = self.samples.copy()
         for (fill, mask, (top, left, bottom, right)), opacity in zip(
@@ -151,42 +148,3 @@ def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
     if photo.palette is not None and "transparency" in out.info:
         out.info["transparency"] = photo.palette[:, 3].tobytes()
     return out
-
-
-def check_settings(sharp: Any, feather: Any, seed: Any) -> int:
-    """Refuse settings of a fill that are of another type or out of range.
-
-    Returns:
-        the seed, as `check_seed`.
-
-    Raises:
-        InputError: it names the setting and its value.
-    """
-    if not isinstance(sharp, (bool, np.bool_)):
-        raise InputError(f"sharp must be True or False, got {sharp!r}")
-    check_whole("feather", feather)
-    return check_seed(seed)
-
-
-def check_whole(name: str, value: Any, at_least: int = 0) -> None:
-    """Refuse what is no whole number from `at_least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
-        unit = " of pixels" if name in ("dilate", "feather") else ""
-        raise InputError(f"{name} must be a whole number{unit}, {at_least} or more, got {value!r}")
-
-
-def check_seed(seed: Any) -> int:
-    """The seed as an int of Python, from whatever kind of whole number.
-
-    Raises:
-        InputError: no whole number, or one that does not fit 64 bits.
-    """
-    try:
-        number = operator.index(seed)  # a generator of torch takes no integers of NumPy
-    except TypeError:
-        number = None
-    if number is None or isinstance(seed, bool):
-        raise InputError(f"seed must be a whole number, got {seed!r}")
-    if not -(2**63) <= number < 2**64:
-        raise InputError(f"seed must fit 64 bits, got {number}")
-    return number

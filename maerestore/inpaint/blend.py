@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from maerestore.inpaint.windows import Box, Region, cut, shared
+from maerestore.image.box import Box
+from maerestore.inpaint.boxes import intersection, slices
+from maerestore.inpaint.regions import Region
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,12 @@ def merge_tiles(
     weights = np.zeros((bottom - top, right - left), np.float32)
     scale_sum = np.zeros_like(weights)
     for box, picture, scale in zip(boxes, pictures, scales, strict=True):
-        both = t, l, b, r = shared(region.box, box)  # noqa: E741
+        both = t, l, b, r = intersection(region.box, box)  # noqa: E741
         if t >= b or l >= r:
             continue
         hat = np.minimum.outer(_hat(box[0], box[2], t, b), _hat(box[1], box[3], l, r))
-        here = cut(both, region.box)
-        total[here] += hat[..., None] * picture[cut(both, box)]
+        here = slices(both, region.box)
+        total[here] += hat[..., None] * picture[slices(both, box)]
         weights[here] += hat
         scale_sum[here] += hat * scale
     weights = np.maximum(weights, 1e-12)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -11,50 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maerestore.inpaint.windows import Box
+from maerestore.inpaint.model_window import BATCH, Hiding, ModelWindow, at_model_size, model_shape, resize
 from maerestore.model import MaskedAutoencoder
-
-BATCH = 8  # windows a pass
-
-Hiding = Callable[[Box, tuple[int, int]], np.ndarray]
-"""What the model is not shown of a window besides the hole: its box and (height, width) at the model's size -> bool."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """A part of the photo as the model gets it.
-
-    Attributes:
-        box: its place in the photo.
-        image: (h, w, 3) float32 RGB in [0, 1], the harmonic fill in the hole.
-        mask: (h, w) bool, True = unknown.
-        wanted: (h, w) bool, the unknown pixels that it is looked at for; None for all of them.
-    """
-
-    box: Box
-    image: np.ndarray
-    mask: np.ndarray
-    wanted: np.ndarray | None = None
-
-
-def model_shape(height: int, width: int, size: int, patch_size: int) -> tuple[int, int]:
-    """The (height, width) that a window is scaled to: about `size` squared pixels, whole patches."""
-    scale = size / (height * width) ** 0.5
-    shape = [max(patch_size, round(side * scale / patch_size) * patch_size) for side in (height, width)]
-    return shape[0], shape[1]
-
-
-def window_scale(box: Box, size: int, patch_size: int) -> float:
-    """Model pixels per photo pixel in a window, for arguments as of `model_shape`."""
-    height, width = box[2] - box[0], box[3] - box[1]
-    shape = model_shape(height, width, size, patch_size)
-    return float((shape[0] * shape[1] / (height * width)) ** 0.5)
+from maerestore.model.hiding import fixed_noise
+from maerestore.precision import autocast
 
 
 @torch.inference_mode()
 def coarse_fill(
     model: MaskedAutoencoder,
-    windows: list[Window],
+    windows: list[ModelWindow],
     size: int,
     smooth: float = 0.0,
     progress: Callable[[int], None] | None = None,
@@ -77,21 +42,21 @@ def coarse_fill(
     Returns:
         for each window (h, w, 3) float32: the enlarged reconstruction; outside the hole the photo, slightly blurred.
     """
-    config = model.config
+    config, device = model.config, model.mean.device
     shapes = [model_shape(w.mask.shape[0], w.mask.shape[1], size, config.patch_size) for w in windows]
     results: list[np.ndarray | None] = [None] * len(windows)
     for shape in dict.fromkeys(shapes):
         members = [i for i, s in enumerate(shapes) if s == shape]
         for start in range(0, len(members), BATCH):
             batch = members[start : start + BATCH]
-            pairs = [shrink(windows[i], shape) for i in batch]
+            pairs = [at_model_size(windows[i], shape) for i in batch]
             images = torch.from_numpy(np.stack([p[0] for p in pairs])).permute(0, 3, 1, 2).contiguous()
             masks = torch.from_numpy(np.stack([p[1] for p in pairs]))[:, None].float()
             unknown = masks
             if hiding is not None:
                 hidden = torch.from_numpy(np.stack([hiding(windows[i].box, shape) for i in batch]))
                 unknown = torch.maximum(masks, hidden[:, None].float())
-            with autocast(model, bf16):
+            with autocast(device, bf16):
                 filled = reconstruct(model, images, unknown)
             # What was only hidden is known.
             filled = torch.where(masks.to(filled.device) > 0, filled, images.to(filled.device))
@@ -104,21 +69,16 @@ def coarse_fill(
     return [r for r in results if r is not None]
 
 
-def autocast(model: MaskedAutoencoder, bf16: bool) -> torch.autocast:
-    """Within it matrix products of the model are in bfloat16, or as they are."""
-    return torch.autocast(model.mean.device.type, torch.bfloat16, enabled=bf16)
-
-
 def reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tensor:
     """Fill (N, 3, H, W) in [0, 1] where (N, 1, H, W) is 1.
 
     Four passes, with the grid of patches shifted by half a patch down, across, and both: each pixel counts most where
     it lies in the middle of its patch, so that no patch border is left to see. Two of the passes see mirror images.
     """
-    device = model.mean.device
+    config, device = model.config, model.mean.device
     images, masks = images.to(device), masks.to(device)
-    inputs = model.normalize(images.mean(1, keepdim=True) if model.config.in_chans == 1 else images)
-    p = model.config.patch_size
+    inputs = model.normalize(images.mean(1, keepdim=True) if config.in_chans == 1 else images)
+    p = config.patch_size
     half = p // 2
     total, weights = torch.zeros_like(inputs), torch.zeros_like(inputs[:1, :1])
     for down in (0, half):
@@ -130,7 +90,7 @@ def reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tens
             unknown = F.pad(masks, frame, value=1.0)
             if mirror:
                 seen, unknown = seen.flip(3), unknown.flip(3)
-            picture = model.reconstruct(seen, pixel_mask=unknown, hidden_noise=stand_in(model, seen))
+            picture = model.reconstruct(seen, pixel_mask=unknown, hidden_noise=fixed_noise(seen, config.hidden))
             picture = picture.flip(3) if mirror else picture
             height, width = images.shape[2:]
             picture = picture[:, :, down : down + height, across : across + width]
@@ -141,34 +101,7 @@ def reconstruct(model: MaskedAutoencoder, images: Tensor, masks: Tensor) -> Tens
     return torch.where(masks > 0, filled, images)
 
 
-def stand_in(model: MaskedAutoencoder, images: Tensor) -> Tensor | None:
-    """What a model whose `hidden` is "noise" is shown in hidden patches: the same noise for every picture of a size.
-
-    So a fill repeats, and does not depend on other windows, or on what else drew random numbers.
-    """
-    if model.config.hidden != "noise":
-        return None
-    generator = torch.Generator("cpu").manual_seed(0)
-    noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
-    return noise.to(images.device).expand_as(images)
-
-
 def _hat(length: int, period: int, shift: int) -> Tensor:
     """Weights that peak in the middle of each patch; those of shift 0 and half an even period add up to 1."""
     phase = (torch.arange(length, dtype=torch.float32, device="cpu") + shift + 0.5) / period % 1.0
     return 1 - (2 * phase - 1).abs()
-
-
-def shrink(window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A window at the model's size: image (h, w, 3) and mask (h, w) bool."""
-    if window.mask.shape == shape:
-        return window.image, window.mask
-    larger = shape[0] * shape[1] > window.mask.size
-    image = resize(window.image, shape, cv2.INTER_CUBIC if larger else cv2.INTER_AREA)
-    share = resize(window.mask.astype(np.float32), shape, cv2.INTER_LINEAR if larger else cv2.INTER_AREA)
-    return image.clip(0, 1), share >= 0.5 if (share < 0.5).any() else share >= 1.0
-
-
-def resize(array: np.ndarray, shape: tuple[int, int], interpolation: int) -> np.ndarray:
-    """`cv2.resize` to (height, width)."""
-    return np.asarray(cv2.resize(array, (shape[1], shape[0]), interpolation=interpolation))

@@ -22,11 +22,13 @@ import cv2
 import numpy as np
 import torch
 
-from maerestore.inpaint.coarse import Window, autocast, model_shape, resize, shrink, stand_in
+from maerestore.inpaint.boxes import grow, slices
 from maerestore.inpaint.harmonic import harmonic_fill
+from maerestore.inpaint.model_window import ModelWindow, at_model_size, model_shape, resize
 from maerestore.inpaint.scene import Scene
-from maerestore.inpaint.windows import cut, grow
 from maerestore.model import MaskedAutoencoder
+from maerestore.model.hiding import fixed_noise
+from maerestore.precision import autocast
 
 TEXTURE, BASE, SPREAD = 1.907, 0.053, 3.425
 REACH = 24.0  # pixels of the model
@@ -40,7 +42,7 @@ MIN_SCALE, PLAIN_SCALE = 1 / 64, 0.5  # of windows; where the model does not loo
 @torch.inference_mode()
 def spread_of_draws(
     model: MaskedAutoencoder,
-    windows: list[Window],
+    windows: list[ModelWindow],
     size: int,
     draws: int,
     seed: int,
@@ -66,17 +68,17 @@ def spread_of_draws(
     spreads = []
     for window in windows:
         shape = model_shape(window.mask.shape[0], window.mask.shape[1], size, patch)
-        image, mask = shrink(window, shape)
+        image, mask = at_model_size(window, shape)
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         inputs = model.normalize(pixels.mean(1, keepdim=True) if config.in_chans == 1 else pixels)
         unknown = torch.from_numpy(mask)[None, None].float().to(device).expand(draws, -1, -1, -1)
         generator = np.random.default_rng([seed % 2**64, *window.box])
         shares = generator.uniform(*HIDDEN, size=(draws, 1))
         hidden = generator.random((draws, shape[0] // patch * (shape[1] // patch))) < shares
-        with autocast(model, bf16):
+        with autocast(device, bf16):
             seen = inputs.expand(draws, -1, -1, -1)
             removed = torch.from_numpy(hidden).to(device).float()
-            pictures = model.reconstruct(seen, removed, unknown, stand_in(model, seen))
+            pictures = model.reconstruct(seen, removed, unknown, fixed_noise(seen, config.hidden))
         pictures = model.denormalize(pictures).clamp(0, 1)
         drawn = [np.ascontiguousarray(p) for p in pictures.permute(0, 2, 3, 1).float().cpu().numpy()]
         if smooth > 0:
@@ -102,7 +104,7 @@ def confidence_map(scene: Scene, seen: Sequence[tuple[np.ndarray, np.ndarray] | 
     sure = np.ones(scene.mask.shape, np.float32)
     for i, (region, view) in enumerate(zip(scene.regions, seen, strict=True)):
         error = expected_error(clues(scene, i, view))
-        sure[cut(region.box)][region.mask] = np.exp(-error / UNIT)[region.mask]
+        sure[slices(region.box)][region.mask] = np.exp(-error / UNIT)[region.mask]
     return sure
 
 
@@ -155,15 +157,15 @@ def surrounding_texture(scene: Scene, index: int, scale: float) -> np.ndarray:
     region = scene.regions[index]
     fine, area = FINE / max(scale, MIN_SCALE), TEXTURE_AREA / max(scale, MIN_SCALE)
     box = grow(region.box, int(np.ceil(3 * (fine + area))), (scene.mask.shape[0], scene.mask.shape[1]))
-    image, unknown = scene.seen.rgb(box), scene.unknown[cut(box)]
+    image, unknown = scene.visible.rgb(box), scene.unknown[slices(box)]
     known = (~unknown).astype(np.float32)
     deviation = np.abs(image - low_pass(image, known, fine)).mean(-1)
     texture = low_pass(deviation[..., None], known, area)
     own = np.zeros(unknown.shape, bool)
-    own[cut(region.box, box)] = region.mask
+    own[slices(region.box, box)] = region.mask
     if scene.unknown is not scene.mask and not unknown.all():
         own = unknown  # transparent pixels have no texture to continue
-    return harmonic_fill(texture, own)[cut(region.box, box)][..., 0]
+    return harmonic_fill(texture, own)[slices(region.box, box)][..., 0]
 
 
 def low_pass(image: np.ndarray, known: np.ndarray, sigma: float) -> np.ndarray:

@@ -1,66 +1,40 @@
 """Sharp texture for a smooth fill: the photo's own known patches, chosen to agree with what the coarse fill says.
 
-Coarse-to-fine PatchMatch (Barnes et al. 2009, https://doi.org/10.1145/1531326.1531330), steered: a known patch is a
-good match for a place in the hole where it looks like what surrounds that place, where its low-passed colour is that
-of the coarse fill, and where its texture is as strong as the surroundings of the hole let expect: a dark thing is no
-texture for a dark cloud. The coarse fill so decides what is shown, the known patches how it looks. Patches vote for
-each pixel's colour while the search goes on; at the end the best patch wins it, as an average would blur again.
-
-Patches are compared by a few dozen principal components, for all places of the hole at once.
+Coarse-to-fine PatchMatch, steered: a known patch is a good match for a place in the hole where it looks like what
+surrounds that place, where its low-passed colour is that of the coarse fill, and where its texture is as strong as the
+surroundings of the hole let expect: a dark thing is no texture for a dark cloud. The coarse fill so decides what is
+shown, the known patches how it looks. Patches vote for each pixel's colour while the search goes on; at the end the
+best patch wins it, as an average would blur again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from maerestore.inpaint.patchmatch import (
+    MIN_SOURCES,
+    PATCH,
+    RADIUS,
+    Level,
+    describe,
+    describe_hole,
+    enlarge,
+    first_matches,
+    paint,
+    paint_matches,
+    search,
+)
 from maerestore.inpaint.strength import texture_strength
 
-PATCH = 7
-COMPONENTS = 20  # of the 147 colours of a patch
 STEERING = 1.0  # weight of the coarse fill's colour, beside 1 for the mean squared difference of a patch
 STRENGTH = 4.0  # weight of how strong the texture is to be
 GUIDE_SIGMA = 2.0  # pixels; how smooth the colour is that sources and coarse fill are compared by
 COARSEST_SIDE = 40
 MAX_LEVELS = 4
 ROUNDS = ((40_000, 3), (100_000, 2), (1 << 62, 1))  # of search and vote at a level, by the most places it may have
-BRUTE_FORCE = 4_000_000  # pairs of places and sources up to which the first match is exact
-MIN_SOURCES = 64
-FIRST_TRUST = 0.3  # of the first match in what the patches look like: in the hole they still are smooth
-CHUNK = 1 << 16  # places compared at a time: bounds the memory
-RADIUS = PATCH // 2
-_NUMBERS: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults of the program are
-
-
-@dataclass
-class _Level:
-    """One resolution of the pyramid; P is the number of pixels, row by row.
-
-    Attributes:
-        image: (h, w, 3), the hole holding the current fill.
-        hole: (h, w) bool.
-        places: (N,) pixels whose patch touches the hole: each gets a match.
-        sources: (M,) pixels whose patch is known throughout.
-        is_source: (P,) bool.
-        guide: (P, 4), weighted: low-passed colours of the photo with its coarse fill; the strength of its texture.
-    """
-
-    image: Tensor
-    hole: Tensor
-    places: Tensor
-    sources: Tensor
-    is_source: Tensor
-    guide: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.hole.shape[0], self.hole.shape[1]
 
 
 @torch.inference_mode()
@@ -85,29 +59,29 @@ def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int
     shape = levels[-1].shape
     for depth in range(len(levels) - 1, -1, -1):
         level = levels[depth]
-        features, kernels = _describe(level, generator)
+        features, kernels = describe(level, generator)
         if matches is None:
-            chosen = _first_matches(level, features, generator)
+            chosen = first_matches(level, features, generator)
         else:
-            chosen = _enlarge(matches, shape, level, generator)
+            chosen = enlarge(matches, shape, level, generator)
         shape = level.shape
-        _copy(level, chosen)
+        paint_matches(level, chosen)
         rounds = next(count for most, count in ROUNDS if len(level.places) <= most)
         for turn in range(rounds):
-            _describe_hole(level, features, kernels)
-            costs, matches = _search(level, features, chosen, generator)
+            describe_hole(level, features, kernels)
+            costs, matches = search(level, features, chosen, generator)
             chosen = matches[level.places]
             last = depth == 0 and turn == rounds - 1
-            colours = _paint(level, matches, costs, best_wins=last)
+            colours = paint(level, matches, costs, best_wins=last)
             level.image.view(-1, 3)[level.hole.flatten()] = colours
     result = image.copy()
     result[hole] = levels[0].image.numpy()[hole]
     return result
 
 
-def _pyramid(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> list[_Level]:
+def _pyramid(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> list[Level]:
     """Levels from fine to coarse, each half the size of the one before; stops where sources run out."""
-    levels: list[_Level] = []
+    levels: list[Level] = []
     while len(levels) < MAX_LEVELS:
         level = _level(image, hole, known)
         if level is None:
@@ -125,7 +99,7 @@ def _pyramid(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> list[_Le
     return levels
 
 
-def _level(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> _Level | None:
+def _level(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> Level | None:
     height, width = hole.shape
     if min(height, width) < PATCH:
         return None
@@ -139,7 +113,7 @@ def _level(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> _Level | N
     # Every hole pixel lies in the patch of some place: near the border in that of a place further in.
     colour = cv2.GaussianBlur(image, (0, 0), GUIDE_SIGMA) * STEERING**0.5
     guide = np.dstack([colour, texture_strength(image, hole, known) * STRENGTH**0.5])
-    return _Level(
+    return Level(
         image=torch.from_numpy(image.copy()),
         hole=torch.from_numpy(hole),
         places=torch.from_numpy(np.flatnonzero(touched)),
@@ -147,185 +121,3 @@ def _level(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> _Level | N
         is_source=torch.from_numpy(whole.ravel()),
         guide=torch.from_numpy(guide).reshape(-1, 4),
     )
-
-
-def _describe(level: _Level, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What patches are compared by: (P, COMPONENTS + 4), their squared distance is the cost of a match.
-
-    Returns:
-        the descriptors, and the kernels (COMPONENTS, 3, PATCH, PATCH) of their first part.
-    """
-    some = level.sources[torch.randint(len(level.sources), (2000,), generator=generator, device="cpu")]
-    columns = torch.stack([level.image.view(-1, 3)[some + step] for step in _steps(level)], dim=1)  # (2000, 49, 3)
-    columns = columns.transpose(1, 2).flatten(1)  # channel first, as the kernels of a convolution
-    _, _, axes = torch.linalg.svd(columns - columns.mean(0), full_matrices=False)
-    kernels = axes[:COMPONENTS].reshape(-1, 3, PATCH, PATCH) / PATCH  # a mean over the patch, not a sum
-    parts = F.conv2d(level.image.permute(2, 0, 1)[None], kernels, padding=RADIUS)[0].flatten(1).T
-    return torch.cat([parts, level.guide], dim=1).contiguous(), kernels
-
-
-def _describe_hole(level: _Level, features: Tensor, kernels: Tensor) -> None:
-    """Bring descriptors up to date with what was painted in the hole; elsewhere none of them changes."""
-    rows, columns = level.hole.any(1).nonzero().flatten(), level.hole.any(0).nonzero().flatten()
-    height, width = level.shape
-    top, bottom = max(0, int(rows[0]) - RADIUS), min(height, int(rows[-1]) + RADIUS + 1)
-    left, right = max(0, int(columns[0]) - RADIUS), min(width, int(columns[-1]) + RADIUS + 1)
-    pixels = F.pad(level.image.permute(2, 0, 1), (RADIUS,) * 4)  # what lies beyond the border counts as 0
-    window = pixels[:, top : bottom + 2 * RADIUS, left : right + 2 * RADIUS]
-    parts = F.conv2d(window[None], kernels)[0].movedim(0, 2)
-    features.view(height, width, -1)[top:bottom, left:right, :COMPONENTS] = parts
-
-
-def _steps(level: _Level) -> list[int]:
-    """Distances, in the flat order of pixels, from a patch's centre to its pixels."""
-    width = level.shape[1]
-    return [dy * width + dx for dy in range(-RADIUS, RADIUS + 1) for dx in range(-RADIUS, RADIUS + 1)]
-
-
-def _first_matches(level: _Level, features: Tensor, generator: torch.Generator) -> Tensor:
-    """The best source for every place, (N,), of all sources or of as many random ones as is affordable."""
-    count = min(len(level.sources), max(MIN_SOURCES, BRUTE_FORCE // len(level.places)))
-    candidates = level.sources[torch.randperm(len(level.sources), generator=generator, device="cpu")[:count]]
-    trust = torch.ones_like(features[0])
-    trust[:COMPONENTS] = FIRST_TRUST
-    features = features * trust
-    source = features[candidates]
-    norms = source.square().sum(1)
-    best = [(norms - 2 * features[part] @ source.T).argmin(1) for part in level.places.split(CHUNK // 16)]
-    return candidates[torch.cat(best)]
-
-
-def _enlarge(matches: Tensor, shape: tuple[int, int], level: _Level, generator: torch.Generator) -> Tensor:
-    """Matches of the level below, stretched to this one; what no longer is a source is drawn at random."""
-    height, width = level.shape
-    small_h, small_w = shape
-    y, x = level.places // width, level.places % width
-    parent_y, parent_x = (y // 2).clamp(max=small_h - 1), (x // 2).clamp(max=small_w - 1)
-    parent = matches[parent_y * small_w + parent_x]
-    near_y = (2 * (parent // small_w) + y % 2).clamp(0, height - 1)
-    near_x = (2 * (parent % small_w) + x % 2).clamp(0, width - 1)
-    stretched = near_y * width + near_x
-    lost = (parent < 0) | ~level.is_source[stretched]
-    random = level.sources[torch.randint(len(level.sources), (len(stretched),), generator=generator, device="cpu")]
-    return torch.where(lost, random, stretched)
-
-
-def _copy(level: _Level, matches: Tensor) -> None:
-    """Paint each place with the middle of its match: the search must not start from a smooth picture.
-
-    What is smooth is matched best by what is smooth, and the fill would stay without texture.
-    """
-    in_hole = level.hole.flatten()[level.places]
-    colours = level.image.view(-1, 3)
-    colours[level.places[in_hole]] = colours[matches[in_hole]]
-
-
-def _search(level: _Level, features: Tensor, current: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One round of PatchMatch: neighbours pass on their matches, then random ones ever nearer are tried.
-
-    Args:
-        level: where to search.
-        features: (P, D), what patches are compared by.
-        current: (N,) a source for each of the level's places.
-        generator: of the random tries.
-
-    Returns:
-        costs (P,) and matches (P,), infinite and -1 where there is no place.
-    """
-    height, width = level.shape
-    places = level.places
-    wanted = features.index_select(0, places)
-    cost = _cost(features, wanted, current)
-
-    everywhere = torch.full((height * width,), -1, dtype=torch.int64, device="cpu")
-    for jump in (1, 2, 4, 1):
-        for dy, dx in ((0, jump), (0, -jump), (jump, 0), (-jump, 0)):
-            everywhere[places] = current
-            y, x = places // width + dy, places % width + dx
-            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            theirs = everywhere.index_select(0, torch.where(inside, places + dy * width + dx, 0)).where(inside, -1)
-            candidate = theirs - dy * width - dx
-            sensible = (theirs >= 0) & _within(theirs, -dy, -dx, level)
-            current, cost = _better(level, features, wanted, current, cost, candidate, sensible)
-    radius = max(height, width) / 2
-    while radius >= 1:
-        u = torch.rand(2, len(places), generator=generator, **_NUMBERS) * 2 - 1
-        y = (current // width + (u[0] * radius).round().long()).clamp(0, height - 1)
-        x = (current % width + (u[1] * radius).round().long()).clamp(0, width - 1)
-        current, cost = _better(level, features, wanted, current, cost, y * width + x, None)
-        radius /= 2.5
-    everywhere[places] = current
-    costs = torch.full((height * width,), float("inf"), **_NUMBERS)
-    costs[places] = cost
-    return costs, everywhere
-
-
-def _within(pixels: Tensor, dy: int, dx: int, level: _Level) -> Tensor:
-    """Whether pixels moved by (dy, dx) are still in the picture."""
-    height, width = level.shape
-    y, x = pixels // width + dy, pixels % width + dx
-    return (y >= 0) & (y < height) & (x >= 0) & (x < width)
-
-
-def _cost(features: Tensor, wanted: Tensor, matches: Tensor) -> Tensor:
-    # Rows taken by index_select come several times faster than those that an index brings; likewise below.
-    costs = []
-    for want, match in zip(wanted.split(CHUNK), matches.split(CHUNK), strict=True):
-        difference = features.index_select(0, match) - want
-        costs.append(torch.einsum("nd,nd->n", difference, difference))
-    return torch.cat(costs)
-
-
-def _better(
-    level: _Level,
-    features: Tensor,
-    wanted: Tensor,
-    current: Tensor,
-    cost: Tensor,
-    candidate: Tensor,
-    sensible: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Take candidates that are sources and cost less."""
-    if sensible is not None:
-        candidate = torch.where(sensible, candidate, current)
-    allowed = level.is_source.index_select(0, candidate) & (candidate != current)
-    rows = allowed.nonzero().flatten()
-    if len(rows) == 0:
-        return current, cost
-    candidate = candidate.index_select(0, rows)
-    new = _cost(features, wanted.index_select(0, rows), candidate)
-    won = new < cost.index_select(0, rows)
-    rows = rows[won]
-    return current.index_copy(0, rows, candidate[won]), cost.index_copy(0, rows, new[won])
-
-
-def _paint(level: _Level, matches: Tensor, costs: Tensor, best_wins: bool) -> Tensor:
-    """Colours for the hole's pixels, in their order: (K, 3), voted or from the best patch that covers each."""
-    height, width = level.shape
-    pixels = level.hole.flatten().nonzero().flatten()
-    colours = level.image.view(-1, 3)
-    y, x = pixels // width, pixels % width
-    best = torch.full((len(pixels),), float("inf"), **_NUMBERS)
-    origin = torch.full_like(pixels, -1)
-    total = torch.zeros(len(pixels), 3, **_NUMBERS)
-    weights = torch.zeros_like(best)
-    scale = float(costs[level.places].median().clamp(min=1e-6))
-    for dy in range(-RADIUS, RADIUS + 1):
-        for dx in range(-RADIUS, RADIUS + 1):
-            if not best_wins and (dy + dx) % 2:
-                continue  # every other patch is enough of a vote
-            inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
-            centre = torch.where(inside, pixels + dy * width + dx, 0)
-            match = matches.index_select(0, centre)
-            cost = costs.index_select(0, centre).where(inside & (match >= 0), float("inf"))
-            source = (match - dy * width - dx).clamp(min=0)
-            if best_wins:
-                won = cost < best
-                best, origin = torch.where(won, cost, best), torch.where(won, source, origin)
-            else:
-                weight = torch.exp(-cost / scale)
-                total.addcmul_(weight[:, None], colours.index_select(0, source))
-                weights += weight
-    if best_wins:
-        return torch.where((origin >= 0)[:, None], colours[origin.clamp(min=0)], colours[pixels])
-    return torch.where((weights > 0)[:, None], total / weights.clamp(min=1e-12)[:, None], colours[pixels])

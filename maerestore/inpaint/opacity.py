@@ -1,26 +1,23 @@
 """How opaque the fill of an erased hole is.
 
-A hole that somebody erased, or cut out to make the mask of it, is transparent: a fill that kept its alpha could not be
-seen. Such a hole becomes as opaque as what is visible around it. Erased is a hole that is less than half as opaque as
-that, or, where the mask was grown over the rim, of which a part is cut out clearly: as a patch or a stroke, or down to
-next to nothing; little of the hole lies between. And its rim is visible but for a tenth: a mask over the edge of a
-cut-out keeps the alpha of each pixel, and with it the outline, as does a mask over glass, smoke, or anything else that
-is there.
+A hole that was erased is transparent, and a fill that kept its alpha could not be seen. Such a hole becomes as opaque
+as its visible surroundings. Other holes keep the alpha of each pixel: a mask over the edge of a cut-out keeps its
+outline, and glass or smoke stays as transparent as it was. A hole counts as erased
+
+- if its mean opacity is less than half of that of its surroundings, or a clearly cut-out part of it is (a patch or a
+  stroke in a mask that was grown over the rim), with few pixels in between; and
+- if at most a tenth of its rim is transparent.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
 
+from maerestore.image.canvas import Canvas
+from maerestore.inpaint.boxes import grow, slices
 from maerestore.inpaint.harmonic import harmonic_fill
-from maerestore.inpaint.windows import Region, cut, find_regions, grow
-
-if TYPE_CHECKING:
-    from maerestore.image import Photo
-    from maerestore.inpaint.arrays import FloatImage
+from maerestore.inpaint.regions import Region, find_regions
 
 LEAST, MOST = 2, 64  # pixels around a hole that its opacity is taken from
 FAINT = 0.1  # least share of a hole, of an erased part less than half as opaque as the surroundings
@@ -31,7 +28,7 @@ CLEAR_RIM = 0.1  # most of the rim of an erased hole that may be transparent
 _BAND = 1 << 22  # pixels looked at at a time
 
 
-def raised_opacities(photo: Photo | FloatImage, mask: np.ndarray, regions: list[Region]) -> list[np.ndarray | None]:
+def raised_opacities(photo: Canvas, mask: np.ndarray, regions: list[Region]) -> list[np.ndarray | None]:
     """The opacity of erased holes once they are filled.
 
     Args:
@@ -45,7 +42,7 @@ def raised_opacities(photo: Photo | FloatImage, mask: np.ndarray, regions: list[
     return [_of_region(photo, mask, region) for region in regions]
 
 
-def stays_transparent(photo: Photo | FloatImage, mask: np.ndarray) -> bool:
+def stays_transparent(photo: Canvas, mask: np.ndarray) -> bool:
     """Whether any pixel is less than opaque once the holes are filled.
 
     Args:
@@ -69,7 +66,7 @@ def stays_transparent(photo: Photo | FloatImage, mask: np.ndarray) -> bool:
     return False
 
 
-def _of_region(photo: Photo | FloatImage, mask: np.ndarray, region: Region) -> np.ndarray | None:
+def _of_region(photo: Canvas, mask: np.ndarray, region: Region) -> np.ndarray | None:
     # A soft brush that erases to half or more as far as the middle of a hole leaves an edge of up to that width.
     reach = int(np.clip(np.ceil(region.thickness / 2), LEAST, MOST))
     box = grow(region.box, reach, (mask.shape[0], mask.shape[1]))
@@ -77,8 +74,8 @@ def _of_region(photo: Photo | FloatImage, mask: np.ndarray, region: Region) -> n
     if alpha is None:
         return None
     holes = np.zeros(alpha.shape, bool)
-    holes[cut(region.box, box)] = region.mask
-    known = ~mask[cut(box)]
+    holes[slices(region.box, box)] = region.mask
+    known = ~mask[slices(box)]
     shown = known & (alpha > 0)
     if (alpha[holes] >= 0.5).all() or not shown.any():
         return None
@@ -94,7 +91,7 @@ def _of_region(photo: Photo | FloatImage, mask: np.ndarray, region: Region) -> n
     else:
         continued = harmonic_fill(around[..., None], ~shown)[..., 0]
     raised = np.where(erased, np.maximum(alpha, continued).clip(0, 1), np.nan).astype(np.float32)
-    return raised[cut(region.box, box)]
+    return raised[slices(region.box, box)]
 
 
 def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarray:

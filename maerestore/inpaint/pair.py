@@ -73,7 +73,7 @@ def grown_mask(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> np
             transparency or colours. (An erased hole does not stay transparent: see `maerestore.inpaint.opacity`.)
     """
     from maerestore.inpaint.opacity import stays_transparent
-    from maerestore.inpaint.windows import dilated
+    from maerestore.inpaint.regions import dilated
 
     grown = dilated(mask, dilate)
     if mask_is_full(grown):

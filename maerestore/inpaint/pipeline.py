@@ -9,24 +9,28 @@ import numpy as np
 import torch
 
 from maerestore.image import InputError, Photo
-from maerestore.inpaint.arrays import FloatImage, as_canvas, check_seed, check_settings, check_whole, in_kind_of
+from maerestore.image.canvas import Canvas
+from maerestore.image.photo import Piece
+from maerestore.inpaint.arrays import FloatImage, as_canvas, in_kind_of
 from maerestore.inpaint.blend import BlendCurve
-from maerestore.inpaint.coarse import Hiding, Window, coarse_fill
+from maerestore.inpaint.checks import check_seed, check_settings, check_whole
+from maerestore.inpaint.coarse import coarse_fill
 from maerestore.inpaint.confidence import confidence_map, spread_of_draws
 from maerestore.inpaint.masks import as_mask, as_masks
-from maerestore.inpaint.precision import uses_bf16
+from maerestore.inpaint.model_window import Hiding, ModelWindow
 from maerestore.inpaint.pretrained import Pretrained
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
-from maerestore.inpaint.scene import Piece, Progress, Scene
+from maerestore.inpaint.scene import Progress, Scene
 from maerestore.inpaint.stages import Report, counter, find_scene, refined_pieces, smooth_pieces
-from maerestore.inpaint.texture import Refined, sharpen
+from maerestore.inpaint.texture import RefinedRegion, sharpen
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
+from maerestore.precision import uses_bf16
 from maerestore.threads import one_thread_if_forked
 
-Canvas = TypeVar("Canvas", bound=Photo | FloatImage)
+AnyCanvas = TypeVar("AnyCanvas", bound=Canvas)
 
 
 class Inpainter(Pretrained):
@@ -44,7 +48,7 @@ class Inpainter(Pretrained):
         size: side in pixels that the model sees windows at, a multiple of its patch size; None for its image size.
         device: where to run.
         refiner: draws the fills; what texture a sharp one lacks, or all of it without a refiner, is known patches.
-        precision: of the networks: "fp32", "bf16", or "auto" (see `maerestore.inpaint.precision`).
+        precision: of the networks: "fp32", "bf16", or "auto" (see `maerestore.precision`).
 
     Example:
         >>> from maerestore import Inpainter                                   # doctest: +SKIP
@@ -131,7 +135,7 @@ class Inpainter(Pretrained):
 
     def fill(
         self,
-        photo: Canvas,
+        photo: AnyCanvas,
         mask: np.ndarray,
         dilate: int = 0,
         feather: int = 0,
@@ -139,7 +143,7 @@ class Inpainter(Pretrained):
         sharp: bool = True,
         seed: int = 0,
         progress: Progress | None = None,
-    ) -> tuple[Canvas, Report]:
+    ) -> tuple[AnyCanvas, Report]:
         """Fill a photo as read from its file.
 
         Args:
@@ -160,7 +164,7 @@ class Inpainter(Pretrained):
         else:
             pieces = self._smooth(scene, feather, None, report, progress)
         with report.stage("paste"):
-            return cast(Canvas, photo.with_fills(pieces, scene.opacities)), report
+            return cast(AnyCanvas, photo.with_fills(pieces, scene.opacities)), report
 
     def samples(
         self,
@@ -203,7 +207,7 @@ class Inpainter(Pretrained):
 
     def fill_samples(
         self,
-        photo: Canvas,
+        photo: AnyCanvas,
         mask: np.ndarray,
         n: int,
         dilate: int = 0,
@@ -212,7 +216,7 @@ class Inpainter(Pretrained):
         sharp: bool = True,
         seed: int = 0,
         progress: Progress | None = None,
-    ) -> tuple[list[Canvas], Report]:
+    ) -> tuple[list[AnyCanvas], Report]:
         """As `samples`, for a photo as read from its file; with what was done."""
         check_whole("n", n, at_least=1)
         seed = check_settings(sharp, feather, seed)
@@ -233,7 +237,7 @@ class Inpainter(Pretrained):
         with report.stage("rank"):
             order = ranked(scene, [fill for fill, _, _ in plain[0]], drawn)
         with report.stage("paste"):
-            return [cast(Canvas, photo.with_fills(drawn[k], scene.opacities)) for k in order], report
+            return [cast(AnyCanvas, photo.with_fills(drawn[k], scene.opacities)) for k in order], report
 
     def confidence(
         self,
@@ -272,7 +276,7 @@ class Inpainter(Pretrained):
 
     def confidence_of(
         self,
-        photo: Canvas,
+        photo: AnyCanvas,
         mask: np.ndarray,
         *,
         draws: int = 8,
@@ -290,13 +294,13 @@ class Inpainter(Pretrained):
         with report.stage("confidence"):
             advance = counter("comparing", scene.windows, progress)
 
-            def see(windows: list[Window]) -> list[np.ndarray]:
+            def see(windows: list[ModelWindow]) -> list[np.ndarray]:
                 return spread_of_draws(self.model, windows, self.size, draws, seed, self.smooth, self.bf16, advance)
 
-            return confidence_map(scene, list(scene.look(see))), report
+            return confidence_map(scene, list(scene.map_windows(see))), report
 
     def _scene(
-        self, photo: Photo | FloatImage, mask: np.ndarray, dilate: int, report: Report, progress: Progress | None
+        self, photo: Canvas, mask: np.ndarray, dilate: int, report: Report, progress: Progress | None
     ) -> Scene | None:
         """The holes with their windows; None where there is nothing to fill."""
         one_thread_if_forked()
@@ -313,14 +317,14 @@ class Inpainter(Pretrained):
         progress: Progress | None,
     ) -> tuple[list[Piece], list[Piece]]:
         """The fill of every region before it got texture from known patches, and after."""
-        refined: list[Refined | None] | None = None
+        refined: list[RefinedRegion | None] | None = None
         if self.restorer is None:
             pieces = self._smooth(scene, feather, hiding, report, progress)
         else:
             pieces, refined = self._refined(self.restorer, True, scene, feather, hiding, report, progress)
         drawn = [(fill.copy(), mask, box) for fill, mask, box in pieces]
         with report.stage("detail"):
-            return pieces, sharpen(scene.seen, scene.unknown, scene.regions, drawn, seed, progress, refined)
+            return pieces, sharpen(scene.visible, scene.unknown, scene.regions, drawn, seed, progress, refined)
 
     def _smooth(
         self, scene: Scene, feather: int, hiding: Hiding | None, report: Report, progress: Progress | None
@@ -340,7 +344,7 @@ class Inpainter(Pretrained):
         hiding: Hiding | None,
         report: Report,
         progress: Progress | None,
-    ) -> tuple[list[Piece], list[Refined | None]]:
+    ) -> tuple[list[Piece], list[RefinedRegion | None]]:
         """One of the refiner's two fills of every region, and what it leaves to draw."""
         see = partial(
             refined_fill, restorer, size=self.size, curve=self.curve, bf16=self.bf16, hiding=hiding, sharp=sharp

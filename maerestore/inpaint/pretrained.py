@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from maerestore.inpaint.blend import BlendCurve
-from maerestore.inpaint.precision import uses_bf16
+from maerestore.precision import uses_bf16
 
 if TYPE_CHECKING:
     from maerestore.inpaint.pipeline import Inpainter

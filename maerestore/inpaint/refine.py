@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from maerestore.inpaint.blend import BlendCurve
-from maerestore.inpaint.coarse import BATCH, Hiding, Window, autocast, model_shape, resize, shrink
+from maerestore.inpaint.model_window import BATCH, Hiding, ModelWindow, at_model_size, model_shape, resize
 from maerestore.inpaint.rim import SMALLER, refined_rim
 from maerestore.model.restorer import Restorer
+from maerestore.precision import autocast
 
 LIMIT = 640  # windows are refined at their own size up to this many pixels squared; larger ones are made smaller
 CELL = 8  # sizes of the refiner are multiples of this where a window is made smaller
@@ -21,7 +22,7 @@ CELL = 8  # sizes of the refiner are multiples of this where a window is made sm
 @torch.inference_mode()
 def refined_fill(
     restorer: Restorer,
-    windows: list[Window],
+    windows: list[ModelWindow],
     size: int,
     curve: BlendCurve,
     progress: Callable[[int], None] | None = None,
@@ -77,7 +78,7 @@ def refined_fill(
 
 def _refine(
     restorer: Restorer,
-    windows: list[Window],
+    windows: list[ModelWindow],
     work: tuple[int, int],
     seen: tuple[int, int],
     curve: BlendCurve,
@@ -88,14 +89,14 @@ def _refine(
     """The refiner's pictures of a batch, (N, 3, *work) in [0, 1], and the tokens that it was told."""
     model = restorer.autoencoder
     device = model.mean.device
-    pairs = [shrink(window, work) for window in windows]
+    pairs = [at_model_size(window, work) for window in windows]
     smooth = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2).to(device)
     smooth = model.normalize(smooth).contiguous(memory_format=torch.channels_last)
     masks = np.stack([mask for _, mask in pairs])
     scale = (seen[0] * seen[1] / (work[0] * work[1])) ** 0.5
     share = np.stack([curve(scale * cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)) for m in masks])
     unseen = None if hiding is None else _planes(np.stack([hiding(w.box, seen) for w in windows]), device)
-    with autocast(model, bf16):
+    with autocast(device, bf16):
         given = smooth, _planes(masks, device), smooth
         restored, tokens = restorer.with_tokens(*given, seen, _planes(share, device), unseen)
     return model.denormalize((restored.sharp if sharp else restored.mean).float()).clamp(0, 1), tokens

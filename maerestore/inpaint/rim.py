@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maerestore.inpaint.coarse import BATCH, Window, autocast
-from maerestore.inpaint.windows import Box, cut
+from maerestore.image.box import Box
+from maerestore.inpaint.boxes import slices
+from maerestore.inpaint.model_window import BATCH, ModelWindow
 from maerestore.model.restorer import Restorer
+from maerestore.precision import autocast
 
 SMALLER = 1.25  # times that a window was made smaller from which its rim is drawn again
 FULL, FADED = 6.0, 16.0  # pixels from the known ones up to which all, and from which on nothing, is drawn again
@@ -26,7 +28,13 @@ AT_ONCE = BATCH * 256**2 // TILE**2  # tiles a pass
 
 @torch.inference_mode()
 def refined_rim(
-    restorer: Restorer, window: Window, picture: np.ndarray, tokens: Tensor, *, bf16: bool = False, sharp: bool = True
+    restorer: Restorer,
+    window: ModelWindow,
+    picture: np.ndarray,
+    tokens: Tensor,
+    *,
+    bf16: bool = False,
+    sharp: bool = True,
 ) -> np.ndarray:
     """Draw the rim again.
 
@@ -51,8 +59,8 @@ def refined_rim(
         batch = boxes[start : start + AT_ONCE]
         for box, tile in zip(batch, _drawn(restorer, window, picture, tokens, batch, bf16, sharp), strict=True):
             weight = tent(box, size)
-            drawn[cut(box)] += weight * tile
-            weights[cut(box)] += weight
+            drawn[slices(box)] += weight * tile
+            weights[slices(box)] += weight
     drawn /= np.maximum(weights, 1e-6)
     drawn -= picture
     drawn *= share[..., None]
@@ -106,7 +114,7 @@ def tent(box: Box, size: tuple[int, int]) -> np.ndarray:
 
 def _drawn(
     restorer: Restorer,
-    window: Window,
+    window: ModelWindow,
     picture: np.ndarray,
     tokens: Tensor,
     boxes: list[Box],
@@ -117,14 +125,14 @@ def _drawn(
     model, device = restorer.autoencoder, tokens.device
 
     def planes(array: np.ndarray) -> Tensor:
-        stacked = np.stack([array[cut(box)] for box in boxes]).astype(np.float32)
+        stacked = np.stack([array[slices(box)] for box in boxes]).astype(np.float32)
         return torch.from_numpy(stacked).permute(0, 3, 1, 2).to(device)
 
     smooth, mask = model.normalize(planes(window.image)), planes(window.mask[..., None])
     smooth = smooth.contiguous(memory_format=torch.channels_last)
     fill = torch.where(mask > 0, model.normalize(planes(picture)), smooth)
     told = torch.cat([part_of(tokens, box, window.mask.shape) for box in boxes])
-    with autocast(model, bf16):
+    with autocast(device, bf16):
         refined = restorer.refiner(smooth, mask, fill, smooth, told)
     drawn = model.denormalize((refined.sharp if sharp else refined.mean).float()).clamp(0, 1)
     return np.asarray(drawn.permute(0, 2, 3, 1).cpu().numpy())

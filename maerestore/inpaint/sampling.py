@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maerestore.image.box import Box
+from maerestore.image.photo import Piece
 from maerestore.inpaint.confidence import low_pass
-from maerestore.inpaint.scene import Piece, Scene
-from maerestore.inpaint.windows import Box
+from maerestore.inpaint.scene import Scene
 
 HIDDEN = 0.5  # share of the blocks that a sample does not show to the autoencoder
 COARSE = 3.0  # sigma in pixels of the photo: colours are compared without their texture

@@ -1,4 +1,4 @@
-"""A photo with its holes, and the windows through which the model looks at them."""
+"""A photo with its holes, and the windows around them that the model fills."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from functools import cached_property
 
 import numpy as np
 
-from maerestore.image import Photo
-from maerestore.inpaint.arrays import FloatImage
+from maerestore.image.box import Box
+from maerestore.image.canvas import Canvas, ReadableImage
 from maerestore.inpaint.blend import BlendCurve, merge_tiles
-from maerestore.inpaint.coarse import Window, window_scale
+from maerestore.inpaint.boxes import grow, intersection, slices
 from maerestore.inpaint.harmonic import harmonic_fill
+from maerestore.inpaint.model_window import ModelWindow, window_scale
 from maerestore.inpaint.opacity import raised_opacities
-from maerestore.inpaint.visible import as_seen
-from maerestore.inpaint.windows import Box, Region, cut, distance_to_known, grow, plan_windows, shared
+from maerestore.inpaint.regions import Region, distance_to_known
+from maerestore.inpaint.visible import visible_photo
+from maerestore.inpaint.windows import plan_windows
 
-WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be looked at by it
+WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be filled by it
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, the steps done and the steps in all."""
@@ -43,9 +45,9 @@ class Overlay:
         )
         for i in np.flatnonzero(meets):
             own = self.regions[i].box
-            both = shared(own, box)
-            hole = self.regions[i].mask[cut(both, own)]
-            image[cut(both, box)][hole] = self.fills[i][cut(both, own)][hole]
+            both = intersection(own, box)
+            hole = self.regions[i].mask[slices(both, own)]
+            image[slices(both, box)][hole] = self.fills[i][slices(both, own)][hole]
         return image
 
 
@@ -64,7 +66,7 @@ class Scene:
         scales: model pixels per photo pixel in each of those windows.
     """
 
-    photo: Photo | FloatImage
+    photo: Canvas
     mask: np.ndarray
     unknown: np.ndarray
     regions: list[Region]
@@ -76,7 +78,7 @@ class Scene:
     @classmethod
     def plan(
         cls,
-        photo: Photo | FloatImage,
+        photo: Canvas,
         mask: np.ndarray,
         unknown: np.ndarray,
         regions: list[Region],
@@ -107,9 +109,9 @@ class Scene:
         return cls(photo, mask, unknown, regions, smooth, distances, plans, scales)
 
     @property
-    def seen(self) -> Photo | FloatImage:
-        """The photo as every stage sees it: without the colours of its transparent pixels."""
-        return as_seen(self.photo, self.mask, self.unknown)
+    def visible(self) -> ReadableImage:
+        """The photo without the colours of its transparent pixels: what every stage reads."""
+        return visible_photo(self.photo, self.mask, self.unknown)
 
     @cached_property
     def opacities(self) -> list[np.ndarray | None]:
@@ -118,7 +120,7 @@ class Scene:
 
     @property
     def groups(self) -> list[tuple[int, int]]:
-        """Runs (start, stop) of regions whose windows are looked at together."""
+        """Runs (start, stop) of regions whose windows are filled together."""
         return list(_groups([len(plan) for plan in self.plans], at_least=32))
 
     def boxes(self, start: int, stop: int) -> list[Box]:
@@ -127,14 +129,16 @@ class Scene:
 
     @property
     def windows(self) -> int:
-        """How many windows the model looks through."""
+        """How many windows the model fills."""
         return sum(len(self.boxes(start, stop)) for start, stop in self.groups)
 
-    def look(self, see: Callable[[list[Window]], list[np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
-        """What a function of windows gives for each region, overlapping windows merged.
+    def map_windows(
+        self, fill_windows: Callable[[list[ModelWindow]], list[np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
+        """Fill the windows of all regions, and merge those of each region that overlap.
 
         Args:
-            see: windows, which show the harmonic fills, to as many pictures (h, w, 3) or (h, w, 1).
+            fill_windows: windows, which show the harmonic fills, to as many pictures (h, w, 3) or (h, w, 1).
 
         Yields:
             for each region, in their order: the picture (h, w, 3) float32 over its box and the scale (h, w), model
@@ -144,15 +148,15 @@ class Scene:
         for start, stop in self.groups:
             boxes = self.boxes(start, stop)
             windows = [
-                Window(
+                ModelWindow(
                     box,
-                    overlay.paint(self.seen.rgb(box), box),
-                    self.unknown[cut(box)],
+                    overlay.paint(self.visible.rgb(box), box),
+                    self.unknown[slices(box)],
                     self._wanted(box, start, stop),
                 )
                 for box in boxes
             ]
-            pictures = dict(zip(boxes, see(windows), strict=True))
+            pictures = dict(zip(boxes, fill_windows(windows), strict=True))
             for i in range(start, stop):
                 if self.plans[i]:
                     seen = [pictures[box] for box in self.plans[i]]
@@ -161,32 +165,32 @@ class Scene:
                     yield None
 
     def _wanted(self, box: Box, start: int, stop: int) -> np.ndarray:
-        """(h, w) bool: the pixels in a window of those of a run of regions that look through it."""
+        """(h, w) bool: the hole pixels in a window of those of a run of regions that use it."""
         wanted = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
         for region, plan in zip(self.regions[start:stop], self.plans[start:stop], strict=True):
             if box in plan:
-                both = shared(region.box, box)
-                wanted[cut(both, box)] |= region.mask[cut(both, region.box)]
+                both = intersection(region.box, box)
+                wanted[slices(both, box)] |= region.mask[slices(both, region.box)]
         return wanted
 
 
 def harmonic_fills(
-    photo: Photo | FloatImage, mask: np.ndarray, unknown: np.ndarray, regions: list[Region], progress: Progress | None
+    photo: Canvas, mask: np.ndarray, unknown: np.ndarray, regions: list[Region], progress: Progress | None
 ) -> list[np.ndarray]:
     """The harmonic fill of each region, (h, w, 3) float32 over its box; arguments as of `Scene.plan`."""
     width, height = photo.size
-    seen = as_seen(photo, mask, unknown)
+    seen = visible_photo(photo, mask, unknown)
     fills = []
     for i, region in enumerate(regions):
         grown = grow(region.box, 1, (height, width))
         hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
-        hole[cut(region.box, grown)] = region.mask
+        hole[slices(region.box, grown)] = region.mask
         image = seen.rgb(grown)
-        image[mask[cut(grown)] & ~hole] = 0  # other holes: no neighbours of this one, and nothing to be seen
-        joined = unknown[cut(grown)]
-        if unknown is not mask and (joined & ~mask[cut(grown)]).any() and not joined.all():
+        image[mask[slices(grown)] & ~hole] = 0  # other holes: no neighbours of this one, and nothing to be seen
+        joined = unknown[slices(grown)]
+        if unknown is not mask and (joined & ~mask[slices(grown)]).any() and not joined.all():
             hole = joined  # transparent pixels are no rim: the fill goes on through them to visible ones
-        fills.append(harmonic_fill(image, hole)[cut(region.box, grown)].copy())
+        fills.append(harmonic_fill(image, hole)[slices(region.box, grown)].copy())
         if progress is not None:
             progress("smoothing", i + 1, len(regions))
     return fills

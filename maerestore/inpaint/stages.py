@@ -6,25 +6,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
-from maerestore.image import InputError, Photo
-from maerestore.inpaint.arrays import FloatImage, check_whole
+from maerestore.image import InputError
+from maerestore.image.canvas import Canvas
+from maerestore.image.photo import Piece
 from maerestore.inpaint.blend import BlendCurve, blend
-from maerestore.inpaint.coarse import Window
+from maerestore.inpaint.checks import check_whole
+from maerestore.inpaint.model_window import ModelWindow
 from maerestore.inpaint.refine import LIMIT
-from maerestore.inpaint.scene import Piece, Progress, Scene, harmonic_fills
-from maerestore.inpaint.texture import Refined
+from maerestore.inpaint.regions import dilated, find_regions
+from maerestore.inpaint.scene import Progress, Scene, harmonic_fills
+from maerestore.inpaint.texture import RefinedRegion
 from maerestore.inpaint.visible import unknown_pixels
-from maerestore.inpaint.windows import dilated, find_regions
 
 
-class See(Protocol):
-    """A network's view of windows: a picture (h, w, 3) float32 for each."""
+class WindowModel(Protocol):
+    """A network that fills windows: a picture (h, w, 3) float32 for each."""
 
-    def __call__(self, windows: list[Window], *, progress: Callable[[int], None]) -> list[np.ndarray]: ...
+    def __call__(self, windows: list[ModelWindow], *, progress: Callable[[int], None]) -> list[np.ndarray]: ...
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Report:
 
 
 def find_scene(
-    photo: Photo | FloatImage,
+    photo: Canvas,
     mask: np.ndarray,
     dilate: int,
     model_size: int,
@@ -104,13 +107,13 @@ def find_scene(
 
 
 def smooth_pieces(
-    scene: Scene, see: See, curve: BlendCurve, feather: int, report: Report, progress: Progress | None
+    scene: Scene, fill_windows: WindowModel, curve: BlendCurve, feather: int, report: Report, progress: Progress | None
 ) -> list[Piece]:
     """The autoencoder's fill of every region, joined to the harmonic one by the distance from what is known.
 
     Args:
         scene: the holes.
-        see: the autoencoder's view of windows.
+        fill_windows: the autoencoder.
         curve: its share by distance.
         feather: pixels over which it sets in.
         report: gets the seconds of "coarse".
@@ -119,7 +122,7 @@ def smooth_pieces(
     with report.stage("coarse"):
         advance = counter("filling", scene.windows, progress)
         pieces: list[Piece] = []
-        for i, seen in enumerate(scene.look(lambda windows: see(windows, progress=advance))):
+        for i, seen in enumerate(scene.map_windows(partial(fill_windows, progress=advance))):
             region, fill = scene.regions[i], scene.smooth[i]
             if seen is not None:
                 coarse, scale = seen
@@ -129,25 +132,25 @@ def smooth_pieces(
 
 
 def refined_pieces(
-    scene: Scene, see: See, size: int, feather: int, report: Report, progress: Progress | None
-) -> tuple[list[Piece], list[Refined | None]]:
+    scene: Scene, fill_windows: WindowModel, size: int, feather: int, report: Report, progress: Progress | None
+) -> tuple[list[Piece], list[RefinedRegion | None]]:
     """The refiner's fill of every region that the model looks at, and what it leaves to draw.
 
     Args:
         scene: the holes.
-        see: the refiner's view of windows.
+        fill_windows: the refiner.
         size: side in pixels that the autoencoder sees windows at.
         feather: pixels over which the fill sets in.
         report: gets the seconds of "refine".
         progress: see `Progress`.
     """
     pieces: list[Piece] = []
-    refined: list[Refined | None] = []
+    refined: list[RefinedRegion | None] = []
     with report.stage("refine"):
         advance = counter("refining", scene.windows, progress)
-        for i, seen in enumerate(scene.look(lambda windows: see(windows, progress=advance))):
+        for i, seen in enumerate(scene.map_windows(partial(fill_windows, progress=advance))):
             fill, mask, box = scene.smooth[i], scene.regions[i].mask, scene.regions[i].box
-            looked_at: Refined | None = None
+            looked_at: RefinedRegion | None = None
             if seen is not None:  # else so thin that the harmonic fill is the best there is
                 (picture, scale), distance = seen, scene.distances[i]
                 if feather > 0:
@@ -155,7 +158,7 @@ def refined_pieces(
                 # The window's side in photo pixels is what the autoencoder sees, over the scale it sees it at.
                 shrunk = max(1.0, size / float(scale[mask].mean()) / LIMIT)
                 fill = np.where(mask[..., None], picture, fill).astype(np.float32)
-                looked_at = Refined(np.where(mask, distance, 0), shrunk)
+                looked_at = RefinedRegion(np.where(mask, distance, 0), shrunk)
             pieces.append((fill, mask, box))
             refined.append(looked_at)
     return pieces, refined

@@ -192,7 +192,7 @@ def fill_table(
         else:
             todo.append(pair)
     if todo:
-        from maerestore.inpaint.arrays import check_settings, check_whole
+        from maerestore.inpaint.checks import check_settings, check_whole
 
         check_whole("dilate", settings.dilate, at_least=0)
         check_settings(settings.sharp, settings.feather, settings.seed)

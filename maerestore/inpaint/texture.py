@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from maerestore.image import Photo
-from maerestore.inpaint.arrays import FloatImage
+from maerestore.image.canvas import ReadableImage
+from maerestore.image.photo import Piece
+from maerestore.inpaint.boxes import grow, slices
 from maerestore.inpaint.detail import synthesize
+from maerestore.inpaint.regions import Region
 from maerestore.inpaint.rim import SMALLER, rim_share
-from maerestore.inpaint.scene import Overlay, Piece, Progress
+from maerestore.inpaint.scene import Overlay, Progress
 from maerestore.inpaint.strength import continued, energy_of, mean_by_cell, undisturbed
-from maerestore.inpaint.windows import Region, cut, grow, plan_blocks, surroundings
+from maerestore.inpaint.windows import plan_blocks, surroundings
 
 NEAR, DEEP = 2.0, 5.0  # sigma in pixels: finer than this is taken from known patches, along the rim and inside
 RIM, RAMP = 1.0, 4.0  # pixels from the known ones up to which nothing is added, and over which adding sets in
@@ -32,7 +34,7 @@ FLAT = 1e-6  # energy of what counts as no texture: a quarter of a level of 255
 
 
 @dataclass
-class Refined:
+class RefinedRegion:
     """What a refiner drew of a region, beside its fill.
 
     Attributes:
@@ -50,13 +52,13 @@ class Refined:
 
 
 def sharpen(
-    photo: Photo | FloatImage,
+    photo: ReadableImage,
     mask: np.ndarray,
     regions: list[Region],
     pieces: list[Piece],
     seed: int,
     progress: Progress | None,
-    refined: list[Refined | None] | None = None,
+    refined: list[RefinedRegion | None] | None = None,
 ) -> list[Piece]:
     """Give the fill of every region the texture of its surroundings.
 
@@ -81,24 +83,24 @@ def sharpen(
     for done, (i, block) in enumerate(blocks):
         area = grow(block, surroundings(regions[i]), size)
         hole = np.zeros((area[2] - area[0], area[3] - area[1]), bool)
-        hole[cut(block, area)] = regions[i].mask[cut(block, regions[i].box)]
-        known = sources = ~mask[cut(area)]
+        hole[slices(block, area)] = regions[i].mask[slices(block, regions[i].box)]
+        known = sources = ~mask[slices(area)]
         if known.sum() < 4 * hole.sum() // 10:
-            sources = drawn_from[cut(area)].copy()
+            sources = drawn_from[slices(area)].copy()
         drawn = overlay.paint(photo.rgb(area), area)
         own = None if refined is None else refined[i]
         if own is None:
             drawn = synthesize(drawn, hole, sources, seed)
         else:
             distance = np.zeros(hole.shape, np.float32)
-            distance[cut(block, area)] = own.distance[cut(block, regions[i].box)]
+            distance[slices(block, area)] = own.distance[slices(block, regions[i].box)]
             source = None if own.suffices else synthesize(drawn, hole, sources, seed)
             drawn = completed(drawn, source, hole, known, distance, own.shrunk)
         # Written where the overlay reads, so that the next block continues this one.
-        fill = pieces[i][0][cut(block, regions[i].box)]
-        inside = hole[cut(block, area)]
-        fill[inside] = drawn[cut(block, area)][inside]
-        drawn_from[cut(block)] |= inside
+        fill = pieces[i][0][slices(block, regions[i].box)]
+        inside = hole[slices(block, area)]
+        fill[inside] = drawn[slices(block, area)][inside]
+        drawn_from[slices(block)] |= inside
         if progress is not None:
             progress("sharpening", done + 1, len(blocks))
     return pieces
@@ -123,7 +125,7 @@ def completed(
         hole: (h, w) bool, what is to be changed.
         known: (h, w) bool, the photo's own pixels.
         distance: (h, w), pixels from the hole's pixels to the nearest known one.
-        shrunk: as of `Refined`: of the refiner's pixels are the sigmas of what is added.
+        shrunk: as of `RefinedRegion`: of the refiner's pixels are the sigmas of what is added.
 
     Returns:
         (h, w, 3) float32 in [0, 1], equal to `fill` outside the hole; `fill` itself where nothing is known.

@@ -8,21 +8,18 @@ the output they stay as they are, bit by bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
 
-from maerestore.inpaint.windows import Box, cut, grow
-
-if TYPE_CHECKING:
-    from maerestore.image import Photo
-    from maerestore.inpaint.arrays import FloatImage
+from maerestore.image.box import Box
+from maerestore.image.canvas import Canvas, ReadableImage
+from maerestore.inpaint.boxes import grow, slices
 
 _BAND = 1 << 22  # pixels looked at at a time
 
 
-def unknown_pixels(photo: Photo | FloatImage, mask: np.ndarray) -> np.ndarray:
+def unknown_pixels(photo: Canvas, mask: np.ndarray) -> np.ndarray:
     """The holes and the transparent pixels of a photo.
 
     Args:
@@ -57,7 +54,7 @@ class VisiblePhoto:
         unknown: (H, W) bool, what `unknown_pixels` gave.
     """
 
-    photo: Photo | FloatImage
+    photo: ReadableImage
     mask: np.ndarray
     unknown: np.ndarray
 
@@ -66,24 +63,24 @@ class VisiblePhoto:
         """(width, height) in pixels."""
         return self.photo.size
 
-    def rgb(self, box: Box) -> np.ndarray:
+    def rgb(self, window: Box | None = None) -> np.ndarray:
         """(h, w, 3) float32 in [0, 1], as `Photo.rgb`; in the holes what lies there."""
-        clear = self.unknown[cut(box)] & ~self.mask[cut(box)]
+        box = window or (0, 0, self.size[1], self.size[0])
+        clear = self.unknown[slices(box)] & ~self.mask[slices(box)]
         image = self.photo.rgb(box)
         if not clear.any():
             return image
         around, margin = box, max(box[2] - box[0], box[3] - box[1])
-        while self.unknown[cut(around)].all():  # ends, for somewhere a pixel is visible
+        while self.unknown[slices(around)].all():  # ends, for somewhere a pixel is visible
             around, margin = grow(box, margin, (self.size[1], self.size[0])), 2 * margin
         surroundings = image if around == box else self.photo.rgb(around)
-        image[clear] = _spread(surroundings, ~self.unknown[cut(around)])[cut(box, around)][clear]
+        image[clear] = _spread(surroundings, ~self.unknown[slices(around)])[slices(box, around)][clear]
         return image
 
 
-def as_seen(photo: Photo | FloatImage, mask: np.ndarray, unknown: np.ndarray) -> Photo | FloatImage:
+def visible_photo(photo: ReadableImage, mask: np.ndarray, unknown: np.ndarray) -> ReadableImage:
     """The photo itself where nothing in it is transparent, or else its `VisiblePhoto`."""
-    # Cast, for all that the stages read of a photo is `rgb`.
-    return photo if unknown is mask else cast("Photo", VisiblePhoto(photo, mask, unknown))
+    return photo if unknown is mask else VisiblePhoto(photo, mask, unknown)
 
 
 def _spread(image: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -50,3 +50,21 @@ def replace_hidden(images: Tensor, mask: Tensor, hidden: str, noise: Tensor | No
         visible = (1 - area).sum((2, 3), keepdim=True).clamp(min=1)
         other = ((images * (1 - area)).sum((2, 3), keepdim=True) / visible).expand_as(images)
     return torch.where(area > 0, other, images)
+
+
+def fixed_noise(images: Tensor, hidden: str) -> Tensor | None:
+    """What a model is shown in hidden patches when its output must not depend on other random numbers.
+
+    Args:
+        images: (N, C, H, W), normalised.
+        hidden: of the model's config.
+
+    Returns:
+        (N, C, H, W), the same noise for every picture of a size, so that a fill repeats and does not depend on the rest
+        of its batch; None unless `hidden` is "noise".
+    """
+    if hidden != "noise":
+        return None
+    generator = torch.Generator("cpu").manual_seed(0)
+    noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
+    return noise.to(images.device).expand_as(images)

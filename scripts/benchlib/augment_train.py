@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maerestore.inpaint.precision import uses_bf16
+from maerestore.precision import uses_bf16
 
 from .augment_data import Batches, LabelledData, balanced
 from .augment_methods import METHODS, Augmentation, Context, normalize

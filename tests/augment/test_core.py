@@ -290,7 +290,7 @@ def test_precision_by_device(monkeypatch):
     assert bf16_views("auto", torch.device("cuda"))
     assert not bf16_views("fp32", torch.device("cuda"))
     assert bf16_views("bf16", torch.device("cpu"))
-    monkeypatch.setattr("maerestore.inpaint.precision._has_fast_bf16", lambda: False)
+    monkeypatch.setattr("maerestore.precision._has_fast_bf16", lambda: False)
     assert not bf16_views("auto", torch.device("cpu"))
 
 

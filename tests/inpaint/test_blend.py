@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 
 from maerestore.inpaint.blend import BlendCurve, blend, merge_tiles
-from maerestore.inpaint.windows import Region, distance_to_known, find_regions
+from maerestore.inpaint.regions import Region, distance_to_known, find_regions
 
 from .conftest import box_mask
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maerestore.inpaint.coarse import Window, coarse_fill, model_shape
+from maerestore.inpaint.coarse import coarse_fill
+from maerestore.inpaint.model_window import ModelWindow, model_shape
 from maerestore.model import MAEConfig
 
 from .conftest import SETTINGS, box_mask, random_model, textured
@@ -39,18 +40,18 @@ class Stub(torch.nn.Module):
         return self.function(images, pixel_mask)
 
 
-def window(height: int, width: int, *holes: tuple[int, int, int, int], seed: int = 0) -> Window:
+def window(height: int, width: int, *holes: tuple[int, int, int, int], seed: int = 0) -> ModelWindow:
     image = textured(height, width, seed).astype(np.float32) / 255
-    return Window((0, 0, height, width), image, box_mask(height, width, *holes))
+    return ModelWindow((0, 0, height, width), image, box_mask(height, width, *holes))
 
 
-def fill(model: Any, windows: list[Window], **options: Any) -> list[np.ndarray]:
+def fill(model: Any, windows: list[ModelWindow], **options: Any) -> list[np.ndarray]:
     """Fill windows at the model's own size."""
     return coarse_fill(model, windows, size=model.config.image_size, **options)
 
 
-def mirrored(one: Window) -> Window:
-    return Window(one.box, np.ascontiguousarray(one.image[:, ::-1]), np.ascontiguousarray(one.mask[:, ::-1]))
+def mirrored(one: ModelWindow) -> ModelWindow:
+    return ModelWindow(one.box, np.ascontiguousarray(one.image[:, ::-1]), np.ascontiguousarray(one.mask[:, ::-1]))
 
 
 @settings(max_examples=200, deadline=None)
@@ -172,7 +173,7 @@ def test_a_model_without_mask_embedding_fills_too() -> None:
 
 def test_pixels_under_the_hole_do_not_matter_to_a_model_with_mask_embedding(inpainter: Any) -> None:
     one = window(32, 32, (6, 6, 21, 21))
-    other = Window(one.box, np.where(one.mask[..., None], np.float32(0.77), one.image), one.mask)
+    other = ModelWindow(one.box, np.where(one.mask[..., None], np.float32(0.77), one.image), one.mask)
     np.testing.assert_array_equal(
         fill(inpainter.model, [one])[0][one.mask], fill(inpainter.model, [other])[0][one.mask]
     )

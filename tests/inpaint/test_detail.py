@@ -5,8 +5,9 @@ import pytest
 
 from maerestore.inpaint import detail
 from maerestore.inpaint.detail import synthesize
+from maerestore.inpaint.regions import find_regions
 from maerestore.inpaint.strength import texture_strength
-from maerestore.inpaint.windows import find_regions, plan_blocks
+from maerestore.inpaint.windows import plan_blocks
 
 from .conftest import box_mask, textured
 

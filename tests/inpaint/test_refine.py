@@ -11,7 +11,7 @@ import torch
 
 from maerestore.image import InputError
 from maerestore.inpaint.blend import BlendCurve
-from maerestore.inpaint.coarse import Window
+from maerestore.inpaint.model_window import ModelWindow
 from maerestore.inpaint.pipeline import Inpainter
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.texture import LEAST, MOST, RAMP, RIM, completed
@@ -124,9 +124,9 @@ def test_bf16_agrees_with_fp32(refining: Inpainter) -> None:
 # --- refined_fill
 
 
-def _window(height: int, width: int, box: tuple[int, int, int, int]) -> Window:
+def _window(height: int, width: int, box: tuple[int, int, int, int]) -> ModelWindow:
     image = photo_of(height, width).astype(np.float32) / 255
-    return Window((0, 0, height, width), image, box_mask(height, width, box))
+    return ModelWindow((0, 0, height, width), image, box_mask(height, width, box))
 
 
 def test_windows_of_several_sizes_come_back_in_order_at_their_size() -> None:

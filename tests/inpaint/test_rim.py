@@ -13,7 +13,7 @@ import torch
 
 from maerestore.inpaint import rim
 from maerestore.inpaint.arrays import as_canvas
-from maerestore.inpaint.coarse import Window
+from maerestore.inpaint.model_window import ModelWindow
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.rim import FADED, FULL, SMALLER, STEP, TILE, part_of, refined_rim, tent, tiles
 from maerestore.inpaint.stages import Report, find_scene
@@ -33,17 +33,17 @@ def restorer(spread: float = 0.05) -> Restorer:
     return Restorer(random_model(), random_refiner(spread)).eval()
 
 
-def window_of(box: tuple[int, int, int, int] = (30, 40, 170, 200), size: tuple[int, int] = SIZE) -> Window:
+def window_of(box: tuple[int, int, int, int] = (30, 40, 170, 200), size: tuple[int, int] = SIZE) -> ModelWindow:
     image = photo_of(*size).astype(np.float32) / 255
-    return Window((0, 0, *size), image, box_mask(*size, box))
+    return ModelWindow((0, 0, *size), image, box_mask(*size, box))
 
 
-def fill_of(window: Window) -> np.ndarray:
+def fill_of(window: ModelWindow) -> np.ndarray:
     """Another picture in the hole."""
     return np.where(window.mask[..., None], 1 - window.image, window.image).astype(np.float32)
 
 
-def depth(window: Window) -> np.ndarray:
+def depth(window: ModelWindow) -> np.ndarray:
     return np.asarray(cv2.distanceTransform(window.mask.astype(np.uint8), cv2.DIST_L2, 5))
 
 
@@ -208,13 +208,13 @@ def test_windows_are_told_which_holes_they_are_looked_at_for() -> None:
     mask = box_mask(400, 400, (100, 100, 200, 210), (190, 255, 200, 265))  # one large, one small beside it
     scene = find_scene(as_canvas(photo_of(400, 400)), mask, 0, 32, 8, TRUST, Report(), None)
     assert scene is not None
-    seen: dict[tuple[int, ...], Window] = {}
+    seen: dict[tuple[int, ...], ModelWindow] = {}
 
-    def see(windows: list[Window]) -> list[np.ndarray]:
+    def see(windows: list[ModelWindow]) -> list[np.ndarray]:
         seen.update((window.box, window) for window in windows)
         return [window.image for window in windows]
 
-    list(scene.look(see))
+    list(scene.map_windows(see))
     large = next(window for window in seen.values() if window.mask.sum() > 110 * 100)  # holds both
     assert large.wanted is not None
     assert large.wanted.sum() == 110 * 100

@@ -12,8 +12,8 @@ from PIL import Image
 from maerestore.image import Photo
 from maerestore.inpaint.opacity import raised_opacities, stays_transparent
 from maerestore.inpaint.pipeline import Inpainter
+from maerestore.inpaint.regions import distance_to_known, find_regions
 from maerestore.inpaint.visible import VisiblePhoto, unknown_pixels
-from maerestore.inpaint.windows import distance_to_known, find_regions
 
 from .conftest import box_mask, random_model, textured
 from .test_refine import TRUST, random_refiner

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maerestore.inpaint.windows import find_regions, plan_windows
+from maerestore.inpaint.regions import find_regions
+from maerestore.inpaint.windows import plan_windows
 
 from .conftest import box_mask
 

@@ -1,4 +1,4 @@
-"""The number format that the autoencoder computes a fill in."""
+"""The number format that networks compute in outside training."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether the autoencoder runs in bfloat16.
+    """Whether a network runs in bfloat16.
 
     "auto" takes bfloat16 on CPUs that multiply it in hardware (AVX512-BF16 or AMX), and float32 elsewhere. Where a CPU
     only emulates it, it is slower. On an accelerator "auto" keeps float32, so that devices agree closely.
 
     Args:
         precision: "auto", "fp32" or "bf16".
-        device: where the autoencoder runs.
+        device: where the network runs.
 
     Raises:
         MaerestoreError: another precision.
@@ -31,6 +31,11 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cpu" and _has_fast_bf16()
     return precision == "bf16"
+
+
+def autocast(device: torch.device, bf16: bool) -> torch.autocast:
+    """A context in which matrix products are computed in bfloat16, or, with `bf16` False, as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def _has_fast_bf16() -> bool:

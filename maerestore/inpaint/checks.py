@@ -1,0 +1,49 @@
+"""Settings of a fill: types and ranges, refused in one line."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from maerestore.image import InputError
+
+
+def check_settings(sharp: Any, feather: Any, seed: Any) -> int:
+    """Refuse settings of a fill that are of another type or out of range.
+
+    Returns:
+        the seed, as `check_seed`.
+
+    Raises:
+        InputError: it names the setting and its value.
+    """
+    if not isinstance(sharp, (bool, np.bool_)):
+        raise InputError(f"sharp must be True or False, got {sharp!r}")
+    check_whole("feather", feather)
+    return check_seed(seed)
+
+
+def check_whole(name: str, value: Any, at_least: int = 0) -> None:
+    """Refuse what is no whole number from `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+        unit = " of pixels" if name in ("dilate", "feather") else ""
+        raise InputError(f"{name} must be a whole number{unit}, {at_least} or more, got {value!r}")
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as an int of Python, from whatever kind of whole number.
+
+    Raises:
+        InputError: no whole number, or one that does not fit 64 bits.
+    """
+    try:
+        number = operator.index(seed)  # a generator of torch takes no integers of NumPy
+    except TypeError:
+        number = None
+    if number is None or isinstance(seed, bool):
+        raise InputError(f"seed must be a whole number, got {seed!r}")
+    if not -(2**63) <= number < 2**64:
+        raise InputError(f"seed must fit 64 bits, got {number}")
+    return number

@@ -1,0 +1,109 @@
+"""Holes that lie close together are filled together: regions, and how far their pixels are from known ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from maerestore.image.box import Box
+from maerestore.inpaint.boxes import grow, slices
+
+CELL = 8  # holes closer than about this many pixels are filled together
+
+
+@dataclass(frozen=True)
+class Region:
+    """Holes that lie close together.
+
+    Attributes:
+        box: what they span.
+        mask: (h, w) bool over `box`, True = hole.
+        thickness: twice the distance in pixels from the deepest hole pixel to the nearest known one.
+    """
+
+    box: Box
+    mask: np.ndarray
+    thickness: float
+
+
+def dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """A mask (H, W) bool with its holes grown by so many pixels on every side; itself where they do not grow."""
+    if not pixels or not mask.any():
+        return mask
+    known = (~mask).astype(np.uint8)
+    return np.asarray(cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels)
+
+
+def find_regions(mask: np.ndarray) -> list[Region]:
+    """Group a mask's holes.
+
+    Args:
+        mask: (H, W) bool, True = hole.
+
+    Returns:
+        regions from top to bottom, each hole pixel in exactly one.
+
+    Example:
+        >>> mask = np.zeros((64, 64), bool); mask[2:4, 2:4] = mask[40:60, 30:50] = True
+        >>> [r.box for r in find_regions(mask)]
+        [(2, 2, 4, 4), (40, 30, 60, 50)]
+    """
+    height, width = mask.shape
+    rows, columns = -(-height // CELL), -(-width // CELL)
+    # Labelled on a grid of cells: a 100-megapixel mask costs little, and neighbouring specks become one region.
+    occupied = np.zeros((rows, columns), np.uint8)
+    whole = mask[: height // CELL * CELL, : width // CELL * CELL]
+    if whole.size:
+        blocks = whole.reshape(height // CELL, CELL, width // CELL, CELL)
+        occupied[: height // CELL, : width // CELL] = blocks.any(axis=(1, 3))
+    for i in range(columns if height % CELL else 0):
+        occupied[-1, i] |= mask[height // CELL * CELL :, i * CELL : (i + 1) * CELL].any()
+    for i in range(rows if width % CELL else 0):
+        occupied[i, -1] |= mask[i * CELL : (i + 1) * CELL, width // CELL * CELL :].any()
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(occupied, connectivity=8)
+    regions = []
+    for label in range(1, count):
+        left, top, w, h = (int(v) for v in stats[label, :4])
+        cells = labels[top : top + h, left : left + w] == label
+        box = (top * CELL, left * CELL, min(height, (top + h) * CELL), min(width, (left + w) * CELL))
+        inside = np.repeat(np.repeat(cells, CELL, 0), CELL, 1)[: box[2] - box[0], : box[3] - box[1]]
+        regions.append(_tight(mask[box[0] : box[2], box[1] : box[3]] & inside, box, (height, width)))
+    return sorted(regions, key=lambda region: region.box)
+
+
+def _tight(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> Region:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    mask = mask[top:bottom, left:right]
+    tight = (box[0] + top, box[1] + left, box[0] + bottom, box[1] + right)
+    return Region(tight, mask, 2 * float(_distance(mask, tight, photo_size).max()))
+
+
+def _distance(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> np.ndarray:
+    """Distance in pixels from each hole pixel to the nearest known one; beyond the photo's border nothing is known."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    padded[0, :] |= box[0] == 0
+    padded[-1, :] |= box[2] == photo_size[0]
+    padded[:, 0] |= box[1] == 0
+    padded[:, -1] |= box[3] == photo_size[1]
+    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
+
+
+def distance_to_known(region: Region, photo_size: tuple[int, int], unknown: np.ndarray | None = None) -> np.ndarray:
+    """How far each hole pixel of a region lies from the nearest known one.
+
+    Args:
+        region: the holes.
+        photo_size: (height, width) of the photo, beyond whose border nothing is known.
+        unknown: (H, W) bool, what is not known either besides the region; None for nothing. It is looked at as far
+            around the region as that is thick.
+
+    Returns:
+        (h, w) float32 over the region's box, photo pixels.
+    """
+    if unknown is None:
+        return _distance(region.mask, region.box, photo_size)
+    box = grow(region.box, int(np.ceil(region.thickness)) + 1, photo_size)
+    return _distance(unknown[slices(box)], box, photo_size)[slices(region.box, box)]
