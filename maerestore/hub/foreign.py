@@ -20,6 +20,7 @@ from maerestore.model import MAEConfig
 
 ENCODER_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # ViT-Ti, -S, -B, -L, -H by width
 DECODER_HEADS = {512: 16}
+_WIDEST = 1 << 20  # of a layer; a config that states more is damaged
 _SETTINGS = tuple(field.name for field in fields(MAEConfig))
 
 
@@ -98,6 +99,9 @@ def stated_by_transformers(
     for name, default in (("norm_pix_loss", False), ("layer_norm_eps", 1e-12)):  # the library's defaults
         stated[name] = config.get(name, default)
     for wide, narrow in (("intermediate_size", "hidden_size"), ("decoder_intermediate_size", "decoder_hidden_size")):
+        for name in (wide, narrow):
+            if type(config.get(name)) is int and config[name] > _WIDEST:
+                raise ModelError(f"{name} is {_shown(config[name])}: at most {_WIDEST} can be loaded")
         if all(type(config.get(key)) is int and config[key] > 0 for key in (wide, narrow)):
             stated["mlp_ratio" if wide == "intermediate_size" else "decoder mlp_ratio"] = ratio(
                 config[wide], config[narrow]
@@ -169,9 +173,9 @@ def complete_config(
     if encoder_only and (lost := [name for name in given if name.startswith("decoder_") and given[name] != 0]):
         raise ModelError(f"{lost[0]}={given[lost[0]]!r} does not fit: the file holds an encoder only")
     for name, value in stated.items():
-        _agree(name, value, sizes, f"{config_name} states {name.split()[-1]} {value!r}")
+        _agree(name, value, sizes, f"{config_name} states {name.split()[-1]} {_shown(value)}")
     for name, value in given.items():
-        _agree(name, value, sizes, f"{name}={value!r} does not fit")
+        _agree(name, value, sizes, f"{name}={_shown(value)} does not fit")
     values = {name: value for name, value in {**sizes, **stated, **given}.items() if name in _SETTINGS}
     if "image_size" not in values:
         raise ModelError("holds no position table, so its image size is not known: give image_size=...")
@@ -203,12 +207,18 @@ def _agree(name: str, value: Any, sizes: Mapping[str, Any], claim: str) -> None:
         name = "mlp_ratio"
     if name not in sizes or value == sizes[name]:
         return
-    if name == "mlp_ratio" and isinstance(value, (int, float)) and math.isfinite(value):
+    if name == "mlp_ratio" and isinstance(value, (int, float)) and 0 < value <= _WIDEST:
         width = sizes["embed_dim"]
         if int(width * value) == int(width * sizes[name]):
             return
     hint = "; other sizes need no setting, the model stretches its position table" if name == "image_size" else ""
     raise ModelError(f"{claim}, but the weights are of {name} {sizes[name]!r}{hint}")
+
+
+def _shown(value: Any) -> str:
+    """A value of a config as messages show it: a damaged one may be of any length."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _supply_heads(values: dict[str, Any]) -> None:
@@ -255,5 +265,7 @@ def _statistics(processor: Mapping[str, Any], channels: Any) -> dict[str, Any]:
             "the preprocessor does not scale pixels by 1/255: give mean=... and std=... for images in [0, 1]"
         )
     if not processor.get("do_normalize", True):
-        return {"mean": (0.0,) * int(channels), "std": (1.0,) * int(channels)}
+        if channels not in (1, 3):
+            raise ModelError(f"num_channels must be 1 or 3, got {_shown(channels)}")
+        return {"mean": (0.0,) * channels, "std": (1.0,) * channels}
     return {ours: processor[key] for ours, key in (("mean", "image_mean"), ("std", "image_std")) if key in processor}

@@ -23,8 +23,8 @@ class MAEConfig:
         embed_dim, depth, num_heads: width, blocks and attention heads of the encoder.
         decoder_embed_dim, decoder_depth, decoder_num_heads: the same for the decoder; a depth of 0 means that there is
             no decoder at all, as in the files that hold an encoder only.
-        mlp_ratio: hidden width of the MLP of a block, as a multiple of the block's width.
-        layer_norm_eps: what every LayerNorm adds to the variance; the authors' code uses 1e-6.
+        mlp_ratio: hidden width of the MLP of a block, as a multiple of the block's width; at most 1024.
+        layer_norm_eps: what every LayerNorm adds to the variance, at most 1; the authors' code uses 1e-6.
         norm_pix_loss: whether the decoder predicts pixels normalised by their patch's mean and variance.
         mask_embed: whether patches of which some pixels are unknown are embedded together with their pixel mask.
             Its weights start at zero, so a model trained without it loads unchanged.
@@ -87,10 +87,11 @@ class MAEConfig:
         for name in ("mean", "std"):
             if len(getattr(self, name)) != self.in_chans:
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for in_chans {self.in_chans}")
-        for name in ("mlp_ratio", "layer_norm_eps"):
+        for name, most in (("mlp_ratio", 1024), ("layer_norm_eps", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number, got {value!r}")
+            # Compared as it is: an integer of a damaged file may be too large for a float.
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
+                raise ValueError(f"{name} must be a positive number of at most {most}, got {value!r}")
         if self.hidden not in HIDDEN:
             raise ValueError(f"hidden must be {', '.join(HIDDEN)}, got {self.hidden!r}")
         if self.hidden != "drop" and self.mask_embed:

@@ -317,6 +317,37 @@ def test_a_broken_preprocessor_is_refused(vitmae, text):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"intermediate_size": 10**400}, {"decoder_intermediate_size": 10**400}, {"hidden_size": 10**400},
+     {"layer_norm_eps": 10**400}, {"num_attention_heads": 10**400}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_a_config_with_an_integer_beyond_floats_is_refused(vitmae, change):
+    path = vitmae / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    refused(vitmae)
+
+
+@pytest.mark.parametrize("channels", ["x", None, 10**30, 2, [3]], ids=str)
+def test_a_number_of_channels_that_is_none_is_refused(vitmae, channels):
+    for name, change in (("config.json", {"num_channels": channels}),
+                         ("preprocessor_config.json", {"do_normalize": False})):  # fmt: skip
+        path = vitmae / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert "num_channels" in refused(vitmae)
+
+
+@pytest.mark.parametrize("name", ["mlp_ratio", "layer_norm_eps"])
+def test_a_setting_of_ours_beyond_floats_is_refused(tmp_path, tiny_model, name):
+    tiny_model().save_pretrained(tmp_path / "model")
+    path = tmp_path / "model/config.json"
+    content = json.loads(path.read_text())
+    content["autoencoder"][name] = 10**400
+    path.write_text(json.dumps(content))
+    assert name in refused(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
     "change", [{"image_mean": "x"}, {"image_mean": [0.5]}, {"image_std": [0, 0, 0]}, {"image_std": [[]] * 3}]
 )
 def test_statistics_that_are_none_are_refused(vitmae, change):
@@ -326,7 +357,7 @@ def test_statistics_that_are_none_are_refused(vitmae, change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_features": 64}, {"model_args": {"depth": 3}}, {"pretrained_cfg": {"mean": 1e400}},
+    "change", [{"num_features": 64}, {"model_args": {"depth": 3}}, {"model_args": {"mlp_ratio": 10**400}}, {"pretrained_cfg": {"mean": 1e400}},
                {"pretrained_cfg": {"std": []}}, {"architecture": "resnet50"}], ids=str,
 )  # fmt: skip
 def test_a_config_of_timm_that_does_not_fit_is_refused(tmp_path, tiny_model, change):

@@ -46,6 +46,7 @@ def test_settings_that_do_not_fit_are_refused(settings, named):
 @pytest.mark.parametrize(
     "settings",
     [{"mlp_ratio": 0}, {"mlp_ratio": -1.0}, {"mlp_ratio": "4"}, {"mlp_ratio": None}, {"mlp_ratio": float("nan")},
+     {"mlp_ratio": 10**400}, {"layer_norm_eps": 10**400}, {"layer_norm_eps": 2}, {"mlp_ratio": float("inf")},
      {"in_chans": 3.0}, {"std": (float("nan"),) * 3}, {"norm_pix_loss": "no"}],
     ids=str,
 )  # fmt: skip
