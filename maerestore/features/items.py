@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -17,7 +17,7 @@ from typing import IO
 from maerestore.image.errors import InputError, quoted, reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
 
-__all__ = ["Item", "as_utf8", "find_items", "read_bytes", "source_of", "tar_items"]
+__all__ = ["Item", "as_utf8", "files_below", "find_items", "read_bytes", "source_of", "tar_items"]
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
 
@@ -31,7 +31,7 @@ class Item:
             and the name inside ("shard.tar/a.webp"); always with forward slashes, and always valid UTF-8.
         path: the file, or the tar.
         member: name inside the tar.
-        size: bytes; -1 for a file of a list that is not there.
+        size: bytes; -1 for a file of a list that is not there, and for a hard link of a tar that leads nowhere.
         mtime_ns: when the file, or the tar, was changed, in nanoseconds.
         offset: where the member's data begins in the tar.
         label: name of the class: for files the first folder below the source given ("cats"), for members of tars what
@@ -90,6 +90,8 @@ def read_bytes(item: Item) -> bytes:
     Raises:
         InputError: it cannot be read, or is shorter than it was when it was found.
     """
+    if item.member and item.size < 0:
+        raise InputError(f"{quoted(item.name)} is a link to a file that the tar does not hold.")
     try:
         if item.member is None:
             return item.path.read_bytes()
@@ -137,6 +139,25 @@ def _of_file(path: Path, label: str | None = None) -> Iterator[Item]:
 
 
 def _of_folder(folder: Path) -> Iterator[Item]:
+    for parts in files_below(folder, {*IMAGE_SUFFIXES, ".tar"}):
+        yield from _of_file(folder.joinpath(*parts), as_utf8(parts[0]) if len(parts) > 1 else None)
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[str, ...]]:
+    """The files of a folder and of all folders in it, in the order of their names.
+
+    Hidden files and folders are left out, links to folders are not followed, and links to nowhere do not count.
+
+    Args:
+        folder: which is there.
+        suffixes: in small letters, of the files that are wanted.
+
+    Yields:
+        the parts of each path below `folder`.
+
+    Raises:
+        InputError: a folder that cannot be read.
+    """
     found: list[tuple[str, ...]] = []
 
     def fail(error: OSError) -> None:
@@ -146,13 +167,11 @@ def _of_folder(folder: Path) -> Iterator[Item]:
         here = Path(root).relative_to(folder).parts
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if not name.startswith(".") and (suffix in IMAGE_SUFFIXES or suffix == ".tar"):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
                 found.append((*here, name))
     for parts in sorted(found):
-        path = folder.joinpath(*parts)
-        if path.is_file():  # neither a broken link nor a pipe
-            yield from _of_file(path, as_utf8(parts[0]) if len(parts) > 1 else None)
+        if os.path.isfile(folder.joinpath(*parts)):  # neither a broken link nor a pipe
+            yield parts
 
 
 def _of_list(source: Path) -> Iterator[Item]:
@@ -164,16 +183,17 @@ def _of_list(source: Path) -> Iterator[Item]:
         path = Path(line.rstrip("\r"))
         if not line.strip():
             continue
-        if path.is_dir():
+        # Not `path.is_dir()`, which raises for names that are too long.
+        if os.path.isdir(path):
             raise InputError(f"{quoted(source)} names the folder {quoted(path)}: give folders as sources of their own.")
-        if path.is_file():
+        if os.path.isfile(path):
             yield from _of_file(path)
         else:
             yield Item(as_utf8(path.as_posix()), path, None, -1, 0)
 
 
 def tar_items(file: IO[bytes], path: Path, name: str, mtime_ns: int) -> list[Item]:
-    """The images of an opened tar.
+    """The images of an opened tar, hard links to others among them.
 
     Args:
         file: the tar, readable at any place.
@@ -184,19 +204,27 @@ def tar_items(file: IO[bytes], path: Path, name: str, mtime_ns: int) -> list[Ite
     Raises:
         InputError: no tar, or a damaged one.
     """
-    images: dict[str, tarfile.TarInfo] = {}
+    images: dict[str, tarfile.TarInfo | None] = {}
     classes: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, str] = {}
+    data: dict[str, tarfile.TarInfo] = {}  # of all members so far, by which hard links name them
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                stem, suffix = os.path.splitext(member.name)
-                if not member.isreg() or member.issparse() or os.path.basename(stem).startswith("."):
+                content: tarfile.TarInfo | None = member
+                if member.islnk():
+                    content = data.get(os.path.normpath(member.linkname))
+                elif not member.isreg() or member.issparse():
                     continue
-                if suffix == ".cls":
-                    classes[stem] = member
+                if content is not None:
+                    data[os.path.normpath(member.name)] = content
+                stem, suffix = os.path.splitext(member.name)
+                if os.path.basename(stem).startswith("."):
+                    continue
+                if suffix == ".cls" and content is not None:
+                    classes[stem] = content
                 elif suffix.lower() in IMAGE_SUFFIXES:
-                    images[member.name] = member  # of two members with one name the later counts, as when unpacking
+                    images[member.name] = content  # of two members with one name the later counts, as when unpacking
             for stem, member in classes.items():
                 handle = tar.extractfile(member)
                 assert handle is not None  # a regular file always has contents
@@ -205,15 +233,15 @@ def tar_items(file: IO[bytes], path: Path, name: str, mtime_ns: int) -> list[Ite
         raise _unreadable(path, error) from None
     return [
         Item(
-            as_utf8(f"{name}/{member.name}"),
+            as_utf8(f"{name}/{inner}"),
             path,
-            member.name,
-            member.size,
+            inner,
+            -1 if content is None else content.size,
             mtime_ns,
-            member.offset_data,
-            labels.get(os.path.splitext(member.name)[0]) or None,
+            0 if content is None else content.offset_data,
+            labels.get(os.path.splitext(inner)[0]) or None,
         )
-        for member in images.values()
+        for inner, content in images.items()
     ]
 
 

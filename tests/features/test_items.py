@@ -94,6 +94,39 @@ def test_the_later_of_two_members_with_one_name_counts() -> None:
     assert read_bytes(item) == png(2)
 
 
+def test_hard_links_in_a_tar_have_the_data_of_their_files() -> None:
+    with tarfile.open("shard.tar", "w") as tar:
+        for name, target in (
+            ("x/a.png", ""),
+            ("b.png", "./x/a.png"),
+            ("a.cls", ""),
+            ("b.cls", "a.cls"),
+            ("c.png", "no"),
+        ):
+            member = tarfile.TarInfo(name)
+            content = b"" if target else (b"cats" if name == "a.cls" else png(7))
+            member.size, member.type, member.linkname = len(content), b"1" if target else b"0", target
+            tar.addfile(member, io.BytesIO(content))
+    items = find_items(["shard.tar"])
+    assert [(item.name, item.label) for item in items] == [
+        ("shard.tar/x/a.png", None),
+        ("shard.tar/b.png", "cats"),
+        ("shard.tar/c.png", None),
+    ]
+    assert [read_bytes(item) for item in items[:2]] == [png(7)] * 2
+    with pytest.raises(InputError, match=r"^'shard\.tar/c\.png' is a link to a file that the tar does not hold\.$"):
+        read_bytes(items[2])
+
+
+@pytest.mark.parametrize("line", ["x" * 300 + ".png", "y/" * 3000 + "z.png", "a\0b.png"])
+def test_a_line_that_no_file_can_be_named_is_an_image_that_cannot_be_read(line: str) -> None:
+    Path("list.txt").write_text(f"photos/a.png\n{line}\n")
+    good, bad = find_items(["list.txt"])
+    assert (good.size, bad.name, bad.size) == (5, line, -1)
+    with pytest.raises(InputError):
+        read_bytes(bad)
+
+
 def test_a_list_names_images_and_tars_from_the_working_directory() -> None:
     make_tar(Path("shard.tar"), [("a.png", png())])
     Path("lists").mkdir()
