@@ -7,6 +7,7 @@ photos, a.tar, a.txt   on this machine, as `maerestore.features.items.find_items
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from maerestore.features.items import Item, find_items, tar_items
+from maerestore.features.items import Item, as_utf8, files_below, find_items, tar_items
 from maerestore.image.errors import InputError, quoted, reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
 
@@ -49,7 +50,10 @@ class RemotePath:
 
     def open(self, mode: str = "rb") -> IO[bytes]:
         """Open it for reading, at any place."""
-        return cast(IO[bytes], filesystem(self.root)[0].open_input_file(self.path))
+        system = filesystem(self.root)[0]
+        if is_local(system):  # pyarrow takes no names that are no UTF-8
+            return open(self.path, "rb")
+        return cast(IO[bytes], system.open_input_file(self.path))
 
     def __str__(self) -> str:
         return self.path
@@ -60,7 +64,7 @@ class _Cell:
     """The bytes of an image in a row of a Parquet table."""
 
     table: RemotePath
-    column: str
+    column: tuple[str, ...]
     group: int
     row: int
     mtime_ns: int
@@ -87,6 +91,7 @@ class File:
         size: bytes.
         mtime_ns: when it was changed, in nanoseconds; 0 where the filesystem does not tell.
         label: the first folder below the source.
+        named: whether it is a source itself, or stands in a list; else it was found in a folder.
     """
 
     name: str
@@ -94,6 +99,7 @@ class File:
     size: int
     mtime_ns: int
     label: str | None = None
+    named: bool = True
 
     @property
     def suffix(self) -> str:
@@ -122,6 +128,13 @@ def filesystem(root: str) -> tuple[Any, str]:
     system, base = _opened(_authority(root))
     path = base.rstrip("/") + unquote(urlsplit(root).path).rstrip("/")
     return system, path or "/" if base else path.lstrip("/")
+
+
+def is_local(system: Any) -> bool:
+    """Whether a filesystem of pyarrow is that of this machine, whose files Python opens too."""
+    from pyarrow import fs
+
+    return isinstance(system, fs.LocalFileSystem)
 
 
 def _authority(uri: str) -> str:
@@ -164,6 +177,8 @@ def find_sources(sources: Sequence[str | Path]) -> list[Item]:
 def list_files(source: str | Path, listed: bool = False) -> Iterator[File]:
     """The images, tars and Parquet tables of a source, in the order of their names, none of them opened.
 
+    In folders of this machine, hidden files are left out and links to folders are not followed, as in `find_items`.
+
     Args:
         source: a URI, a file or a folder; a list of such (.txt), one a line.
         listed: the source stands in a list: where it is not there, it is a file of size -1, whose reading fails; lists
@@ -172,39 +187,72 @@ def list_files(source: str | Path, listed: bool = False) -> Iterator[File]:
     Raises:
         InputError: it is not there, or cannot be read.
     """
-    from pyarrow import fs
-
     root = str(source) if is_uri(source) else str(Path(source).absolute())
-    name = _public(root) if is_uri(source) else Path(source).as_posix()
+    name = _public(root) if is_uri(source) else as_utf8(Path(source).as_posix())
     system, base = filesystem(root)
     try:
-        [here] = system.get_file_info([base])
-        if here.type == fs.FileType.NotFound and listed:
-            yield File(name, RemotePath(root, here.path), -1, 0)
-            return
-        if here.type == fs.FileType.NotFound:
+        kind, size, mtime_ns = _look(system, base)
+        if kind == "none" and listed:
+            yield File(name, RemotePath(root, base), -1, 0)
+        elif kind == "none":
             raise InputError(f"{quoted(name)} does not exist: give images, folders, tars or Parquet tables.")
-        if here.type != fs.FileType.Directory:
-            if Path(base).suffix.lower() == ".txt" and not listed:
-                with RemotePath(root, base).open() as file:
-                    lines = file.read().decode("utf-8-sig", "replace").split("\n")
-                for line in filter(str.strip, lines):
-                    yield from list_files(line.rstrip("\r"), listed=True)
-            else:
-                yield _file(name, root, here)
-            return
-        found = system.get_file_info(fs.FileSelector(base, recursive=True))
+        elif kind == "folder":
+            below = _local_files(root, base) if is_local(system) else _far_files(root, system, base)
+            for inner, path, size, mtime_ns in below:
+                first, deep, _ = inner.partition("/")
+                label = first if deep else None
+                yield File(f"{name.rstrip('/')}/{inner}", path, size, mtime_ns, label, named=False)
+        elif Path(base).suffix.lower() == ".txt" and not listed:
+            with RemotePath(root, base).open() as file:
+                lines = file.read().decode("utf-8-sig", "surrogateescape").split("\n")
+            for line in filter(str.strip, lines):
+                yield from list_files(line.rstrip("\r"), listed=True)
+        else:
+            yield File(name, RemotePath(root, base), size, mtime_ns)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise _unreadable(root, error) from None
-    folder = base.rstrip("/")
+
+
+def _look(system: Any, path: str) -> tuple[str, int, int]:
+    """Whether a path is a "file", a "folder" or "none"; its bytes, and when it was changed, in nanoseconds."""
+    from pyarrow import fs
+
+    if is_local(system):
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return "none", 0, 0
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return "none", 0, 0
+            raise
+        return "folder" if stat.S_ISDIR(status.st_mode) else "file", status.st_size, status.st_mtime_ns
+    [info] = system.get_file_info([path])
+    kinds = {fs.FileType.NotFound: "none", fs.FileType.Directory: "folder"}
+    return kinds.get(info.type, "file"), info.size or 0, info.mtime_ns or 0
+
+
+def _local_files(root: str, folder: str) -> Iterator[tuple[str, RemotePath, int, int]]:
+    """The images, tars and tables below a folder of this machine: path below it, in UTF-8; file, bytes, time."""
+    for parts in files_below(Path(folder), {*IMAGE_SUFFIXES, *ARCHIVES}):
+        path = os.path.join(folder, *parts)
+        status = os.stat(path)
+        yield as_utf8("/".join(parts)), RemotePath(root, path), status.st_size, status.st_mtime_ns
+
+
+def _far_files(root: str, system: Any, folder: str) -> Iterator[tuple[str, RemotePath, int, int]]:
+    """As `_local_files`, for any filesystem."""
+    from pyarrow import fs
+
+    start = len(folder.rstrip("/"))
+    found = system.get_file_info(fs.FileSelector(folder, recursive=True))
     for info in sorted(found, key=lambda info: info.path.split("/")):
-        inner = info.path[len(folder) :].strip("/")
-        parts = inner.split("/")
+        inner = info.path[start:].strip("/")
         wanted = Path(inner).suffix.lower() in IMAGE_SUFFIXES or inner.lower().endswith(ARCHIVES)
-        if info.type == fs.FileType.File and wanted and not any(part.startswith(".") for part in parts):
-            yield _file(f"{name.rstrip('/')}/{inner}", root, info, parts[0] if len(parts) > 1 else None)
+        if info.type == fs.FileType.File and wanted and not any(part.startswith(".") for part in inner.split("/")):
+            yield inner, RemotePath(root, info.path), info.size or 0, info.mtime_ns or 0
 
 
 def items_in(file: File) -> list[Item]:
@@ -213,7 +261,8 @@ def items_in(file: File) -> list[Item]:
     Convention:
         Sizes and times are known from the listing; for rows of bytes, the column is read once for the sizes. Rows are
         named by their numbers ("photos.parquet/17"), paths in a table as they stand there, relative ones from the
-        working directory.
+        working directory; a path that a table names twice counts once, with its first label. Tables of features that
+        this package wrote are no images where they are found in a folder.
 
     Raises:
         InputError: a tar or table that cannot be read, or a table without a column of images.
@@ -223,7 +272,10 @@ def items_in(file: File) -> list[Item]:
             with file.path.open() as opened:
                 return tar_items(opened, cast(Path, file.path), file.name, file.mtime_ns)
         if file.suffix == ".parquet":
-            return list(_rows(file))
+            rows: dict[str, Item] = {}
+            for item in _rows(file):
+                rows.setdefault(item.name, item)
+            return list(rows.values())
     except InputError:
         raise
     except Exception as error:  # tarfile and pyarrow have many for files that are damaged
@@ -232,19 +284,17 @@ def items_in(file: File) -> list[Item]:
     return [Item(file.name, cast(Path, file.path), "", file.size, file.mtime_ns, label=file.label)]
 
 
-def _file(name: str, root: str, info: Any, label: str | None = None) -> File:
-    return File(name, RemotePath(root, info.path), info.size or 0, info.mtime_ns or 0, label)
-
-
 def _rows(file: File) -> Iterator[Item]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with file.path.open() as opened, pq.ParquetFile(opened) as table:
         schema = table.schema_arrow
+        if not file.named and b"maerestore" in (schema.metadata or {}):
+            return
         image, holds_bytes = _image_column(schema, file.name)
         label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-        wanted = [image] if label is None else [image, label]
+        wanted = [".".join(image)] if label is None else [".".join(image), label]
         number = 0
         for group in range(table.num_row_groups):
             row = 0
@@ -266,40 +316,50 @@ def _rows(file: File) -> Iterator[Item]:
                 number, row = number + len(batch), row + len(batch)
 
 
-def _image_column(schema: Any, name: str) -> tuple[str, bool]:
-    """The column that images are in, as Parquet spells it, and whether it holds their bytes or their paths."""
+def _image_column(schema: Any, name: str) -> tuple[tuple[str, ...], bool]:
+    """The column that images are in, and its field where it has some; and whether it holds their bytes or their paths.
+
+    Names that are usual for bytes come first, then those for paths, then any column of bytes.
+    """
     import pyarrow.types as kinds
 
     def is_bytes(kind: Any) -> bool:
         return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
 
-    for column in (*BYTES_COLUMNS, *schema.names):
-        if column in schema.names:
+    def of_bytes(columns: Sequence[str]) -> tuple[str, ...] | None:
+        for column in columns:
             kind = schema.field(column).type
             if is_bytes(kind):
-                return column, True
+                return (column,)
             if kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0 and is_bytes(kind.field("bytes").type):
-                return f"{column}.bytes", True  # as the library datasets writes images
+                return column, "bytes"  # as the library datasets writes images
+        return None
+
+    there = [name for name in schema.names if schema.names.count(name) == 1]  # pyarrow finds no other by its name
+    if (usual := of_bytes([column for column in BYTES_COLUMNS if column in there])) is not None:
+        return usual, True
     for column in PATH_COLUMNS:
-        if column in schema.names and (kinds.is_string(schema.field(column).type)
-                                       or kinds.is_large_string(schema.field(column).type)):  # fmt: skip
-            return column, False
+        if column in there and (kinds.is_string(schema.field(column).type)
+                                or kinds.is_large_string(schema.field(column).type)):  # fmt: skip
+            return (column,), False
+    if (other := of_bytes(there)) is not None:
+        return other, True
     raise InputError(f"{quoted(name)} has no column of images: name one 'path', or 'image' with the files' bytes.")
 
 
-def _leaf(batch: Any, column: str) -> Any:
-    outer, _, inner = column.partition(".")
+def _leaf(batch: Any, column: tuple[str, ...]) -> Any:
+    outer, *inner = column
     values = batch.column(outer)
-    return values.field(inner) if inner and outer in batch.schema.names else values
+    return values.field(inner[0]) if inner else values
 
 
 @lru_cache(maxsize=2)
-def _group(table: RemotePath, column: str, group: int, mtime_ns: int) -> Any:
+def _group(table: RemotePath, column: tuple[str, ...], group: int, mtime_ns: int) -> Any:
     """The images of a row group; the time tells one content of the table from the next."""
     import pyarrow.parquet as pq
 
     with table.open() as opened, pq.ParquetFile(opened) as file:
-        read = file.read_row_group(group, [column])
+        read = file.read_row_group(group, [".".join(column)])
     [batch] = read.combine_chunks().to_batches(max_chunksize=None) or [None]
     return _leaf(batch, column)
 

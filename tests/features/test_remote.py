@@ -200,6 +200,81 @@ def test_files_are_opened_only_when_their_images_are_asked_for(tmp_path: Path) -
         items_in(file)
 
 
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    try:
+        for name in (b"caf\xe9.png", b"caf\xe9.tar"):
+            Path(os.fsdecode(bytes(folder) + b"/" + name)).write_bytes(png(1))
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    (tmp_path / "list.txt").write_bytes(bytes(folder) + b"/caf\xe9.png\n")
+    for source in (folder, folder.as_uri(), tmp_path / "list.txt"):
+        first = next(list_files(source))
+        assert first.name.endswith("/caf\\xe9.png")
+        [item] = items_in(pickle.loads(pickle.dumps(first)))
+        assert read_bytes(item) == png(1)
+    with pytest.raises(InputError) as caught:
+        items_in(list(list_files(folder))[1])
+    assert caught.match("cannot be read")
+
+
+def test_links_in_folders_are_followed_as_by_find_items(photos: Path) -> None:
+    (photos / "self").symlink_to(".")
+    (photos / "linked.png").symlink_to("b.png")
+    (photos / "broken.png").symlink_to("nowhere.png")
+    expected = {item.path for item in find_items([photos]) if item.member is None}
+    assert photos / "linked.png" in expected
+    for source in (photos, photos.as_uri()):
+        found = [file for file in list_files(source) if file.suffix != ".tar"]
+        assert {Path(file.path.path) for file in found} == expected
+
+
+def test_a_line_that_no_file_can_be_named_is_an_image_that_cannot_be_read(photos: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{photos / 'b.png'}\n{'x' * 300}.png\na\0b.png\n")
+    files = list(list_files(listed))
+    assert [file.size for file in files] == [len(png(2)), -1, -1]
+    for file in files[1:]:
+        [item] = items_in(file)
+        with pytest.raises(InputError):
+            read_bytes(item)
+
+
+def test_a_path_that_a_table_names_twice_counts_once(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "list.parquet"
+    paths = [str(photos / name) for name in ("b.png", "cats/a.png", "b.png")]
+    pq.write_table(pa.table({"path": paths, "label": ["u", "v", "w"]}), path)
+    [file] = list_files(path)
+    assert [(item.name, item.label) for item in items_in(file)] == list(zip(paths[:2], ["u", "v"], strict=True))
+
+
+def test_a_column_of_paths_counts_before_one_of_any_bytes(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"sha256": [b"\1" * 32], "path": [str(photos / "b.png")]}), path)
+    assert [read_bytes(item) for item in find_sources([path])] == [png(2)]
+    pq.write_table(pa.table({"photo bytes": [png(3)], "number": [1]}), path)
+    assert [read_bytes(item) for item in find_sources([path])] == [png(3)]
+
+
+def test_a_column_with_a_dot_in_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "dot.parquet"
+    pq.write_table(pa.table({"my.jpg": [png(1), png(2)], "my": [{"bytes": 1}, {"bytes": 2}]}), path)
+    assert [read_bytes(item) for item in find_sources([path])] == [png(1), png(2)]
+
+
+def test_tables_of_features_in_a_folder_are_no_images(photos: Path) -> None:
+    from maerestore.features.table import FeatureTable, write_table
+
+    none: list[str | None] = [None]
+    numbers = np.zeros(1, np.int64)
+    table = FeatureTable([str(photos / "b.png")], np.ones((1, 2), np.float32), none, none, {}, numbers, numbers)
+    write_table(table, photos / "features.parquet")
+    found = {file.suffix: items_in(file) for file in list_files(photos)}
+    assert found[".parquet"] == []
+    assert [item.name for item in find_sources([photos / "features.parquet"])] == table.names  # it is named itself
+
+
 def test_what_is_a_uri() -> None:
     assert [is_uri(text) for text in ("s3://b/a", "file:///a", "C:/a", "a/b", "a:b")] == [
         True,
