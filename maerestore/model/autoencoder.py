@@ -134,7 +134,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         return images * self.std + self.mean
 
     def patchify(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, L, p*p*C); pixels of a patch in the order row, column, channel."""
+        """(N, C, H, W), sides multiples of p -> (N, L, p*p*C); pixels of a patch in the order row, column, channel."""
         n, c, h, w = images.shape
         p = self.config.patch_size
         x = images.reshape(n, c, h // p, p, w // p, p)
@@ -195,53 +195,52 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             ValueError: sizes that are no multiple of the patch size, a pixel mask of another size, or a ratio outside
                 [0, 1).
         """
-        self._check_sizes(images)
-        if pixel_mask is not None:
-            if pixel_mask.shape != (len(images), 1, *images.shape[2:]):
-                expected = (len(images), 1, *images.shape[2:])
-                raise ValueError(f"pixel_mask must be (N, 1, H, W), here {expected}, got {tuple(pixel_mask.shape)}")
-            if not pixel_mask.is_floating_point():  # bool, or 8 bits with 255 for unknown
-                pixel_mask = (pixel_mask != 0).float()
+        pixel_mask = self._checked(images, pixel_mask)
         n, p = len(images), self.config.patch_size
         grid = (images.shape[2] // p, images.shape[3] // p)
-        length = grid[0] * grid[1]
-        if pixel_mask is not None:
-            hidden = self.hidden_patches(pixel_mask)
-            mask = hidden if mask is None else torch.maximum(mask.float(), hidden)
-        if mask is None:
-            if not 0 <= mask_ratio < 1:
-                raise ValueError(f"mask_ratio must lie in [0, 1), got {mask_ratio}")
-            num_visible = int(length * (1 - mask_ratio))
-            if noise is None and num_visible == length:  # nothing hidden: raster order, and no random number drawn
-                noise = torch.arange(length, device=images.device).expand(n, -1)
-            elif noise is None:
-                noise = torch.rand(n, length, device=images.device)
-            mask, ids_shuffle = random_shuffle(noise, num_visible)
-        else:
-            mask = mask.float()
-            ids_shuffle = shuffle_visible_first(mask)
+        mask, ids_shuffle, num_visible = self._choose_visible(images, mask_ratio, noise, mask, pixel_mask, num_visible)
         if self.config.hidden != "drop":  # every patch is seen, in raster order; some hold something else
             images = replace_hidden(images, mask, self.config.hidden, hidden_noise)
-            ids_shuffle, num_visible = torch.arange(length, device=images.device).expand(n, -1), length
-        tokens = self.patch_embed(images, pixel_mask)
+            num_visible = ids_shuffle.shape[1]
+            ids_shuffle = torch.arange(num_visible, device=images.device).expand(n, -1)
         pos = resample_positions(self.pos_embed, (self.config.grid_size,) * 2, grid)  # (1, 1 + L, D)
-        tokens = tokens + pos[:, 1:]
-        ids_restore = ids_shuffle.argsort(dim=1)
-
-        key_mask = None
-        if num_visible is None:
-            counts = length - mask.sum(1).long()  # (N,)
-            static = padded or torch.compiler.is_compiling()
-            num_visible = length if static else int(counts.max())
-            if static or int(counts.min()) < num_visible:
-                slots = torch.arange(1 + num_visible, device=tokens.device)
-                key_mask = (slots[None] <= counts[:, None])[:, None, None]  # (N, 1, 1, 1 + K), CLS always real
+        tokens = self.patch_embed(images, pixel_mask) + pos[:, 1:]
+        num_visible, key_mask = _row_lengths(mask, num_visible, padded)
         ids_keep = ids_shuffle[:, :num_visible]  # (N, K)
         x = tokens.gather(1, ids_keep[:, :, None].expand(-1, -1, tokens.shape[2]))
         x = torch.cat([(self.cls_token + pos[:, :1]).expand(n, -1, -1), x], dim=1)  # (N, 1 + K, D)
         for block in self.blocks:
             x = block(x, key_mask)
-        return self.norm(x), mask, ids_restore, key_mask
+        return self.norm(x), mask, ids_shuffle.argsort(dim=1), key_mask
+
+    def _choose_visible(
+        self,
+        images: Tensor,
+        mask_ratio: float,
+        noise: Tensor | None,
+        mask: Tensor | None,
+        pixel_mask: Tensor | None,
+        num_visible: int | None,
+    ) -> tuple[Tensor, Tensor, int | None]:
+        """Which patches stay: mask (N, L), order (N, L) in which they come first, and how many, where that is known.
+
+        Arguments as for `encode`.
+        """
+        n, length = len(images), images.shape[2] * images.shape[3] // self.config.patch_size**2
+        if pixel_mask is not None:
+            hidden = self.hidden_patches(pixel_mask)
+            mask = hidden if mask is None else torch.maximum(mask.float(), hidden)
+        if mask is not None:
+            mask = mask.float()
+            return mask, shuffle_visible_first(mask), num_visible
+        if not 0 <= mask_ratio < 1:
+            raise ValueError(f"mask_ratio must lie in [0, 1), got {mask_ratio}")
+        keep = int(length * (1 - mask_ratio))
+        if noise is None and keep == length:  # nothing hidden: raster order, and no random number drawn
+            noise = torch.arange(length, device=images.device).expand(n, -1)
+        elif noise is None:
+            noise = torch.rand(n, length, device=images.device)
+        return *random_shuffle(noise, keep), keep
 
     def responses(self, images: Tensor) -> Tensor:
         """How much the class token attends to each patch in the last block: the attention that masks are guided by.
@@ -342,6 +341,9 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             layer: blocks that the tokens have been through, 1 to the decoder's depth.
             hidden: (N, L), 1 = no key: tokens that attention must not take from. None gives no attention.
 
+        Returns:
+            prediction, tokens and attention: see `DecoderStates`.
+
         Raises:
             ValueError: the model has no decoder, or not so many blocks.
         """
@@ -388,7 +390,29 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         pixel_weight: Tensor | None = None,
         num_visible: int | None = None,
     ) -> MAEOutput:
-        """Hide, encode, decode, compare. Arguments as for `encode`; `pixel_weight` as for `loss`."""
+        """Hide, encode, decode, compare.
+
+        Args:
+            images: (N, C, H, W), normalised.
+            mask_ratio, noise, mask, pixel_mask, num_visible: what is hidden, as for `encode`.
+            pixel_weight: (N, 1, H, W), as for `loss`; with a pixel mask, by default 1 in what the encoder did not see.
+
+        Returns:
+            loss, prediction, mask, order and latent: see `MAEOutput`.
+
+        Raises:
+            ValueError: as `encode`, or the model has no decoder.
+
+        Example:
+            >>> import torch
+            >>> from maerestore.model import MAEConfig, MaskedAutoencoder
+            >>> config = MAEConfig(image_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2,
+            ...                    decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
+            >>> hole = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+            >>> hole[:, :, 8:16] = True
+            >>> MaskedAutoencoder(config)(torch.zeros(1, 3, 32, 32), pixel_mask=hole).mask.sum().item()
+            4.0
+        """
         latent, mask, ids_restore, key_mask = self.encode(images, mask_ratio, noise, mask, pixel_mask, num_visible)
         p = self.config.patch_size
         pred = self.decode(latent, ids_restore, (images.shape[2] // p, images.shape[3] // p), key_mask)
@@ -413,6 +437,10 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             pixel_weight: (N, 1, H, W), at least 0; replaces `mask`. The loss is then the mean over the images of
                 each one's weighted mean, so that it does not depend on how a batch is split over processes. An image
                 without weight counts 0.
+
+        Returns:
+            scalar float32, in the units of normalised pixels squared; of pixels normalised by patch where the config
+            says `norm_pix_loss`.
         """
         target = self.patchify(images)
         if self.config.norm_pix_loss:
@@ -430,10 +458,20 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         pixel_mask: Tensor | None = None,
         hidden_noise: Tensor | None = None,
     ) -> Tensor:
-        """The decoder's picture: every pixel predicted, (N, C, H, W), normalised like `images`.
+        """The decoder's picture.
 
-        Where the model predicts normalised pixels, each patch takes mean and variance from `images`: for unknown
-        pixels let `images` hold a smooth guess. Arguments as for `encode`.
+        Where the model predicts pixels normalised by patch, each patch takes mean and variance from `images`: let
+        `images` hold a smooth guess of unknown pixels.
+
+        Args:
+            images: (N, C, H, W), normalised.
+            mask, pixel_mask, hidden_noise: what is hidden, as for `encode`; by default nothing.
+
+        Returns:
+            (N, C, H, W) float32, every pixel predicted, normalised like `images`.
+
+        Raises:
+            ValueError: as `encode`, or the model has no decoder.
         """
         p = self.config.patch_size
         grid = (images.shape[2] // p, images.shape[3] // p)
@@ -455,9 +493,40 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         target = self.patchify(images.float())
         return pred * (target.var(-1, keepdim=True) + 1e-6) ** 0.5 + target.mean(-1, keepdim=True)
 
+    def _checked(self, images: Tensor, pixel_mask: Tensor | None) -> Tensor | None:
+        """Check sizes; the pixel mask comes back as float."""
+        self._check_sizes(images)
+        if pixel_mask is None:
+            return None
+        expected = (len(images), 1, *images.shape[2:])
+        if pixel_mask.shape != expected:
+            raise ValueError(f"pixel_mask must be (N, 1, H, W), here {expected}, got {tuple(pixel_mask.shape)}")
+        # Other kinds are bool, or 8 bits with 255 for unknown.
+        return pixel_mask if pixel_mask.is_floating_point() else (pixel_mask != 0).float()
+
     def _check_sizes(self, images: Tensor) -> None:
         p, c = self.config.patch_size, self.config.in_chans
         if images.ndim != 4 or images.shape[1] != c:
             raise ValueError(f"images must be (N, {c}, H, W), got {tuple(images.shape)}")
         if images.shape[2] % p or images.shape[3] % p or 0 in images.shape:
             raise ValueError(f"image size {tuple(images.shape[2:])} is no multiple of the patch size {p}")
+
+
+def _row_lengths(mask: Tensor, num_visible: int | None, padded: bool) -> tuple[int, Tensor | None]:
+    """How many patches K the rows of a batch get, and (N, 1, 1, 1 + K) False where a row is padded to K, if one is.
+
+    Args:
+        mask: (N, L), 1 = removed.
+        num_visible: K, where it is known that no row is padded.
+        padded: as for `MaskedAutoencoder.encode`.
+    """
+    if num_visible is not None:
+        return num_visible, None
+    length = mask.shape[1]
+    counts = length - mask.sum(1).long()  # (N,)
+    static = padded or torch.compiler.is_compiling()
+    num_visible = length if static else int(counts.max())
+    if not static and int(counts.min()) == num_visible:
+        return num_visible, None
+    slots = torch.arange(1 + num_visible, device=mask.device)
+    return num_visible, (slots[None] <= counts[:, None])[:, None, None]  # the class token is always real
