@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maerestore.errors import MaerestoreError
+from maerestore.train.optim import load_optimizer
 
 LOSSES = ("nonsaturating", "hinge")
 
@@ -289,9 +290,9 @@ class Adversary:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave; rate, moments' decay and weight decay stay those that this one was made with."""
         self.discriminator.load_state_dict(state["discriminator"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.steps = state.get("steps", 0)  # of before there were lazy penalties
 
 

@@ -15,14 +15,25 @@ from maerestore.model.positions import resample_positions
 from maerestore.train.values import RecipeError
 
 CHECKPOINT = "checkpoint.pt"
+_WRITING = ("inline_container", "PytorchStreamWriter", "Parent directory")  # in what torch says of a file
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace a checkpoint by another one, whole or not at all."""
+    """Replace a checkpoint by another one, whole or not at all.
+
+    Raises:
+        RecipeError: it cannot be written: a full disk, most likely. The one that was there stays.
+    """
     partial = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         torch.save(state, partial)
         partial.replace(path)
+    except (OSError, RuntimeError) as err:
+        if isinstance(err, RuntimeError) and not any(word in str(err) for word in _WRITING):
+            raise
+        reason = getattr(err, "strerror", None) or "is the disk full?"  # torch tells of neither disk nor file
+        kept = f"; the {path.name} of before is kept" if path.is_file() else ""
+        raise RecipeError(f"{path.parent}: the checkpoint cannot be written ({reason}){kept}") from err
     finally:
         partial.unlink(missing_ok=True)
 

@@ -107,13 +107,14 @@ class Progress:
         self._done += samples
         self._bar.update(self._task, completed=self._done, rate=f"{self._rate():,.0f} images/s")
 
-    def loss(self, value: float) -> None:
-        """Show the loss at the end of the bar, or in a line with the place in the run."""
-        self._bar.update(self._task, note=f"loss {value:.4f}")
+    def loss(self, value: float, gpu_gb: float | None = None) -> None:
+        """Show the loss at the end of the bar, or in a line with the place in the run; and the most GPU memory used."""
+        memory = "" if gpu_gb is None else f", {gpu_gb:.1f} GB of GPU memory at most"
+        self._bar.update(self._task, note=f"loss {value:.4f}{memory}")
         if self._bar.disable:
             minutes = (self._total - self._done) / max(1e-9, self._rate()) / 60
             place = f"{self._done:,} of {self._total:,} samples"
-            self.line(f"{place}, loss {value:.4f}, {self._rate():,.0f} images/s, {minutes:,.0f} minutes left")
+            self.line(f"{place}, loss {value:.4f}, {self._rate():,.0f} images/s, {minutes:,.0f} minutes left{memory}")
 
     def line(self, text: str) -> None:
         """Print a line, above the bar where there is one."""

@@ -22,8 +22,9 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW, or Muon for the matrices of the blocks beside AdamW for everything else.
 
-    Weight decay falls on matrices and kernels only, not on biases, norms or tokens. Rates follow the recipe's
-    `layer_decay` and `groups`; parameters at rate 0 are frozen. `contrast`, trained beside the model, has the full
+    Weight decay falls on matrices and kernels only, not on biases and norms, nor on what has "token" in its name: class
+    and mask token, and the refiner's projections of the decoder's tokens (kernels, but never decayed: checkpoints keep
+    parameters by group). Rates follow the recipe's `layer_decay` and `groups`; parameters at rate 0 are frozen. `contrast`, trained beside the model, has the full
     rate; the names of its parameters start with "contrast." there.
 
     Raises:
@@ -95,6 +96,18 @@ def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
             group["lr"] = lr * group["lr_scale"]
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over a saved state, but keep the settings of the groups: the recipe may have been changed since.
+
+    Raises:
+        ValueError: groups of other sizes.
+    """
+    wanted = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+        group.update(settings)
+
+
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move averaged weights towards the model's; the decay warms up, so that the start is soon forgotten."""
@@ -102,3 +115,18 @@ def update_ema(average: nn.Module, model: nn.Module, decay: float, step: int) ->
     ours: list[Tensor] = list(average.parameters())
     theirs: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+@torch.no_grad()
+def all_finite(networks: list[nn.Module]) -> bool:
+    """Whether every parameter of these networks is.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> before = all_finite([layer])
+        >>> layer.bias.data[0] = float("inf")
+        >>> before, all_finite([layer])
+        (True, False)
+    """
+    finite = [p.isfinite().all() for network in networks for p in network.parameters()]
+    return bool(torch.stack(finite).all()) if finite else True

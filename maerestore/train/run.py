@@ -12,11 +12,12 @@ import contextlib
 import signal
 import time
 from abc import ABC, abstractmethod
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,12 +28,14 @@ from maerestore.train.corpus import Corpus, Layout
 from maerestore.train.log import Meter, Progress, RunLog
 from maerestore.train.losses import Composite
 from maerestore.train.masks import HoleBanks
-from maerestore.train.optim import build_optimizers, set_lr, update_ema
+from maerestore.train.optim import all_finite, build_optimizers, load_optimizer, set_lr, update_ema
 from maerestore.train.recipe import RecipeError, RunRecipe
 from maerestore.train.sources import open_corpus
 
 Recipe = TypeVar("Recipe", bound=RunRecipe)
 Batch = TypeVar("Batch")
+
+PATIENCE = timedelta(hours=12)  # of a process for the others: one decodes the photographs, and saves and validates
 
 
 class TrainingRun(ABC, Generic[Recipe, Batch]):
@@ -77,7 +80,11 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         workers: int = 4,
     ) -> None:
         self.recipe, self.out, self.workers = recipe, out, workers
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+        self.accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
         self.device = self.accelerator.device
         torch.manual_seed(recipe.seed)
         torch.set_float32_matmul_precision("high")
@@ -165,12 +172,12 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
                     self.progress.advance(recipe.batch_size)
                     if self._due(recipe.log_every):
                         self._log(meter.take())
-                    if self._due(recipe.validate_every):
-                        figures = self._validate()
-                        meter.restart()
                     if self._due(recipe.save_every):
                         meter.check()
                         self._save()
+                    if self._due(recipe.validate_every):
+                        figures = self._validate()
+                        meter.restart()
                 meter.check()
                 self._save()  # at once: who sends a signal may not wait for a validation
                 if not self.signal and not (self._due(recipe.validate_every) and figures):
@@ -270,8 +277,10 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         values |= {"lr": recipe.lr * recipe.lr_factor(self.samples), "side": recipe.side(self.samples)}
         if self.corpus.corrupt:
             values["corrupt_files"] = self.corpus.corrupt
+        if self.device.type == "cuda":
+            values["gpu_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
         self.log.write(self.step, self.samples, values)
-        self.progress.loss(values["loss"])
+        self.progress.loss(values["loss"], values.get("gpu_gb"))
 
     def _validate(self) -> dict[str, float]:
         if not self.validates:
@@ -285,6 +294,15 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
     # --- saving and resuming -----------------------------------------------------------------------------------------
 
     def _save(self) -> None:
+        """Write checkpoint and model.
+
+        Raises:
+            RecipeError: weights that are not finite, in every process; or a folder that cannot be written.
+        """
+        networks = [self.model, self.average, self.contrast, self.adversary and self.adversary.discriminator]
+        if not all_finite([network for network in networks if network is not None]):
+            # The losses were finite until the last step: it is the next that would tell.
+            raise RecipeError(f"weights are not finite after {self.samples} samples, and are not saved: lower base_lr")
         if self.accelerator.is_main_process:
             write_checkpoint(self.out / CHECKPOINT, self._state())
             self._save_model({"samples": self.samples, "data": self.corpus.fingerprint})
@@ -312,10 +330,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             raise RecipeError(f"{path}: its weights are not those of the recipe's model") from err
         try:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                wanted = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-                optimizer.load_state_dict(saved)
-                for group, settings in zip(optimizer.param_groups, wanted, strict=True):
-                    group.update(settings)  # the recipe's, where it was changed since
+                load_optimizer(optimizer, saved)
             if self.adversary is not None and "adversary" in state:
                 self.adversary.load_state_dict(state["adversary"])
             if self.contrast is not None:

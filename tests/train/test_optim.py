@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
+from maerestore.model.refiner import Refiner, RefinerConfig
+from maerestore.model.restorer import Restorer
 from maerestore.train.recipe import RecipeError
+from maerestore.train.restorer_recipe import RestorerRecipe
 
 
 def names_of(model, groups):
@@ -32,6 +35,17 @@ def test_weight_decay_spares_biases_norms_and_tokens(tiny_model, tiny_recipe, op
     assert {"patch_embed.proj.weight", "patch_embed.mask_proj.weight", "decoder_embed.weight", "decoder_pred.weight",
             "blocks.1.mlp.fc2.weight", "decoder_blocks.0.attn.proj.weight"} <= decayed  # fmt: skip
     assert not any(name.endswith("bias") or "norm" in name or "token" in name for name in decayed)
+
+
+def test_weight_decay_spares_the_refiners_projections_of_tokens(tiny_model):
+    """They are kernels, but checkpoints keep parameters by group: decaying them would shut old runs out."""
+    refiner = Refiner(RefinerConfig(feature_dim=16, widths=(4, 4, 8, 8), dilations=(1,), feature_layer=1))
+    model = Restorer(tiny_model(mask_embed=True), refiner)
+    groups = build_optimizers(model, RestorerRecipe(weight_decay=0.1, groups=[]))[0].param_groups
+    spared = names_of(model, [g for g in groups if not g["weight_decay"]])
+    kernels = [name for name in spared if model.get_parameter(name).ndim > 1 and name.startswith("refiner")]
+    assert kernels
+    assert all(name.startswith("refiner.tokens.") for name in kernels)
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else(tiny_model, tiny_recipe):

@@ -1,6 +1,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from PIL import Image
 from maerestore.errors import MaerestoreError
 from maerestore.hub.load import load_autoencoder, read_folder
 from maerestore.model.positions import resample_positions, sincos_positions
+from maerestore.train.checkpoint import write_checkpoint
 from maerestore.train.recipe import RecipeError
 
 
@@ -329,6 +333,84 @@ def test_a_resumed_run_takes_changed_settings_of_the_recipe(trainer, tiny_recipe
     trainer(tiny_recipe(samples=8, weight_decay=0.05)).run()
     resumed = trainer(tiny_recipe(samples=16, weight_decay=0.5))
     assert {group["weight_decay"] for o in resumed.optimizers for group in o.param_groups} == {0.0, 0.5}
+
+
+def test_a_resumed_run_takes_changed_settings_of_the_adversary(trainer, tiny_recipe):
+    adversary = {"width": 4, "layers": 1, "lr": 1e-3}
+    trainer(tiny_recipe(samples=8, adversarial=adversary)).run()
+    changed = {**adversary, "lr": 1e-5, "betas": [0.9, 0.95], "weight_decay": 0.1}
+    resumed = trainer(tiny_recipe(samples=16, adversarial=changed))
+    (group,) = resumed.adversary.optimizer.param_groups
+    assert (group["lr"], tuple(group["betas"]), group["weight_decay"]) == (1e-5, (0.9, 0.95), 0.1)
+    assert len(resumed.adversary.optimizer.state) == len(group["params"])  # the moments came along
+
+
+@pytest.mark.parametrize("where", ["model", "average", "adversary"])
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(trainer, tiny_recipe, tmp_path, where):
+    """The loss of the last step is finite still; what the step made of the weights is not."""
+    run = trainer(tiny_recipe(samples=8, adversarial={"width": 4, "layers": 1}))
+    run.run()
+    before = [(tmp_path / "run" / name).read_bytes() for name in ("checkpoint.pt", "model/model.safetensors")]
+    network = run.adversary.discriminator if where == "adversary" else getattr(run, where)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = float("inf")
+    with pytest.raises(RecipeError, match="lower base_lr"):
+        run._save()
+    assert before == [(tmp_path / "run" / n).read_bytes() for n in ("checkpoint.pt", "model/model.safetensors")]
+
+
+def test_a_disk_that_is_full_ends_a_run_in_one_line_and_keeps_the_checkpoint(tmp_path):
+    """A limit on the size of files stands in for it."""
+    code = (
+        "import resource, torch; from pathlib import Path; from maerestore.train.checkpoint import write_checkpoint\n"
+        "path = Path('checkpoint.pt'); write_checkpoint(path, {'step': 1})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000,) * 2)\n"
+        "try:\n    write_checkpoint(path.absolute(), {'step': 2, 'model': torch.zeros(10**6)})\n"
+        "except Exception as err:\n    print(type(err).__name__, err)\n"
+        "print(torch.load(path))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = f"RecipeError {tmp_path}: the checkpoint cannot be written (is the disk full?); the checkpoint.pt of before is"
+    assert done.stdout == f"{said} kept\n{{'step': 1}}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_an_error_that_is_not_the_disks_is_not_said_to_be(tmp_path, monkeypatch):
+    def save(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("maerestore.train.checkpoint.torch.save", save)
+    with pytest.raises(RuntimeError, match="CUDA"):
+        write_checkpoint(tmp_path / "checkpoint.pt", {})
+
+
+def test_a_run_is_saved_before_it_is_validated(trainer, tiny_recipe, tmp_path):
+    run = trainer(tiny_recipe(samples=16, validate_every=8, save_every=8))
+    measure, saved = run._measure, []
+
+    def measured():
+        saved.append(torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["samples"])
+        return measure()
+
+    run._measure = measured
+    run.run()
+    assert saved == [8, 16]
+
+
+def test_processes_wait_for_the_one_that_decodes(trainer, tiny_recipe):
+    run = trainer(tiny_recipe(samples=8))
+    assert run.accelerator.init_handler.timeout >= timedelta(hours=6)
+
+
+def test_the_log_says_how_much_gpu_memory_was_used(trainer, tiny_recipe, tmp_path, monkeypatch, capsys):
+    run = trainer(tiny_recipe(samples=8))
+    run.run()
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 51_200_000_000)
+    run.device = torch.device("cuda")
+    run._log({"loss": 0.5})
+    assert log_of(tmp_path / "run")[-1]["gpu_gb"] == 51.2
+    assert capsys.readouterr().err.strip().endswith("51.2 GB of GPU memory at most")
+    assert "gpu_gb" not in log_of(tmp_path / "run")[0]
 
 
 def test_a_stopped_run_saves_without_validating_and_says_so(trainer, tiny_recipe, tmp_path, capsys):
