@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maerestore.masking import FAMILIES, draw_mask
 from maerestore.model import MaskedAutoencoder
+from maerestore.model.hiding import fixed_noise
 from maerestore.model.restorer import Restorer
 from maerestore.model.smooth import smooth_fill
 from maerestore.train.perceptual import PerceptualLoss
@@ -71,10 +72,19 @@ class Validation:
             images = model.normalize(self.images[i : i + self.batch_size])
             length = (images.shape[-1] // model.config.patch_size) ** 2
             noise = torch.rand(len(images), length, generator=generator, device=images.device)
-            losses.append(model(images, 0.75, noise).loss)
+            losses.append(self._masked_mse(model, images, noise))
         result["masked_mse"] = float(torch.stack(losses).mean())
         model.train()
         return result
+
+    @staticmethod
+    def _masked_mse(model: MaskedAutoencoder, images: Tensor, noise: Tensor) -> Tensor:
+        """Of (N, C, S, S), normalised, with three quarters of the patches hidden: those of the highest (N, L) noise."""
+        p = model.config.patch_size
+        other = fixed_noise(images, model.config.hidden)
+        latent, mask, ids_restore, key_mask = model.encode(images, 0.75, noise, hidden_noise=other)
+        pred = model.decode(latent, ids_restore, (images.shape[2] // p, images.shape[3] // p), key_mask)
+        return model.loss(images, pred, mask)
 
     @staticmethod
     def fill(model: MaskedAutoencoder, images: Tensor, hole: Tensor) -> Tensor:
@@ -89,7 +99,8 @@ class Validation:
             unseen = F.interpolate(touched, scale_factor=float(model.config.patch_size))
         if not model.config.norm_pix_loss:
             known = known * (1 - unseen)
-        filled = model.denormalize(model.reconstruct(known, pixel_mask=unseen)).clamp(0, 1)
+        other = fixed_noise(known, model.config.hidden)
+        filled = model.denormalize(model.reconstruct(known, pixel_mask=unseen, hidden_noise=other)).clamp(0, 1)
         return torch.where(hole > 0, filled, images)
 
     @torch.inference_mode()

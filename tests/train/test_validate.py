@@ -68,3 +68,20 @@ def test_more_patches_than_4096_can_be_validated(tiny_model):
     model = tiny_model(patch_size=2, image_size=130, depth=1, embed_dim=8, decoder_embed_dim=8)
     figures = Validation(torch.rand(1, 3, 130, 130)).measure(model)
     assert np.isfinite(figures["masked_mse"])
+
+
+def test_figures_of_a_model_that_is_shown_noise_repeat(tiny_model, images):
+    model = tiny_model(hidden="noise")
+    validation = Validation(images)
+    first, picture = validation.measure(model), np.asarray(validation.picture(model))
+    torch.rand(7)  # the global generator has gone on
+    assert first == validation.measure(model)
+    assert np.array_equal(picture, np.asarray(validation.picture(model)))
+
+
+def test_the_masked_mse_is_that_of_the_model_itself(tiny_model, images):
+    model = tiny_model(mask_embed=True)
+    noise = torch.rand(3, 16, generator=torch.Generator().manual_seed(1234))
+    with torch.inference_mode():
+        expected = float(model(model.normalize(images), 0.75, noise).loss)
+    assert Validation(images).measure(model)["masked_mse"] == expected
