@@ -115,12 +115,12 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"maerestore {args.verb}: {err}", file=sys.stderr)
         return 2
     except MemoryError:
-        print(f"maerestore {args.verb}: not enough memory for this picture", file=sys.stderr)
+        print(f"maerestore {args.verb}: {_not_enough_memory(args, 'for this picture')}", file=sys.stderr)
         return 2
     except RuntimeError as err:
         if "memory" not in str(err).lower():  # torch says so in several ways, on CPU and GPU
             raise
-        print(f"maerestore {args.verb}: not enough memory on this device; try --device cpu", file=sys.stderr)
+        print(f"maerestore {args.verb}: {_not_enough_memory(args, 'on this device')}", file=sys.stderr)
         return 2
     except OSError as err:
         if err.filename is None or isinstance(err, BrokenPipeError):
@@ -133,6 +133,13 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print(f"maerestore {args.verb}: interrupted", file=sys.stderr)
         return 130
+
+
+def _not_enough_memory(args: argparse.Namespace, where: str) -> str:
+    if args.verb in ("pretrain", "train-restorer"):
+        return "not enough memory: compute a batch in parts (--set accumulate=2), or make it smaller (--set batch_size=N)"
+    advice = "; try --device cpu" if where == "on this device" and hasattr(args, "device") else ""
+    return f"not enough memory {where}{advice}"
 
 
 @contextmanager

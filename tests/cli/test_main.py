@@ -95,6 +95,31 @@ def test_errors_of_files_are_not_those_of_the_output(
         command.main(["show", "photo.png"])
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+@pytest.mark.parametrize(("arguments", "advice"), [
+    (["pretrain", "a.yaml", "--data", "fake", "-o", "out"], "--set accumulate=2"),
+    (["train-restorer", "a.yaml", "--data", "fake", "-o", "out"], "--set accumulate=2"),
+    (["show", "a.png"], None),
+])  # fmt: skip
+def test_too_little_memory_gets_advice_that_the_verb_can_follow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, arguments: list[str],
+    advice: str | None,
+) -> None:  # fmt: skip
+    def run(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(command.VERBS[arguments[0]], "run", run)
+    assert command.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "not enough memory" in said
+    if advice is None:
+        assert ("--device cpu" in said) == isinstance(error, RuntimeError)
+    else:
+        assert advice in said
+        assert "--device" not in said
+        assert "picture" not in said
+
+
 def test_the_output_stays_where_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object) -> int:
         raise BrokenPipeError
