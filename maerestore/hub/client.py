@@ -6,6 +6,7 @@ told apart by the names of their classes, so that none of the libraries has to b
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ FIRST_WAIT = 1.0  # seconds, doubled after each try
 
 _UNREACHABLE = {"ConnectionError", "ConnectError", "ProxyError", "Timeout", "TimeoutException"}
 _CUT_SHORT = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "ProtocolError", "IncompleteRead"}
+_BAD_HEADER = {"LocalProtocolError", "InvalidHeader", "UnicodeEncodeError"}  # of a request that cannot be sent at all
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 Result = TypeVar("Result")
@@ -55,7 +57,10 @@ def ask_hub(
             if attempt + 1 < tries and ((_status(chain) or 0) >= 500 or _cut_short(chain)):
                 time.sleep(FIRST_WAIT * 2**attempt)
                 continue
-            raise ModelError(explain(err, repository, revision, sending=sending)) from err
+            message = explain(err, repository, revision, sending=sending)
+            if _class_names(chain) & _BAD_HEADER:  # whose text holds the token: a traceback would show it
+                raise ModelError(message) from None
+            raise ModelError(message) from err
     raise AssertionError("no try was made")
 
 
@@ -107,6 +112,8 @@ def explain(err: Exception, repository: str, revision: str | None = None, *, sen
             return f"{name}: sending needs the network, but {switch}: unset it"
         part = "only a part is in the cache" if "IncompleteSnapshotError" in names else "not in the cache"
         return f"{name}: {part}, and the network is switched off ({switch}): run `maerestore pull {name}` once without"
+    if names & _BAD_HEADER:
+        return f"{name}: the request cannot be sent, a header holds a character that none may: check your token"
     if _cut_short(chain):
         return f"{name}: the {'upload' if sending else 'download'} was cut short, and is not used: try again"
     if names & _UNREACHABLE:
@@ -115,6 +122,28 @@ def explain(err: Exception, repository: str, revision: str | None = None, *, sen
     if "HFValidationError" in names:
         return f"{name}: not a folder, and no name of a repository ({_reason(err)})"
     return f"{name}: cannot be {'sent to' if sending else 'fetched from'} the Hub ({_reason(err)})"
+
+
+def clean_token(token: str | bool | None) -> str | bool | None:
+    """A token without the spaces and line breaks around it, which come from files and from copying.
+
+    Args:
+        token: as the Hub's client takes it: None for that of `hf auth login` or HF_TOKEN, False for none.
+
+    Raises:
+        ModelError: it holds a character that no token has; the message does not show it.
+
+    Example:
+        >>> clean_token("hf_abc\\n"), clean_token(None), clean_token(False)
+        ('hf_abc', None, False)
+    """
+    from huggingface_hub import get_token
+
+    found = token.strip() if isinstance(token, str) else get_token() if token in (None, True) else None
+    if found is not None and not re.fullmatch("[!-~]+", found):
+        what = "the token given" if isinstance(token, str) else "the token of HF_TOKEN or `hf auth login`"
+        raise ModelError(f"{what} is empty, or holds a character that no token has: copy it again")
+    return found if isinstance(token, str) else token
 
 
 def quieten(progress: bool) -> None:
@@ -147,7 +176,8 @@ def _class_names(chain: list[BaseException]) -> set[str]:
 
 def _cut_short(chain: list[BaseException]) -> bool:
     """Whether the connection ended before the data did; that sizes differ the client says in words only."""
-    return bool(_class_names(chain) & _CUT_SHORT) or "Consistency check failed" in str(chain[0])
+    names = _class_names(chain)
+    return bool(names & _CUT_SHORT and not names & _BAD_HEADER) or "Consistency check failed" in str(chain[0])
 
 
 def _status(chain: list[BaseException]) -> int | None:
@@ -167,5 +197,5 @@ def _reason(err: BaseException) -> str:
 
 
 def _shortened(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
+    line = re.sub(r"Bearer .*|hf_\w+", "(token)", " ".join(text.split()).rstrip("."))
     return line if len(line) <= 300 else line[:299] + "…"

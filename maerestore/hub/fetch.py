@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from maerestore.hub.checksums import verify_cached
-from maerestore.hub.client import ask_hub
+from maerestore.hub.client import ask_hub, clean_token
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 
@@ -149,6 +149,8 @@ def fetch_repository(
         ModelError: no such repository or revision, no access, no network, a damaged download, or no model in it.
     """
     from huggingface_hub import snapshot_download
+
+    token = clean_token(token)
 
     def download(patterns: tuple[str, ...], commit: str | None) -> Path:
         return Path(

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maerestore.hub.card import model_card
-from maerestore.hub.client import TRIES, ask_hub
+from maerestore.hub.client import TRIES, ask_hub, clean_token
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import REPOSITORY, may_be_repository
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
@@ -104,6 +104,7 @@ def push_folder(
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import RevisionNotFoundError
 
+    token = clean_token(token)
     if token is False or (token in (None, True) and get_token() is None):
         raise ModelError(f"{repo_id}: sending needs a token: log in with `hf auth login`, or set HF_TOKEN")
     api = HfApi(token=token, library_name="maerestore")

@@ -6,11 +6,13 @@ import re
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
 
+from maerestore.hub.client import ask_hub, explain
 from maerestore.hub.errors import ModelError
 from maerestore.hub.export import export_transformers
 from maerestore.hub.fetch import fetch_repository, resolve_model
@@ -295,6 +297,44 @@ def test_a_token_that_may_not_write_sends_nothing(hub, model_folder, repository,
     assert "403" in message
     assert f"write to {repository.partition('/')[0]}" in message
     assert hub.asked("PUT|preupload|commit|batch") == []
+
+
+def test_a_line_break_after_a_token_does_not_matter(hub, model_folder):
+    push_folder(model_folder(), "org/name", private=True, token="write\n")
+    assert load_autoencoder(resolve_model("org/name", token=" write\r\n"))
+
+
+@pytest.mark.parametrize("token", ["hf_SECRET 123", "hf_SECRET\n123", "hf_SECRET\u00e9", "", "\n"])
+def test_what_is_no_token_is_refused_without_being_shown(hub, published, model_folder, monkeypatch, token):
+    for call, arguments in ((resolve_model, ("org/name",)), (push_folder, (model_folder(), "org/new"))):
+        message = refused(call, *arguments, token=token)
+        assert "no token has" in message
+        assert "SECRET" not in message
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("kind", ["LocalProtocolError", "InvalidHeader", "UnicodeEncodeError"])
+def test_a_header_that_cannot_be_sent_is_no_broken_download_and_shows_no_token(monkeypatch, kind):
+    """Of httpx's, a ProtocolError too; both libraries put the header into the text of their error."""
+    base = type("ProtocolError", (Exception,), {})
+    error = type(kind, (base,), {})("Illegal header value b'Bearer hf_SECRET123\\n'")
+    calls = []
+
+    def action():
+        calls.append(1)
+        raise error
+
+    with pytest.raises(ModelError) as caught:
+        ask_hub(action, "org/name")
+    assert len(calls) == 1
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+    assert "token" in str(caught.value)
+    assert "cut short" not in str(caught.value)
+
+
+def test_no_message_shows_a_token():
+    for text in ("sent 'Bearer abc SECRET'", "with hf_SECRET in it"):
+        assert "SECRET" not in explain(OSError(text), "org/name")
 
 
 def test_a_private_repository_is_for_those_who_may_read_it(hub, model_folder, monkeypatch):
