@@ -43,7 +43,6 @@ def resolve_model(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-    force_download: bool = False,
 ) -> Path:
     """The folder or file that holds a model, downloaded first where need be.
 
@@ -51,14 +50,15 @@ def resolve_model(
         name: None or "default" for the bundled model, "augment" for the bundled small one of `maerestore.augment`,
             "features" for the encoder of `maerestore.features`; an existing folder or file; or "org/name[@revision]" on
             the Hub. A `Path` is a folder or a file, and nothing else.
-        revision, token, cache_dir, local_files_only, force_download: as for `fetch_repository`.
+        revision, token, cache_dir, local_files_only: as for `fetch_repository`.
 
     Raises:
-        ModelError: nothing of that name, or it cannot be fetched.
+        ModelError: nothing of that name, a revision of what is not on the Hub, or it cannot be fetched.
     """
     if isinstance(name, os.PathLike):
         if not os.path.exists(name):
             raise ModelError(f"no folder or file {os.fspath(name)!r}; a model's name is given as a string")
+        check_no_revision(os.fspath(name), revision)
         return Path(name)
     name = DEFAULT_NAME if name is None else name
     if name in BUNDLED:
@@ -67,8 +67,10 @@ def resolve_model(
             raise ModelError(
                 f"the bundled model is missing from {folder}: reinstall maerestore, or name one with --model"
             )
+        check_no_revision(name, revision)
         return folder
     if os.path.exists(name):  # not of Path, which raises an error for a name that is too long
+        check_no_revision(name, revision)
         return Path(name)
     if not may_be_repository(name):
         raise ModelError(
@@ -84,8 +86,21 @@ def resolve_model(
         token=token,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
-        force_download=force_download,
     )
+
+
+def check_no_revision(name: str, revision: str | None) -> None:
+    """Refuse a revision for a model that lies on this machine, which has none.
+
+    Raises:
+        ModelError: a revision.
+    """
+    if revision is None:
+        return
+    if name in BUNDLED:
+        raise ModelError(f"{name!r} is a bundled model, which has no revision {revision!r}: leave it out")
+    wanted = f"give {name}@{revision} for the repository of that name" if REPOSITORY.fullmatch(name) else "leave it out"
+    raise ModelError(f"{name!r} is on this machine, and has no revision {revision!r}: {wanted}")
 
 
 def may_be_repository(name: str) -> bool:
@@ -125,7 +140,6 @@ def fetch_repository(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-    force_download: bool = False,
 ) -> Path:
     """Download a model from the Hub into the cache that is shared with other libraries, or find it there.
 
@@ -140,7 +154,6 @@ def fetch_repository(
         token: of the Hub; None for that of `hf auth login` or HF_TOKEN, False for none.
         cache_dir: instead of the shared cache.
         local_files_only: stay off the network.
-        force_download: download what is cached already.
 
     Returns:
         the folder of the snapshot; its name is the commit.
@@ -161,7 +174,6 @@ def fetch_repository(
                     token=token,
                     cache_dir=cache_dir,
                     local_files_only=local_files_only,
-                    force_download=force_download,
                     allow_patterns=list(patterns),
                     ignore_patterns=["*/*"],  # * matches slashes: checkpoints in folders would come too
                 ),
@@ -173,12 +185,30 @@ def fetch_repository(
     folder = download(_BESIDE + _WEIGHTS[0], revision)
     for patterns in _WEIGHTS[1:]:
         if not _weight_files(folder):
+            if patterns == _WEIGHTS[-1] and not local_files_only:
+                _check_one(repository, folder.name, token)
             folder = download(patterns, folder.name)
     if not _weight_files(folder):
         raise ModelError(f"{repository}: holds no model: {WEIGHTS_NAME}, *.safetensors, *.bin and *.pth are missing")
     for path in model_files(folder):
         verify_cached(path, repository)
     return folder
+
+
+def _check_one(repository: str, commit: str, token: str | bool | None) -> None:
+    """Refuse a repository with several files of weights, none of which has a standard name, before they are fetched."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name="maerestore")
+    paths = ask_hub(lambda: [e.path for e in api.list_repo_tree(repository, revision=commit)], repository, commit)
+    top = sorted(path for path in paths if "/" not in path and path != REFINER_NAME)
+    names = [name for name in top if _any_match(name, _WEIGHTS[-1])]
+    if len(names) > 1:
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise ModelError(
+            f"{repository}: holds {len(names)} files of weights ({listed}), of which none is {WEIGHTS_NAME}: fetch the "
+            f"one that you want with `hf download {repository} FILE`, then give that file"
+        )
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -195,4 +225,8 @@ def _weight_files(folder: Path) -> list[Path]:
 def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():  # nothing matched, and so the client made none
         return []
-    return sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatch(p.name, pattern) for pattern in patterns))
+    return sorted(path for path in folder.iterdir() if path.is_file() and _any_match(path.name, patterns))
+
+
+def _any_match(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)

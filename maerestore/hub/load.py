@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.foreign import (
     check_keywords,
     complete_config,
@@ -210,6 +210,9 @@ def locate(source: Path) -> tuple[Path | None, Path]:
 
     Args:
         source: as for `load_autoencoder`. Whether the files are there is not looked at.
+
+    Raises:
+        ModelError: a folder with several files of weights, none of which has a standard name.
     """
     run = source.parent if source.name == "checkpoint.pt" else source
     if not (source / CONFIG_NAME).exists() and (run / "checkpoint.pt").is_file() and (run / "model").is_dir():
@@ -219,11 +222,15 @@ def locate(source: Path) -> tuple[Path | None, Path]:
         return (config if source.name in WEIGHTS_NAMES and config.is_file() else None), source
     present = [name for name in WEIGHTS_NAMES if (source / name).exists()]
     # A repository may hold just a checkpoint; a file of a standard name, though, wants the config that goes with it.
-    if source.is_dir() and not present and not (source / CONFIG_NAME).exists():
-        kinds = (".pth", ".pt", ".safetensors", ".bin")
-        files = [p for p in sorted(source.iterdir()) if p.suffix in kinds and p.name != REFINER_NAME]
-        if len(files) == 1:
-            return None, files[0]
+    if source.is_dir() and not present:
+        config = source / CONFIG_NAME
+        kinds = (".pth", ".safetensors") if config.exists() else (".pth", ".pt", ".safetensors", ".bin")
+        files = [p for p in sorted(source.iterdir()) if p.suffix in kinds and p.name not in (REFINER_NAME, HEAD_NAME)]
+        if len(files) > 1:
+            listed = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
+            raise ModelError(f"{source}: holds {len(files)} files of weights ({listed}): give the one that you want")
+        if files:
+            return (config if config.exists() and _kind(_read_json(config)) else None), files[0]
     return source / CONFIG_NAME, source / (present[0] if present else WEIGHTS_NAME)
 
 

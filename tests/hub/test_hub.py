@@ -212,6 +212,30 @@ def test_one_kind_of_weights_is_fetched(hub, published):
     assert sorted(p.name for p in resolve_model("org/name").iterdir()) == ["config.json", "pytorch_model.bin"]
 
 
+def test_several_checkpoints_are_refused_before_they_are_fetched(hub, tmp_path):
+    files = {"mae_vit_base.pth": b"x" * 99, "mae_vit_large.pth": b"y" * 99, "epoch1/mae.pth": b"z"}
+    hub.add("org/name", files | {"README.md": b""})
+    message = refused(resolve_model, "org/name")
+    assert "2 files of weights (mae_vit_base.pth, mae_vit_large.pth)" in message
+    assert "hf download org/name FILE" in message
+    assert hub.asked(r"^GET /[0-9a-f]{64}$|resolve.*pth") == []
+    for name in ("mae_vit_base.pth", "mae_vit_large.pth"):
+        (tmp_path / name).write_bytes(b"")
+    assert "2 files of weights" in refused(load_autoencoder, tmp_path)
+
+
+def test_a_checkpoint_beside_a_config_is_loaded(hub, published, tiny_model, tmp_path):
+    """A config of ours counts; one that is of no model that is known says nothing of the weights."""
+    model, heads = tiny_model(), {"num_heads": 2, "decoder_num_heads": 2}
+    torch.save({"model": model.state_dict()}, tmp_path / "mae.pth")
+    checkpoint = (tmp_path / "mae.pth").read_bytes()
+    hub.add("org/meta", {"config.json": b'{"timm": "no"}', "mae.pth": checkpoint})
+    hub.add("org/ours", {"config.json": published["config.json"], "odd.safetensors": published[WEIGHTS]})
+    for name, settings in (("org/meta", heads), ("org/ours", {})):
+        again = load_autoencoder(resolve_model(name), **settings).state_dict()
+        assert all(torch.allclose(value, again[key], atol=1e-3) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("files", [{"data.csv": b"1"}, {"config.json": b"{}"}])
 def test_a_repository_without_a_model_says_so(hub, files):
     hub.add("org/name", files)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maerestore.errors import MaerestoreError
+from maerestore.features.classify import Classifier
 from maerestore.hub import fetch
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import resolve_model
@@ -84,6 +85,20 @@ def test_a_folder_of_the_same_name_does_not_hide_a_bundled_model(tmp_path, monke
     (tmp_path / "weights/augment/config.json").write_text("{}")
     assert resolve_model("augment") == tmp_path / "weights/augment"
     assert resolve_model("./augment") == Path("augment")
+
+
+def test_what_is_not_on_the_hub_has_no_revision(tmp_path, monkeypatch, downloads):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org/name").mkdir(parents=True)
+    for name, words in (("augment", "bundled"), (None, "bundled"), ("org/name", "org/name@v1 for the repository"),
+                        (Path("org/name"), "org/name@v1"), ("./org", "leave it out")):  # fmt: skip
+        with pytest.raises(ModelError, match=words) as caught:
+            resolve_model(name, revision="v1")
+        assert "no revision 'v1'" in str(caught.value)
+    with pytest.raises(ModelError, match="no revision 'v1'"):
+        Classifier.from_pretrained("org/name", revision="v1")
+    assert downloads == []
+    assert resolve_model("org/name@v1") == tmp_path / "fetched"
 
 
 def test_a_missing_default_says_what_to_do(tmp_path, monkeypatch):

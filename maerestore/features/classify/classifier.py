@@ -18,7 +18,7 @@ from maerestore.features.classify.linear import LinearHead
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.options import FeatureOptions
 from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import BUNDLED, may_be_repository, resolve_model
+from maerestore.hub.fetch import BUNDLED, check_no_revision, may_be_repository, resolve_model
 from maerestore.model import MaskedAutoencoder
 
 
@@ -113,6 +113,8 @@ class Classifier:
                     "or org/name[@revision] of the Hub"
                 )
             folder = resolve_model(name, revision=revision, **hub)
+        else:
+            check_no_revision(name, revision)
         config, head, encoder = load_head(folder)
         settings = {"model": model, "device": device, "batch_size": batch_size, "whitening": whitening}
         return cls(config, head, encoder, **settings, **hub)
