@@ -8,7 +8,6 @@ the hash of the name, as in pretraining).
 """
 
 import argparse
-import io
 import json
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from maerestore.inpaint.pipeline import Inpainter
 from maerestore.inpaint.regions import distance_to_known, find_regions
 from maerestore.inpaint.windows import plan_windows
 from maerestore.masking import FAMILIES, draw_mask
-from maerestore.train.packing import find_images, held_out
+from maerestore.train.packing import decode, find_images, held_out
 
 FEWEST = 8  # photographs that anything is fitted on
 KNOTS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32])  # distances in pixels of the model
@@ -34,15 +33,16 @@ FULL = BlendCurve((0.0,), (1.0,))  # the autoencoder alone
 
 
 def held_out_photos(source: Path, count: int, size: int) -> list[np.ndarray]:
-    """Centre squares of held-out photographs, (size, size, 3) float32 in [0, 1].
+    """Centre squares of held-out photographs, (size, size, 3) float32 in [0, 1]; corrupt ones are passed over.
 
     Raises:
         MaerestoreError: fewer than `FEWEST` are asked for, or were kept aside.
     """
     photos = []
     for name, data in find_images([source]):
-        if held_out(name):
-            image = Image.open(io.BytesIO(data)).convert("RGB")
+        decoded = decode(data) if held_out(name) else None
+        if decoded is not None:
+            image = Image.fromarray(decoded)
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             square = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)

@@ -15,7 +15,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from fit_blend import KNOTS, fit_shares  # noqa: E402
+from fit_blend import KNOTS, fit_shares, held_out_photos  # noqa: E402
 
 
 def test_known_shares_come_back() -> None:
@@ -33,6 +33,27 @@ def test_knots_that_no_pixel_is_near_follow_their_neighbours() -> None:
     distance = np.full(100, 2.0)
     found = fit_shares(distance, np.full(100, 0.5), np.ones(100))
     np.testing.assert_allclose(found, 0.5, atol=0.01)
+
+
+def test_photographs_are_decoded_as_in_training(tmp_path: Path) -> None:
+    """Upright, 16 bits scaled and not clipped, on white; a corrupt one is passed over."""
+    from maerestore.train.packing import held_out
+
+    names = [name for name in (f"{i}.png" for i in range(2000)) if held_out(name)][:12]
+    top = np.zeros((40, 40, 3), np.uint8)
+    top[:20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    Image.fromarray(np.rot90(top).copy()).save(tmp_path / names[0], exif=exif)
+    Image.fromarray(np.full((40, 40), 0x8000, np.uint16)).save(tmp_path / names[1])
+    Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(tmp_path / names[2])
+    (tmp_path / names[3]).write_bytes(b"\xff\xd8broken")
+    for name in names[4:]:
+        Image.new("RGB", (40, 40), (7, 7, 7)).save(tmp_path / name)
+    found = {photo.mean(): photo for photo in held_out_photos(tmp_path, 20, 40)}
+    assert len(held_out_photos(tmp_path, 20, 40)) == 11
+    assert sorted(round(float(mean), 2) for mean in found) == [0.03, 0.5, 0.5, 1.0]
+    assert any(np.array_equal(photo, top / np.float32(255)) for photo in found.values())
 
 
 def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path: Path) -> None:
