@@ -47,7 +47,8 @@ class RunRecipe:
         crop_scale: area range of the random resized crops.
         flip: whether crops are mirrored at random.
         short_side: to which photographs are scaled when they are decoded, in pixels; 0 takes a quarter more than the
-            largest crop. Packed folders and data sets of small images keep their own.
+            largest crop, and no less than what is measured in validation. Packed folders and data sets of small images
+            keep their own.
         resident_gb: decoded pixels to hold on the device, in 10^9 bytes; a larger corpus is streamed.
         families: weight of each free-form family.
         mask_count: free-form holes to draw.
@@ -158,6 +159,10 @@ class RunRecipe:
         """The largest side of what is cut out of a photograph."""
         return max(side for _, side in self.resolution)
 
+    def _measured_side(self) -> int:
+        """The side of the held-out squares that are measured: enlarged ones would be blurred."""
+        return 0
+
     def _draws_holes(self) -> bool:
         """Whether the run needs free-form holes."""
         return True
@@ -183,7 +188,8 @@ class RunRecipe:
     @property
     def decoded_side(self) -> int:
         """Short side that photographs are scaled to when they are decoded."""
-        return self.short_side or 2 * math.ceil(self._largest_side() * 1.25 / 2)
+        wanted = max(self._largest_side() * 1.25, self._measured_side())
+        return self.short_side or 2 * math.ceil(wanted / 2)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-able values."""
@@ -258,6 +264,9 @@ class PretrainRecipe(RunRecipe):
 
     def _largest_side(self) -> int:
         return max(super()._largest_side(), self.contrastive.side if self.contrastive is not None else 0)
+
+    def _measured_side(self) -> int:
+        return self.config.image_size
 
     def _draws_holes(self) -> bool:
         return any(FREE_FORM in phase.policies for phase in self.masking)

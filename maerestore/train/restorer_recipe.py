@@ -60,6 +60,9 @@ class RestorerRecipe(RunRecipe):
             ]
         )
 
+    def _measured_side(self) -> int:
+        return self.validation_side
+
     def seen_side(self, side: int, ratio: float, patch_size: int) -> int:
         """The side that the autoencoder sees a picture at: whole patches.
 

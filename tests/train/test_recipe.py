@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from maerestore.train.recipe import PretrainRecipe, RecipeError, load_recipe
+from maerestore.train.restorer_recipe import RestorerRecipe
 
 SMALL_CPU = Path(__file__).resolve().parents[2] / "scripts/recipes/small-cpu.yaml"
 
@@ -131,3 +132,14 @@ def test_the_side_follows_the_samples_seen():
 
 def test_without_resolution_the_side_is_that_of_the_model():
     assert PretrainRecipe(model={"image_size": 64, "patch_size": 8}).side(0) == 64
+
+
+@pytest.mark.parametrize(("recipe", "side"), [
+    (PretrainRecipe(model={"image_size": 128}, resolution=[[0, 64]]), 128),
+    (PretrainRecipe(model={"image_size": 64}, resolution=[[0, 96]]), 120),
+    (PretrainRecipe(model={"image_size": 64}, resolution=[[0, 64]], short_side=48), 48),
+    (RestorerRecipe(resolution=[[0, 192]], validation_side=256), 256),
+    (RestorerRecipe(resolution=[[0, 224]], validation_side=256), 280),
+])  # fmt: skip
+def test_photographs_are_decoded_as_large_as_they_are_cropped_and_measured(recipe, side):
+    assert recipe.decoded_side == side
