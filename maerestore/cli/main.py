@@ -137,7 +137,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _not_enough_memory(args: argparse.Namespace, where: str) -> str:
     if args.verb in ("pretrain", "train-restorer"):
-        return "not enough memory: compute a batch in parts (--set accumulate=2), or make it smaller (--set batch_size=N)"
+        return "not enough memory: try --set accumulate=2 (the batch in two parts), or a smaller batch_size"
     advice = "; try --device cpu" if where == "on this device" and hasattr(args, "device") else ""
     return f"not enough memory {where}{advice}"
 

@@ -290,7 +290,7 @@ class Adversary:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave; rate, moments' decay and weight decay stay those that this one was made with."""
+        """Take over what `state_dict` gave, but for the optimiser's settings: lr, betas and weight_decay stay as here."""
         self.discriminator.load_state_dict(state["discriminator"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.steps = state.get("steps", 0)  # of before there were lazy penalties

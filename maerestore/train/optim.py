@@ -24,8 +24,8 @@ def build_optimizers(
 
     Weight decay falls on matrices and kernels only, not on biases and norms, nor on what has "token" in its name: class
     and mask token, and the refiner's projections of the decoder's tokens (kernels, but never decayed: checkpoints keep
-    parameters by group). Rates follow the recipe's `layer_decay` and `groups`; parameters at rate 0 are frozen. `contrast`, trained beside the model, has the full
-    rate; the names of its parameters start with "contrast." there.
+    parameters by group). Rates follow the recipe's `layer_decay` and `groups`; parameters at rate 0 are frozen.
+    `contrast`, trained beside the model, has the full rate; the names of its parameters start with "contrast." there.
 
     Raises:
         RecipeError: a group that matches nothing, nothing left to train, or no Muon in this torch.

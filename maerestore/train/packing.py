@@ -69,7 +69,7 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def tar_images(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, file bytes) of every image in an open tar, in its order; packed and streamed ones are read by this."""
+    """Yield (name, file bytes) of every image in an open tar, in its order, for packing and for streaming."""
     for member in tar:
         if member.isfile() and PurePosixPath(member.name).suffix.lower() in IMAGE_SUFFIXES:
             handle = tar.extractfile(member)

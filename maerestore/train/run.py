@@ -299,9 +299,10 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         Raises:
             RecipeError: weights that are not finite, in every process; or a folder that cannot be written.
         """
-        networks = [self.model, self.average, self.contrast, self.adversary and self.adversary.discriminator]
+        discriminator = self.adversary.discriminator if self.adversary is not None else None
+        networks = (self.model, self.average, self.contrast, discriminator)
+        # The losses say it one step later only.
         if not all_finite([network for network in networks if network is not None]):
-            # The losses were finite until the last step: it is the next that would tell.
             raise RecipeError(f"weights are not finite after {self.samples} samples, and are not saved: lower base_lr")
         if self.accelerator.is_main_process:
             write_checkpoint(self.out / CHECKPOINT, self._state())

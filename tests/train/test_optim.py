@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from maerestore.train.optim import build_optimizers, set_lr, update_ema
 from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
+from maerestore.train.optim import build_optimizers, set_lr, update_ema
 from maerestore.train.recipe import RecipeError
 from maerestore.train.restorer_recipe import RestorerRecipe
 

@@ -370,8 +370,8 @@ def test_a_disk_that_is_full_ends_a_run_in_one_line_and_keeps_the_checkpoint(tmp
         "print(torch.load(path))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    said = f"RecipeError {tmp_path}: the checkpoint cannot be written (is the disk full?); the checkpoint.pt of before is"
-    assert done.stdout == f"{said} kept\n{{'step': 1}}\n"
+    said = "the checkpoint cannot be written (is the disk full?); the checkpoint.pt of before is kept"
+    assert done.stdout == f"RecipeError {tmp_path}: {said}\n{{'step': 1}}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
