@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -33,6 +34,16 @@ from maerestore.threads import one_thread_if_forked
 AnyCanvas = TypeVar("AnyCanvas", bound=Canvas)
 
 
+@dataclass
+class _Task:
+    """A photo that is being filled: its scene, the ramp at the rim in pixels, and who is told what is done."""
+
+    scene: Scene
+    feather: int
+    report: Report
+    progress: Progress | None
+
+
 class Inpainter(Pretrained):
     """Fills holes in photographs.
 
@@ -44,15 +55,26 @@ class Inpainter(Pretrained):
     Args:
         model: a masked autoencoder that predicts pixels; it is put in eval mode and frozen.
         curve: how its fill is joined with the harmonic one; None for a plain ramp.
-        smooth: sigma of a low-pass over its fill, in pixels of the model; with a refiner, for its confidence only.
+        smooth: sigma of a low-pass over its fill, in pixels of the model, at least 0; with a refiner, for its
+            confidence only.
         size: side in pixels that the model sees windows at, a multiple of its patch size; None for its image size.
-        device: where to run.
-        refiner: draws the fills; what texture a sharp one lacks, or all of it without a refiner, is known patches.
+        device: a device of torch ("cpu", "cuda", ...); `from_pretrained` also takes "auto".
+        refiner: draws the fills; the texture that a sharp one lacks, or all of it without a refiner, is taken from
+            known patches.
         precision: of the networks: "fp32", "bf16", or "auto" (see `maerestore.precision`).
 
+    Raises:
+        MaerestoreError: another precision.
+
     Example:
-        >>> from maerestore import Inpainter                                   # doctest: +SKIP
-        >>> filled = Inpainter.from_pretrained().inpaint(photo, mask)          # doctest: +SKIP
+        >>> import numpy as np
+        >>> from maerestore import Inpainter
+        >>> photo = np.full((64, 64, 3), 200, np.uint8)
+        >>> hole = np.zeros((64, 64), bool)
+        >>> hole[20:40, 20:40] = True
+        >>> filled = Inpainter.from_pretrained(device="cpu").inpaint(photo, hole)
+        >>> filled.shape, filled.dtype, bool((filled[~hole] == 200).all())
+        ((64, 64, 3), dtype('uint8'), True)
     """
 
     def __init__(
@@ -107,19 +129,19 @@ class Inpainter(Pretrained):
                 alpha.
             mask: what to fill: a PIL image, an array or a tensor (H, W), see `maerestore.inpaint.masks.as_mask`; for a
                 batch one for all, or a list or a batch of one for each. Nothing is filled where it is empty.
-            dilate: grow the mask by this many pixels.
-            feather: ramp from the rim's continuation to the fill over this many pixels.
+            dilate: grow the mask by this many pixels, at least 0.
+            feather: ramp from the rim's continuation to the fill over this many pixels, at least 0.
             sharp: give the fill the texture of the photo's known parts; False leaves it smooth.
             seed: of the search for that texture.
             progress: see `Progress`.
 
-        Raises:
-            maerestore.InputError: sizes that differ, a mask without any known pixel, values that are no image, or
-                no mask.
+        Returns:
+            an image of the kind, shape, dtype and device of `image`, which shares no memory with it: where the mask is
+            empty, a copy.
 
-        Shape:
-            The result has the shape, dtype and device of `image`, and shares no memory with it: where the mask is
-            empty, it is a copy.
+        Raises:
+            InputError: sizes that differ, a mask without any known pixel, values that are no image or no mask, or a
+                setting out of range.
         """
         if isinstance(image, torch.Tensor) and image.ndim == 4:
             filled = [
@@ -128,8 +150,9 @@ class Inpainter(Pretrained):
             ]
             return torch.stack(filled) if filled else image.clone()
         canvas = as_canvas(image)
+        holes = as_mask(mask, canvas.size, canvas)
         filled_canvas, _ = self.fill(
-            canvas, as_mask(mask, canvas.size, canvas), dilate, feather, sharp=sharp, seed=seed, progress=progress
+            canvas, holes, dilate=dilate, feather=feather, sharp=sharp, seed=seed, progress=progress
         )
         return in_kind_of(filled_canvas, image)
 
@@ -137,9 +160,9 @@ class Inpainter(Pretrained):
         self,
         photo: AnyCanvas,
         mask: np.ndarray,
+        *,
         dilate: int = 0,
         feather: int = 0,
-        *,
         sharp: bool = True,
         seed: int = 0,
         progress: Progress | None = None,
@@ -153,16 +176,16 @@ class Inpainter(Pretrained):
 
         Returns:
             the photo with only the masked samples changed, and what was done.
+
+        Raises:
+            InputError: as `inpaint`.
         """
         seed = check_settings(sharp, feather, seed)
         report = Report()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
             return photo, report
-        if sharp:
-            _, pieces = self._sharp(scene, feather, None, seed, report, progress)
-        else:
-            pieces = self._smooth(scene, feather, None, report, progress)
+        _, pieces = self._draw(_Task(scene, feather, report, progress), sharp, seed)
         with report.stage("paste"):
             return cast(AnyCanvas, photo.with_fills(pieces, scene.opacities)), report
 
@@ -200,8 +223,9 @@ class Inpainter(Pretrained):
             >>> best, second = Inpainter.from_pretrained().samples(photo, mask, 2)   # doctest: +SKIP
         """
         canvas = _single(image, "samples")
+        holes = as_mask(mask, canvas.size, canvas)
         filled, _ = self.fill_samples(
-            canvas, as_mask(mask, canvas.size, canvas), n, dilate, feather, sharp=sharp, seed=seed, progress=progress
+            canvas, holes, n, dilate=dilate, feather=feather, sharp=sharp, seed=seed, progress=progress
         )
         return [in_kind_of(sample, image) for sample in filled]
 
@@ -210,32 +234,39 @@ class Inpainter(Pretrained):
         photo: AnyCanvas,
         mask: np.ndarray,
         n: int,
+        *,
         dilate: int = 0,
         feather: int = 0,
-        *,
         sharp: bool = True,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> tuple[list[AnyCanvas], Report]:
-        """As `samples`, for a photo as read from its file; with what was done."""
+        """Fill a photo as read from its file in several ways.
+
+        Args:
+            photo, mask: as for `fill`.
+            n, dilate, feather, sharp, seed, progress: as for `samples`.
+
+        Returns:
+            n photos, the best-ranked first, and what was done.
+
+        Raises:
+            InputError: as `samples`.
+        """
         check_whole("n", n, at_least=1)
         seed = check_settings(sharp, feather, seed)
         report = Report()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
             return [photo] * n, report
-        drawn: list[list[Piece]] = []
-        plain: list[list[Piece]] = []
-        for k in range(n):
-            hiding = HiddenBlocks(seed, k, self.model.config.patch_size) if k else None
-            if sharp:
-                before, after = self._sharp(scene, feather, hiding, seed_of_sample(seed, k), report, progress)
-            else:
-                before = after = self._smooth(scene, feather, hiding, report, progress)
-            plain.append(before)
-            drawn.append(after)
+        task = _Task(scene, feather, report, progress)
+        plain, first = self._draw(task, sharp, seed_of_sample(seed, 0))
+        drawn = [first]
+        for k in range(1, n):
+            hiding = HiddenBlocks(seed, k, self.model.config.patch_size)
+            drawn.append(self._draw(task, sharp, seed_of_sample(seed, k), hiding)[1])
         with report.stage("rank"):
-            order = ranked(scene, [fill for fill, _, _ in plain[0]], drawn)
+            order = ranked(scene, [fill for fill, _, _ in plain], drawn)
         with report.stage("paste"):
             return [cast(AnyCanvas, photo.with_fills(drawn[k], scene.opacities)) for k in order], report
 
@@ -284,7 +315,18 @@ class Inpainter(Pretrained):
         dilate: int = 0,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, Report]:
-        """As `confidence`, for a photo as read from its file; with what was done."""
+        """How sure the smooth fill is of each pixel of a photo as read from its file.
+
+        Args:
+            photo, mask: as for `fill`.
+            draws, seed, dilate, progress: as for `confidence`.
+
+        Returns:
+            (H, W) float32, as `confidence`, and what was done.
+
+        Raises:
+            InputError: as `confidence`.
+        """
         check_whole("draws", draws, at_least=2)
         seed = check_seed(seed)
         report = Report()
@@ -307,49 +349,41 @@ class Inpainter(Pretrained):
         patch = self.model.config.patch_size
         return find_scene(photo, mask, dilate, self.size, patch, self.curve, report, progress)
 
-    def _sharp(
-        self,
-        scene: Scene,
-        feather: int,
-        hiding: Hiding | None,
-        seed: int,
-        report: Report,
-        progress: Progress | None,
+    def _draw(
+        self, task: _Task, sharp: bool, seed: int, hiding: Hiding | None = None
     ) -> tuple[list[Piece], list[Piece]]:
-        """The fill of every region before it got texture from known patches, and after."""
+        """The fill of every region before it got texture from known patches, and after; the same where none is due.
+
+        Args:
+            task: what to fill.
+            sharp, seed: as for `inpaint`.
+            hiding: known pixels that the autoencoder is not shown.
+        """
         refined: list[RefinedRegion | None] | None = None
         if self.restorer is None:
-            pieces = self._smooth(scene, feather, hiding, report, progress)
+            pieces = self._coarse(task, hiding)
         else:
-            pieces, refined = self._refined(self.restorer, True, scene, feather, hiding, report, progress)
+            pieces, refined = self._refined(task, self.restorer, sharp, hiding)
+        if not sharp:
+            return pieces, pieces
         drawn = [(fill.copy(), mask, box) for fill, mask, box in pieces]
-        with report.stage("detail"):
-            return pieces, sharpen(scene.visible, scene.unknown, scene.regions, drawn, seed, progress, refined)
+        scene = task.scene
+        with task.report.stage("detail"):
+            return pieces, sharpen(scene.visible, scene.unknown, scene.regions, drawn, seed, task.progress, refined)
 
-    def _smooth(
-        self, scene: Scene, feather: int, hiding: Hiding | None, report: Report, progress: Progress | None
-    ) -> list[Piece]:
-        """The fill of least error: the refiner's, or the autoencoder's joined to the harmonic one."""
-        if self.restorer is not None:
-            return self._refined(self.restorer, False, scene, feather, hiding, report, progress)[0]
-        see = partial(coarse_fill, self.model, size=self.size, smooth=self.smooth, bf16=self.bf16, hiding=hiding)
-        return smooth_pieces(scene, see, self.curve, feather, report, progress)
+    def _coarse(self, task: _Task, hiding: Hiding | None) -> list[Piece]:
+        """The autoencoder's fill of every region, joined to the harmonic one."""
+        fill = partial(coarse_fill, self.model, size=self.size, smooth=self.smooth, bf16=self.bf16, hiding=hiding)
+        return smooth_pieces(task.scene, fill, self.curve, task.feather, task.report, task.progress)
 
     def _refined(
-        self,
-        restorer: Restorer,
-        sharp: bool,
-        scene: Scene,
-        feather: int,
-        hiding: Hiding | None,
-        report: Report,
-        progress: Progress | None,
+        self, task: _Task, restorer: Restorer, sharp: bool, hiding: Hiding | None
     ) -> tuple[list[Piece], list[RefinedRegion | None]]:
         """One of the refiner's two fills of every region, and what it leaves to draw."""
-        see = partial(
+        fill = partial(
             refined_fill, restorer, size=self.size, curve=self.curve, bf16=self.bf16, hiding=hiding, sharp=sharp
         )
-        return refined_pieces(scene, see, self.size, feather, report, progress)
+        return refined_pieces(task.scene, fill, self.size, task.feather, task.report, task.progress)
 
 
 def _single(image: Any, name: str) -> Photo | FloatImage:

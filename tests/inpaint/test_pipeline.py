@@ -400,7 +400,7 @@ def test_dilate_grows_the_hole_by_so_many_pixels(n: int, inpainter: Inpainter) -
     y, x = np.mgrid[:60, :70]
     away = np.hypot(np.maximum(np.maximum(25 - y, y - 30), 0), np.maximum(np.maximum(30 - x, x - 35), 0))
     assert not changed[away >= n + 0.5].any()
-    report = inpainter.fill(_photo(image), mask, n, sharp=False)[1]
+    report = inpainter.fill(_photo(image), mask, dilate=n, sharp=False)[1]
     assert (away <= n - 0.5).sum() <= report.pixels <= (away < n + 0.5).sum()
     for row, column in ((25 - n, 32), (30 + n, 32), (28, 30 - n), (28, 35 + n)):
         assert changed[row - 1 : row + 2, column - 1 : column + 2].any()
