@@ -1,5 +1,8 @@
 """Images to what a model sees: scaled to an area, whatever the aspect, and cut to whole patches; never squashed.
 
+A strip is one patch wide at least, so that the ends of a very long one are cut off: of the bundled model's 10 x 10
+patches, half of an image of 400:1 is seen, and less of longer ones.
+
 Everything here runs on the CPU, so that a device changes nothing but the network's rounding.
 """
 
@@ -18,20 +21,32 @@ from torch import Tensor
 from maerestore.errors import MaerestoreError
 from maerestore.features.decode import load_image
 
+_LONGEST = 4  # a strip has at most so many times the patches of a square, or of one of 4 x 4
+_STICKS_OUT = 8  # what is so many times as long as is kept, is cut before it is scaled
+_MARGIN = 4  # pixels that the filter looks at beside those that are kept: 2 of its own scale, and some for rounding
+
 
 def grid_for(height: int, width: int, size: int, patch: int) -> tuple[int, int]:
     """Patches (down, across) for an image: about (size / patch)^2 of them, in the image's own aspect.
 
+    An image that is longer than (size / patch)^2 to 1 gets more, since one patch across is the least; from 16 times
+    that aspect on, the number is four times as large, and does not grow any more.
+
     Example:
         >>> grid_for(300, 400, 128, 8), grid_for(50, 5000, 128, 8), grid_for(77, 77, 128, 8)
         ((14, 18), (2, 160), (16, 16))
+        >>> grid_for(60_000_000, 1, 128, 8)
+        (1024, 1)
     """
     side = size / math.sqrt(height * width) / patch  # patches a pixel
-    return max(1, round(height * side)), max(1, round(width * side))
+    most = round(_LONGEST * max(4, size / patch) ** 2)
+    return min(most, max(1, round(height * side))), min(most, max(1, round(width * side)))
 
 
 def to_grid(image: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    """Scale an image so that it covers a grid of patches, and cut off evenly what sticks out: under a patch, mostly.
+    """Scale an image so that it covers a grid of patches, and cut off evenly what sticks out.
+
+    That is less than a patch, but for strips whose grid is one patch wide: of those, the middle of the length is kept.
 
     Args:
         image: (C, H, W), uint8 or float.
@@ -43,11 +58,21 @@ def to_grid(image: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     """
     height, width = grid[0] * patch, grid[1] * patch
     scale = max(height / image.shape[1], width / image.shape[2])
+    if max(image.shape[1] * scale / height, image.shape[2] * scale / width) > _STICKS_OUT:
+        # A thin strip of millions of pixels would take any memory.
+        image = _middle(image, height / scale, width / scale, _MARGIN * max(1, 1 / scale))
     scaled = max(height, round(image.shape[1] * scale)), max(width, round(image.shape[2] * scale))
     if scaled != tuple(image.shape[1:]):
         image = F.interpolate(image[None], scaled, mode="bicubic", antialias=True)[0]
     top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
     return image[:, top : top + height, left : left + width]
+
+
+def _middle(image: Tensor, height: float, width: float, margin: float) -> Tensor:
+    """The middle of an image, at least of a height and a width, with a margin around it where the image has one."""
+    rows, columns = (math.ceil(length + 2 * margin) for length in (height, width))
+    top, left = (max(0, (have - want) // 2) for have, want in zip(image.shape[1:], (rows, columns), strict=True))
+    return image[:, top : top + rows, left : left + columns]
 
 
 def in_unit_range(image: Tensor) -> Tensor:

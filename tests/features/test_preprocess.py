@@ -33,6 +33,32 @@ def test_a_square_stays_a_square(shape):
         assert max(cut) < 1 / min(grid) + 0.02  # less than a patch
 
 
+@pytest.mark.parametrize("shape", [(60_000_000, 1), (1, 60_000_000), (40_000, 3)])
+def test_a_thin_strip_is_cut_before_it_is_scaled(shape, monkeypatch):
+    grid = grid_for(*shape, 160, 16)
+    assert sorted(grid) == [1, 400]
+    image = torch.arange(max(shape), dtype=torch.int64).remainder(251).to(torch.uint8).view(1, shape[0], -1)
+    image = image.expand(1, *shape) if image.shape[2] != shape[1] else image
+    sizes = []
+    scale = torch.nn.functional.interpolate
+
+    def interpolate(image, size, **more):
+        sizes.append(size)
+        return scale(image, size, **more)
+
+    monkeypatch.setattr("torch.nn.functional.interpolate", interpolate)
+    out = to_grid(image, grid, 16)
+    assert out.shape == (1, grid[0] * 16, grid[1] * 16)
+    assert max(size[0] * size[1] for size in sizes) < 2 * out.numel()
+
+
+def test_what_is_cut_before_it_is_scaled_looks_the_same():
+    ramp = torch.linspace(0, 1, 9000).view(1, -1, 1).expand(1, 9000, 3)
+    out = to_grid(ramp, (10, 1), 16)
+    whole = torch.nn.functional.interpolate(ramp[None], (48_000, 16), mode="bicubic", antialias=True)[0]
+    torch.testing.assert_close(out, whole[:, 24_000 - 80 : 24_000 + 80], atol=1e-4, rtol=0)
+
+
 def jpeg(size: tuple[int, int]) -> bytes:
     gradient = np.linspace(0, 255, size[0] * size[1] * 3).reshape(size[1], size[0], 3).astype(np.uint8)
     content = io.BytesIO()
