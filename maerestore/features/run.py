@@ -17,7 +17,7 @@ import maerestore
 from maerestore.errors import MaerestoreError
 from maerestore.features.decode import load_image
 from maerestore.features.failures import Failures, none_read
-from maerestore.features.items import Item, source_of
+from maerestore.features.items import Item, as_utf8, source_of
 from maerestore.features.options import FeatureOptions
 from maerestore.features.store import FeatureStore
 from maerestore.features.table import FeatureTable
@@ -153,8 +153,8 @@ def extract(
     Convention:
         Only images that are new, or whose size or time changed, are computed; those that are not among `items` leave
         the table. Each batch is kept as soon as it is finished: a run that was killed goes on with the next one. An
-        image that cannot be read is a row with an error; it is tried again when its file changes, or when it could not
-        be opened at all.
+        image that cannot be read, or for which memory does not suffice, is a row with an error; it is tried again when
+        its file changes, or when it could not be opened at all.
 
     Args:
         items: what `find_items` found.
@@ -298,7 +298,7 @@ def _load(item: Item, at_least: int) -> np.ndarray | str:
     try:
         return load_image(source_of(item), at_least)
     except InputError as error:
-        return str(error).rstrip(".")
+        return as_utf8(str(error).rstrip("."))  # it may name the file, whose name may be no UTF-8
     except MemoryError:
         return "not enough memory to decode it"
 
@@ -308,8 +308,20 @@ def _batch(loaded: Sequence[tuple[Item, np.ndarray | str]], extractor: Extractor
     errors = [image if isinstance(image, str) else None for _, image in loaded]
     features = np.full((len(items), extractor.dim), np.nan, np.float32)
     good = [i for i, error in enumerate(errors) if error is None]
-    if good:
-        features[good] = np.asarray(extractor([loaded[i][1] for i in good]))
+    try:
+        if good:
+            features[good] = np.asarray(extractor([loaded[i][1] for i in good]))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        for i in good:  # one of them may be too large, and the others not
+            try:
+                features[i] = np.asarray(extractor([loaded[i][1]]))[0]
+            except (MemoryError, RuntimeError) as its_error:
+                if not _is_of_memory(its_error):
+                    raise
+                errors[i] = "not enough memory to compute its feature"
+        good = [i for i in good if errors[i] is None]
     if half:
         with np.errstate(over="ignore"):
             features = features.astype(np.float16)
@@ -328,6 +340,10 @@ def _batch(loaded: Sequence[tuple[Item, np.ndarray | str]], extractor: Extractor
         np.array(sizes, dtype=np.int64),
         np.array([item.mtime_ns for item in items], dtype=np.int64),
     )
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()  # torch says so in several ways
 
 
 def _opens(item: Item) -> bool:

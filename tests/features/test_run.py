@@ -180,7 +180,7 @@ def test_a_feature_that_is_not_finite_is_an_error() -> None:
 def test_an_error_of_the_network_leaves_the_batches_before_it() -> None:
     def fail(images: Sequence[np.ndarray]) -> None:
         if images[0][0, 0, 0] == 4:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError):
         go(Fake(before=fail))
@@ -188,6 +188,33 @@ def test_an_error_of_the_network_leaves_the_batches_before_it() -> None:
     assert go(fake := Fake()).computed == 6
     assert fake.batches == [4, 2]
     assert not Path("t.npy.parts").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 9 bytes")])
+def test_an_image_for_which_memory_does_not_suffice_is_a_row_with_an_error(error: Exception) -> None:
+    def fail(images: Sequence[np.ndarray]) -> None:
+        if any(image[0, 0, 0] == 5 for image in images):
+            raise error
+
+    report = go(fake := Fake(before=fail))
+    assert report.errors == [("photos/5.png", "not enough memory to compute its feature")]
+    assert fake.batches == [4, 1, 1, 1, 2]
+    found = colours()
+    assert np.isnan(found.pop("5.png"))
+    assert found == {f"{colour}.png": colour for colour in range(10) if colour != 5}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_damaged_image_whose_name_is_no_utf8_is_a_row_with_an_error(suffix: str) -> None:
+    try:
+        Path(os.fsdecode(b"photos/caf\xe9.png")).write_bytes(b"no image")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    report = go(Fake(), f"t{suffix}")
+    [(name, reason)] = read_table(Path(f"t{suffix}")).failures()
+    assert report.errors == [(name, reason)]
+    assert "caf\\xe9.png" in name
+    assert "caf\\xe9.png' is not an image" in reason
 
 
 def test_another_fingerprint_is_refused() -> None:
