@@ -93,6 +93,12 @@ def test_a_folder_and_a_tar_stand_for_their_images(extractor, tmp_path: Path, mo
     found = extractor()([images[4], tmp_path / "photos", str(tmp_path / "shard.tar")])
     torch.testing.assert_close(found, torch.cat([expected[4:], expected, expected]), atol=1e-5, rtol=0)
     assert len(extractor(pooling="patch")(tmp_path / "photos")) == 5
+    monkeypatch.setattr("maerestore.features.extractor._DECODED", 256)
+    monkeypatch.setattr("maerestore.features.extractor._DECODED_BYTES", images[0].nbytes)
+    given, extracting = [], FeatureExtractor.extract
+    monkeypatch.setattr(FeatureExtractor, "extract", lambda self, x: given.append(len(x)) or extracting(self, x))
+    torch.testing.assert_close(extractor()(tmp_path / "photos"), expected, atol=1e-5, rtol=0)
+    assert given == [2, 1, 1, 1]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no image"):
         extractor()(tmp_path / "empty")
@@ -132,6 +138,12 @@ def test_patch_tokens_come_in_the_images_own_grid(extractor):
     assert [grid.shape for grid in grids] == [(4, 4, 32), (3, 5, 32), (7, 2, 32)]
     means = torch.stack([grid.mean((0, 1)) for grid in grids])
     torch.testing.assert_close(means, extractor(normalize=False)(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_patch_tokens_can_be_trained_on(extractor, normalize):
+    [grid] = extractor(pooling="patch", normalize=normalize)(pictures(1))
+    torch.nn.Linear(32, 2)(grid).sum().backward()
 
 
 def test_attention_pooling_follows_the_class_token(extractor, tiny_model):
