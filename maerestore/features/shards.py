@@ -13,12 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +24,11 @@ import numpy as np
 from maerestore import cluster
 from maerestore.features.distributed import FeatureActor, on_cpu
 from maerestore.features.failures import Failure, Failures, none_read
-from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, is_uri, items_in, list_files
+from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, items_in, list_files
 from maerestore.features.run import Loader, Report, table_facts
-from maerestore.features.table import FACTS_NAME, FeatureTable, read_table, write_table
-from maerestore.image.errors import InputError, quoted, reason_of
+from maerestore.features.shard_folder import ShardFolder, local_copy
+from maerestore.features.table import FeatureTable, read_table
+from maerestore.image.errors import InputError, quoted
 
 __all__ = ["LOOSE", "Shard", "extract_shards", "plan_shards", "read_shards"]
 
@@ -138,7 +135,7 @@ def extract_shards(
     cluster.check_ray()
     extractor = on_cpu(settings).load()
     facts = table_facts(extractor, half)
-    folder = _Folder(out)
+    folder = ShardFolder(out)
     planned = plan_shards(sources, facts["fingerprint"] + facts["dtype"], loose, without=folder.root)
     folder.claim(facts, overwrite)
     there = folder.check({shard.name for shard in planned})
@@ -180,7 +177,7 @@ def read_shards(folder: str | Path) -> Iterator[FeatureTable]:
     Raises:
         InputError: it is not there, or a table is damaged.
     """
-    opened = _Folder(str(folder))
+    opened = ShardFolder(str(folder))
     for name in sorted(opened.names()):
         with local_copy(RemotePath(opened.root, f"{opened.path}/{name}")) as path:
             yield read_table(path)
@@ -191,7 +188,7 @@ class ShardActor:
 
     def __init__(self, out: str, facts: dict[str, Any], settings: Loader, workers: int, half: bool) -> None:
         self.extract = FeatureActor(settings, workers, half)
-        self.folder, self.facts = _Folder(out), facts
+        self.folder, self.facts = ShardFolder(out), facts
 
     def __call__(self, shard: Shard) -> Outcome:
         """Compute a shard, and write its table."""
@@ -211,131 +208,6 @@ class ShardActor:
         features = table.features.astype(self.facts["dtype"], copy=False)
         self.folder.write(shard.name, replace(table, features=features, facts=self.facts))
         return Outcome(len(table), flaws, flaws)
-
-
-class _Folder:
-    """A folder of shards on any filesystem."""
-
-    def __init__(self, out: str) -> None:
-        self.name = out.rstrip("/")
-        self.root = out if is_uri(out) else str(Path(out).absolute())
-        self.system, self.path = filesystem(self.root)
-
-    def claim(self, facts: dict[str, Any], overwrite: bool) -> None:
-        """Make the folder, and note the facts; InputError where it holds others."""
-        place = f"{self.path}/{FACTS_NAME}"
-        try:
-            self.system.create_dir(self.path, recursive=True)
-            [note] = self.system.get_file_info([place])
-            if note.is_file and not overwrite:
-                with self.system.open_input_file(place) as file:
-                    _check_alike(self.name, json.loads(file.read()), facts)
-            if overwrite:
-                for name in self.names():
-                    self.system.delete_file(f"{self.path}/{name}")
-            self.put(FACTS_NAME, json.dumps(facts, indent=1).encode())
-        except (OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"output {quoted(self.name)} cannot be used ({reason_of(error)}).") from None
-
-    def names(self) -> list[str]:
-        """Of the tables that are there."""
-        from pyarrow import fs
-
-        try:
-            listed = self.system.get_file_info(fs.FileSelector(self.path))
-        except OSError as error:
-            raise InputError(f"{quoted(self.name)} cannot be read ({reason_of(error)}).") from None
-        return [i.base_name for i in listed if i.base_name.startswith("shard-") and i.base_name.endswith(".parquet")]
-
-    def check(self, names: set[str]) -> dict[str, tuple[int, list[Failure]]]:
-        """Of the tables that are there and whole: numbers of images, and those with errors."""
-        chosen = [name for name in self.names() if name in names]
-        with ThreadPoolExecutor(16) as pool:  # far stores take their time for each
-            looked = zip(chosen, pool.map(self.look, chosen), strict=True)
-            return {name: found for name, found in looked if found is not None}
-
-    def look(self, name: str) -> tuple[int, list[Failure]] | None:
-        """The number of images of a table, and those with errors; None where it is not there, or not whole."""
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        try:
-            with self.system.open_input_file(f"{self.path}/{name}") as file, pq.ParquetFile(file) as table:
-                valid = pc.is_valid(table.read(["error"]).column("error"))
-                flawed = table.read(["path", "error"]).filter(valid) if pc.any(valid).as_py() else None
-                images = table.metadata.num_rows
-        except (OSError, ValueError):  # cut off: done again
-            return None
-        if flawed is None:
-            return images, []
-        return images, list(zip(*(flawed.column(c).to_pylist() for c in ("path", "error")), strict=True))
-
-    def write(self, name: str, table: FeatureTable) -> None:
-        """Write a table, whole or not at all."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, name)
-            write_table(table, path, durable=False)
-            self.put(name, path.read_bytes())
-
-    def put(self, name: str, content: bytes) -> None:
-        """Write a file under another name, and rename it; InputError where that fails."""
-        staged = f"{self.path}/.{name}.{secrets.token_hex(6)}.tmp"
-        try:
-            with self.system.open_output_stream(staged) as file:
-                file.write(content)
-            self.system.move(staged, f"{self.path}/{name}")
-        except OSError as error:
-            with suppress(OSError):
-                self.system.delete_file(staged)
-            raise InputError(f"output {quoted(self.name)} cannot be written ({reason_of(error)}).") from None
-
-    def remove(self, names: set[str]) -> None:
-        """Remove tables, and the facts with the last of them."""
-        left = set(self.names())
-        for name in left & names:
-            self._delete(name)
-        if left <= names:
-            self._delete(FACTS_NAME)
-
-    def remove_others(self, names: set[str]) -> int:
-        """Remove tables of other names, and give the number of images in them."""
-        gone = 0
-        for name in set(self.names()) - names:
-            gone += sum(number for number, _ in self.check({name}).values())
-            self._delete(name)
-        return gone
-
-    def _delete(self, name: str) -> None:
-        """Remove a file; InputError where that fails."""
-        try:
-            self.system.delete_file(f"{self.path}/{name}")
-        except OSError as error:
-            raise InputError(f"{quoted(f'{self.name}/{name}')} cannot be removed ({reason_of(error)}).") from None
-
-
-@contextmanager
-def local_copy(path: RemotePath) -> Iterator[Path]:
-    """A file of any filesystem as a file of this machine, for as long as the block lasts; copied in one stream.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    from pyarrow import fs
-
-    system, _ = filesystem(path.root)
-    if isinstance(system, fs.LocalFileSystem):
-        yield Path(path.path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, Path(path.path).name)
-        try:
-            with system.open_input_stream(path.path) as source, copy.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 22)
-        except OSError as error:
-            raise InputError(f"{quoted(path.path)} cannot be read ({reason_of(error)}).") from None
-        yield copy
 
 
 @contextmanager
@@ -372,11 +244,3 @@ def _rows(files: Sequence[File], error: str, dim: int) -> FeatureTable:
         np.full(len(files), -1),
         np.array([file.mtime_ns for file in files], dtype=np.int64),
     )
-
-
-def _check_alike(name: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    if any(old.get(fact) != new.get(fact) for fact in ("fingerprint", "dtype")):
-        raise InputError(
-            f"{quoted(name)} holds features of other weights or options: choose another output, or add --overwrite to "
-            "write new ones."
-        )

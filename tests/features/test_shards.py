@@ -16,7 +16,8 @@ from maerestore.image import InputError
 
 pytest.importorskip("pyarrow")
 from maerestore.features.remote import RemotePath
-from maerestore.features.shards import extract_shards, local_copy, plan_shards, read_shards
+from maerestore.features.shard_folder import local_copy
+from maerestore.features.shards import extract_shards, plan_shards, read_shards
 from maerestore.features.table import FACTS_NAME, FeatureTable, write_table
 
 
@@ -139,6 +140,6 @@ def test_what_is_gone_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="'nowhere' cannot be read"):
         list(read_shards("nowhere"))
     memory, _ = fs.FileSystem.from_uri("mock:///")
-    monkeypatch.setattr("maerestore.features.shards.filesystem", lambda root: (memory, ""))
+    monkeypatch.setattr("maerestore.features.shard_folder.filesystem", lambda root: (memory, ""))
     with pytest.raises(InputError, match=r"'gone\.tar' cannot be read"), local_copy(RemotePath("mock:///", "gone.tar")):
         pass
