@@ -46,7 +46,7 @@ class MAEAugment(A.ImageOnlyTransform):
         uint8, float32
 
     Raises:
-        ValueError: an argument that does not fit, named.
+        MaerestoreError: an argument that does not fit, named.
 
     Reference: "Masked Autoencoders are Robust Data Augmentors", https://arxiv.org/abs/2206.04846.
 

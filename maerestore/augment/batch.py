@@ -35,7 +35,7 @@ class BatchMAEAugment(nn.Module):
         p: probability that an image is changed.
 
     Raises:
-        ValueError: an argument that does not fit, named.
+        MaerestoreError: an argument that does not fit, named.
 
     Example:
         >>> augment = BatchMAEAugment(p=0.0)
@@ -76,7 +76,7 @@ class BatchMAEAugment(nn.Module):
             the images; with `others`, a tuple of them and those.
 
         Raises:
-            ValueError: what is no batch of images.
+            MaerestoreError: `images` is no batch of images.
         """
         views = self._views_of(images) if self.training else images
         return (views, *others) if others else views
@@ -87,8 +87,19 @@ class BatchMAEAugment(nn.Module):
         The images are the first entry of a tuple or list, the entry "image" (or "images", or "pixel_values") of a
         mapping, or the samples themselves.
 
+        Args:
+            samples: of a data set; images (C, H, W), uint8 or float in [0, 1], all of one size.
+
+        Returns:
+            the batch, of the kind that `default_collate` makes.
+
         Raises:
-            ValueError: samples in which no image is found.
+            MaerestoreError: samples in which no image is found.
+
+        Example:
+            >>> images, labels = BatchMAEAugment(p=0).collate([(torch.zeros(3, 32, 32), 1), (torch.ones(3, 32, 32), 0)])
+            >>> images.shape, labels.tolist()
+            (torch.Size([2, 3, 32, 32]), [1, 0])
         """
         batch = default_collate(samples)
         if isinstance(batch, Tensor):

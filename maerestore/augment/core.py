@@ -1,4 +1,4 @@
-"""The engine of every host: hide patches, rebuild them, and put what was rebuilt into the image.
+"""The engine of every host: hide patches, reconstruct them, and paste the reconstruction into the image.
 
 Reference: "Masked Autoencoders are Robust Data Augmentors", Xu et al. 2022, https://arxiv.org/abs/2206.04846.
 """
@@ -28,13 +28,18 @@ BATCH = 256  # images a pass, which bounds the memory
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """All that is random about the views of n images. Small, and the same view comes of it every time.
+    """All that is random about the views of n images: small, and the same draw gives the same views.
 
     Attributes:
-        ratio: (n,) float32, share of the patches that are hidden.
-        noise: (n, L) float32 scores of the L patches, in raster order: the highest are hidden. Where attention guides,
-            they shift its ranks. Rows of equal scores are hidden alike: attention is then the mean of theirs, in a pass
-            of at most `BATCH` images.
+        ratio: (n,) float32 in [0, 1], share of the patches that are hidden.
+        noise: (n, L) float32 score of each of the L patches, in raster order; the highest are hidden. With an attention
+            strategy it perturbs the ranks of the attention. Images with equal rows (frames of a video) get one mask,
+            from the mean of their attention.
+
+    Example:
+        >>> draw = Draw(np.full(2, 0.5, np.float32), np.zeros((2, 64), np.float32))
+        >>> len(draw), draw[:1].noise.shape
+        (2, (1, 64))
     """
 
     ratio: np.ndarray
@@ -69,7 +74,7 @@ class MaskedViews:
         compile: compile the network with `torch.compile`, one graph for each number of images and of visible patches.
 
     Raises:
-        ValueError: a precision that there is not.
+        MaerestoreError: an unknown precision.
 
     Example:
         >>> views = MaskedViews(ViewSettings(mask_ratio=0.5, strategy="block"))
@@ -94,10 +99,16 @@ class MaskedViews:
         self._looked = False
 
     def grid(self, shape: tuple[int, int] | None = None) -> tuple[int, int]:
-        """Patches (down, across) of an image of (H, W) pixels; of a square one by default.
+        """How an image is cut into patches.
+
+        Args:
+            shape: (H, W) in pixels; a square by default.
+
+        Returns:
+            patches (down, across).
 
         Raises:
-            ValueError: no such model, or a `size` smaller than a patch of it.
+            MaerestoreError: no such model, or a `size` smaller than a patch of it.
         """
         height, width = self._model_shape(shape or (1, 1))
         patch = config_of(self.settings.model).patch_size
@@ -115,7 +126,7 @@ class MaskedViews:
             n rows, each with patches of its own, and one ratio for all: see `_level`.
 
         Raises:
-            ValueError: no such model, or a `size` smaller than a patch of it.
+            MaerestoreError: no such model, or a `size` smaller than a patch of it.
         """
         one_thread_if_forked()
         level, seed = int(rng.integers(LEVELS)), int(rng.integers(2**63 - 1))
@@ -136,9 +147,9 @@ class MaskedViews:
             new, of the shape, dtype and device of `images`.
 
         Raises:
-            ValueError: what is no batch of images, or a draw that does not fit it, or no such model. Float images have
-                to be finite and in [0, 1], but for what bicubic scaling overshoots; on an accelerator, where a look at
-                the values waits for all that is under way, only those of the first batch are looked at.
+            MaerestoreError: `images` is no batch of images, `draw` does not fit it, or there is no such model. Float
+                images must be finite and in [0, 1], up to the overshoot of bicubic scaling. On an accelerator, where
+                reading values waits for all pending work, only the first batch is checked for that.
         """
         one_thread_if_forked()  # before anything is computed, were it the check
         check_images(images, look=images.device.type == "cpu" or not self._looked)

@@ -41,7 +41,7 @@ def view_panels(
         a row for each strategy: the image, then its views, (h, w, 3) float32 in [0, 1].
 
     Raises:
-        ValueError: a strategy or a ratio that does not fit.
+        MaerestoreError: a strategy or a ratio that does not fit.
         ModelError: no such model, or one that cannot reconstruct.
     """
     image = torch.from_numpy(np.ascontiguousarray(rgb)).float().permute(2, 0, 1)[None]

@@ -18,7 +18,9 @@ _TRANSFORMS = {  # the parts of a library that transforms live in
 
 
 def MAEAugment(*args: Any, host: str | None = None, **settings: Any) -> Any:
-    """A masked-reconstruction transform, of the class that the calling code's library wants.
+    """A masked-reconstruction transform for the library that the calling code uses.
+
+    Importing the class itself, as in `from maerestore.augment.torchvision import MAEAugment`, is plainer: prefer it.
 
     The host is told from what the module that calls has imported: `albumentations`, `torchvision.transforms` (or its
     `v2`) or `kornia.augmentation`, anything from them, or else the whole of `torchvision` or `kornia`. If that is none
@@ -30,8 +32,11 @@ def MAEAugment(*args: Any, host: str | None = None, **settings: Any) -> Any:
             `mask_ratio`, `strategy`, `blend`, `model`, `size`, `precision` and `p`.
         host: "albumentations", "torchvision" or "kornia".
 
+    Returns:
+        the transform.
+
     Raises:
-        ValueError: no host can be told, or an argument that does not fit.
+        MaerestoreError: no host can be told, or an argument that does not fit.
 
     Example:
         >>> MAEAugment(mask_ratio=0.75, host="torchvision")

@@ -32,7 +32,7 @@ class MAEAugment(IntensityAugmentationBase2D):
         keepdim: give back the number of dimensions that came in.
 
     Raises:
-        ValueError: an argument that does not fit, named.
+        MaerestoreError: an argument that does not fit, named.
 
     Reference: "Masked Autoencoders are Robust Data Augmentors", https://arxiv.org/abs/2206.04846.
 

@@ -24,8 +24,8 @@ def check_images(images: Tensor, look: bool = True) -> None:
         look: whether to look at the values too. On an accelerator that waits for all that is under way.
 
     Raises:
-        ValueError: another type, shape or dtype, an empty image, values that are not finite, or farther outside [0, 1]
-            than the overshoot of bicubic scaling.
+        MaerestoreError: another type, shape or dtype, an empty image, or values that are not finite or farther outside
+            [0, 1] than bicubic scaling overshoots.
     """
     if not isinstance(images, Tensor):
         raise MaerestoreError(f"images must be a tensor (N, C, H, W), got {type(images).__name__}")

@@ -32,7 +32,7 @@ class ViewSettings:
             own `image_size`. Smaller is faster: the cost goes with its square.
 
     Raises:
-        ValueError: a value that does not fit, named.
+        MaerestoreError: a value that does not fit, named.
 
     Reference: "Masked Autoencoders are Robust Data Augmentors", https://arxiv.org/abs/2206.04846.
 
@@ -86,7 +86,7 @@ def check_share(name: str, value: Any) -> float:
     """A number in [0, 1], as a float.
 
     Raises:
-        ValueError: anything else; the message names it.
+        MaerestoreError: anything else; the message names it.
 
     Example:
         >>> check_share("p", 1)

@@ -47,8 +47,8 @@ def plan_views(folder: Path, out: Path, n: int, file_format: str = "source") -> 
         images in the order of their names.
 
     Raises:
-        InputError: folders that do not fit, no image, or two images whose views would have the same name.
-        ValueError: `n` or `file_format` does not fit.
+        InputError: folders that do not fit, no image, two images whose views would have the same name, or an `n` or
+            `file_format` that does not fit.
     """
     if n < 1:
         raise InputError(f"n must be at least 1, got {n}")

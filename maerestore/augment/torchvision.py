@@ -40,7 +40,7 @@ class MAEAugment(v2.Transform):
         p: probability that an image is changed.
 
     Raises:
-        ValueError: an argument that does not fit, named.
+        MaerestoreError: an argument that does not fit, named.
 
     Reference: "Masked Autoencoders are Robust Data Augmentors", https://arxiv.org/abs/2206.04846.
 
