@@ -144,15 +144,19 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give one that holds {CONFIG_NAME} and {WEIGHTS_NAME}")
     if (folder / HEAD_NAME).is_file():
-        from maerestore.features.classify.card import check_public, classifier_card
-        from maerestore.features.classify.head import load_head
+        from maerestore.features.classify.card import check_public, classifier_card, without_local_names
+        from maerestore.features.classify.head import config_with, load_head
 
         if not may_be_repository(repo_id):
             raise ModelError(f"{repo_id}: a classifier of this name is looked for on disk only: leave out the suffix")
         head_config, _, encoder = load_head(folder)
         check_public(head_config, folder)
         names = [CONFIG_NAME, HEAD_NAME] + ([WEIGHTS_NAME] if encoder is not None else [])
-        return _with_card(folder, names, lambda: classifier_card(head_config, repo_id, license))
+        public = without_local_names(head_config)
+        files = _with_card(folder, names, lambda: classifier_card(public, repo_id, license))
+        if public != head_config:
+            files[CONFIG_NAME] = config_with(folder, public)
+        return files
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing; a folder to push holds {CONFIG_NAME} and {WEIGHTS_NAME}")
@@ -188,7 +192,13 @@ def _check_fit(folder: Path, model: MaskedAutoencoder, refiner: Refiner) -> None
 
 
 def _pictures(card: str, folder: Path) -> list[str]:
-    """The pictures beside a card that it shows: inside the folder, none of them hidden."""
+    """The pictures beside a card that it shows: inside the folder, also by where links lead, none of them hidden."""
+    inside = folder.resolve()
+
+    def ours(name: str) -> bool:
+        path = (folder / name).resolve()
+        return path.is_relative_to(inside) and not any(s.startswith(".") for s in path.relative_to(inside).parts)
+
     names = {one or other for one, other in _PICTURES.findall(card)}
     parts = {name: PurePosixPath(name).parts for name in names if ":" not in name and not name.startswith("/")}
     return sorted(
@@ -197,4 +207,5 @@ def _pictures(card: str, folder: Path) -> list[str]:
         if not any(step.startswith(".") for step in steps)
         and PurePosixPath(name).suffix.lower() in _PICTURE_SUFFIXES
         and (folder / name).is_file()
+        and ours(name)
     )

@@ -123,7 +123,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         ModelError: it cannot be written.
     """
-    _replace(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
+    _replace(path, lambda partial: partial.write_text(json_text(content), encoding="utf-8"))
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """The content of a JSON file as this package writes it."""
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

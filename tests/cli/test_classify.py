@@ -260,6 +260,22 @@ def test_push_pull_and_predict_by_name(classify, tmp_path, hub, capsys, model_fo
     assert classify("predict", tmp_path / "pulled", tmp_path / "photos", "--csv") == here
 
 
+def test_push_does_not_tell_where_on_this_machine_an_encoder_came_from(classify, tmp_path, hub, model_folder):
+    paint(tmp_path / "photos", 3)
+    assert classify("fit", tmp_path / "photos", "-o", tmp_path / "head", "--method", "finetune", "--epochs", 1)[0] == 0
+    written = (tmp_path / "head/config.json").read_text()
+    assert str(model_folder) in written
+    assert main(["push", str(tmp_path / "head"), "org/head"]) == 0
+    repository = hub.repositories["org/head"]
+    files = repository.commits[repository.refs["main"]]
+    for name in ("config.json", "README.md"):
+        assert str(model_folder).encode() not in files[name].data
+    sent, kept = (json.loads(text)["classifier"] for text in (files["config.json"].data, written))
+    assert sent.pop("training") == {"seed": 0, "start": "a model that was not published"}
+    assert sent == {name: value for name, value in kept.items() if name != "training"}
+    assert (tmp_path / "head/config.json").read_text() == written
+
+
 def test_a_head_alone_is_pulled(hub, tmp_path, capsys, head):
     """Its files come whole, and one that does not load is refused."""
     path = head / "config.json"

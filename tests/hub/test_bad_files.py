@@ -358,7 +358,8 @@ def test_statistics_that_are_none_are_refused(vitmae, change):
 
 @pytest.mark.parametrize(
     "change", [{"num_features": 64}, {"model_args": {"depth": 3}}, {"model_args": {"mlp_ratio": 10**400}},
-               {"pretrained_cfg": {"mean": 1e400}}, {"pretrained_cfg": {"std": []}}, {"architecture": "resnet50"}], ids=str,
+               {"pretrained_cfg": {"mean": 1e400}}, {"pretrained_cfg": {"std": []}},
+               {"architecture": "resnet50"}], ids=str,
 )  # fmt: skip
 def test_a_config_of_timm_that_does_not_fit_is_refused(tmp_path, tiny_model, change):
     weights = tiny_model(embed_dim=192, num_heads=3, decoder_depth=0).state_dict()

@@ -137,6 +137,21 @@ def test_one_commit_holds_the_model_and_nothing_else_of_the_folder(hub, model_fo
     assert sorted(repository.messages.values()) == ["First", "initial commit"]
 
 
+def test_a_picture_that_is_a_link_out_of_the_folder_is_not_sent(hub, model_folder, tmp_path):
+    folder = model_folder()
+    (folder / "README.md").write_text("![a](a.png) ![b](b.png) ![c](c/x.png) ![d](d.png)")
+    (tmp_path / "secret").mkdir()
+    for path in (tmp_path / "secret/x.png", folder / "b.png", folder / ".hidden.png"):
+        path.write_text("x")
+    (folder / "a.png").symlink_to(tmp_path / "secret/x.png")
+    (folder / "c").symlink_to(tmp_path / "secret")
+    (folder / "d.png").symlink_to(folder / ".hidden.png")
+    push_folder(folder, "org/name")
+    repository = hub.repositories["org/name"]
+    files = repository.commits[repository.refs["main"]]
+    assert set(files) == {".gitattributes", "config.json", WEIGHTS, "README.md", "b.png"}
+
+
 def test_a_folder_without_a_card_gets_one_on_the_hub_only(hub, model_folder):
     folder = model_folder()
     push_folder(folder, "org/name")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maerestore.features.classify.head import HeadConfig
+from maerestore.features.classify.head import HeadConfig, is_public
 from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import BUNDLED, REPOSITORY
 from maerestore.wording import counted
 
 _KINDS = {
@@ -25,15 +25,20 @@ def check_public(config: HeadConfig, folder: Path) -> None:
     Raises:
         ModelError: the model is a folder or a file.
     """
-    model = config.model
-    if model is None or model in BUNDLED or ("/" not in model and "\\" not in model and not Path(model).exists()):
-        return
-    if model.startswith("timm:") or (REPOSITORY.fullmatch(model.partition("@")[0]) and not Path(model).exists()):
+    if config.model is None or is_public(config.model):
         return
     raise ModelError(
-        f"{folder}: was fitted on features of {model}, which only this machine has: push that model first, then name "
-        f"its repository: Classifier.from_pretrained({str(folder)!r}, model='org/name').push_to_hub(...)"
+        f"{folder}: was fitted on features of {config.model!r}, which only this machine has: push that model first, "
+        f"then name its repository: Classifier.from_pretrained({str(folder)!r}, model='org/name').push_to_hub(...)"
     )
+
+
+def without_local_names(config: HeadConfig) -> HeadConfig:
+    """The config without the path of a model on this machine that an encoder was tuned from."""
+    start = config.training.get("start")
+    if not isinstance(start, str) or is_public(start):
+        return config
+    return replace(config, training={**config.training, "start": "a model that was not published"})
 
 
 def classifier_card(config: HeadConfig, repo_id: str | None = None, license: str | None = None) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maerestore.features.backbone import AutoencoderBackbone
-from maerestore.features.classify.head import HeadConfig, load_head, recover, save_head
+from maerestore.features.classify.head import HeadConfig, load_head, name_to_keep, recover, save_head
 from maerestore.features.classify.knn import KNNHead
 from maerestore.features.classify.linear import LinearHead
 from maerestore.features.extractor import FeatureExtractor
@@ -229,4 +229,4 @@ class Classifier:
         """The config, with the model's new name where one was given and proved to be the same model."""
         if self._model is None:
             return self.config
-        return replace(self.config, model=self.extractor.name)
+        return replace(self.config, model=name_to_keep(self.extractor.name))

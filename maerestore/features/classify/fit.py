@@ -15,7 +15,7 @@ from maerestore.errors import MaerestoreError
 from maerestore.features.backbone import AutoencoderBackbone
 from maerestore.features.classify.classifier import Classifier
 from maerestore.features.classify.finetune import FineTuneSettings, encoder_of, finetune
-from maerestore.features.classify.head import METHODS, HeadConfig
+from maerestore.features.classify.head import METHODS, HeadConfig, name_to_keep
 from maerestore.features.classify.images import Progress, features_of_items
 from maerestore.features.classify.knn import NEIGHBOURS, TEMPERATURE, KNNHead, fit_knn
 from maerestore.features.classify.labelled import numbers_of, split
@@ -124,7 +124,7 @@ def fit_tables(
         classes,
         tuple(np.bincount(labels, minlength=len(classes)).tolist()),
         x.shape[1],
-        str(facts["model"]),
+        name_to_keep(str(facts["model"])),
         str(facts["fingerprint"]),
         dict(facts["options"]),
         chosen,
@@ -238,7 +238,7 @@ def fit_images(
         tuning.options.to_dict(),
         chosen | {"probe": about},
         told,
-        {"seed": settings.seed, "start": start},
+        {"seed": settings.seed, "start": name_to_keep(start)},
     )
     return Classifier(config, head, encoder, device=device, batch_size=batch_size)
 

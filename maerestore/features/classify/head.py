@@ -20,13 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maerestore.features.backbone import TIMM
 from maerestore.features.classify.knn import KNNHead
 from maerestore.features.classify.linear import LinearHead
 from maerestore.features.options import FeatureOptions
 from maerestore.hub.errors import ModelError
+from maerestore.hub.fetch import BUNDLED, REPOSITORY
 from maerestore.hub.files import CONFIG_NAME, HEAD_NAME
 from maerestore.hub.load import load_autoencoder
-from maerestore.hub.save import save_autoencoder, save_tensors, write_json
+from maerestore.hub.save import json_text, save_autoencoder, save_tensors, write_json
 from maerestore.hub.weights import read_weights
 from maerestore.model import MaskedAutoencoder
 
@@ -95,6 +97,31 @@ class HeadConfig:
         FeatureOptions.from_dict(self.options)
         if (self.method == "finetune") != (self.model is None):
             raise ModelError(f"{SETTINGS}: model does not fit the method {self.method}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def name_to_keep(model: str) -> str:
+    """A model's name as a head keeps it: of a folder or file on this machine the absolute path.
+
+    A relative path would lead somewhere else from another working directory, or be taken for a name on the Hub.
+    """
+    here = model not in BUNDLED and not model.startswith(TIMM) and os.path.exists(model)
+    return os.path.abspath(model) if here else model
+
+
+def is_public(model: str) -> bool:
+    """Whether others can find a model by its name: a bundled one, one of timm, or one on the Hub.
+
+    Example:
+        >>> [is_public(name) for name in ("features", "timm:vit_tiny", "org/name@v1", "/home/me/model", "model")]
+        [True, True, True, False, False]
+    """
+    if model in BUNDLED or model.startswith(TIMM):
+        return True
+    return REPOSITORY.fullmatch(model.partition("@")[0]) is not None and not os.path.exists(model)
 
 
 def save_head(
@@ -209,7 +236,17 @@ def write_head(
     else:
         tensors = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
     save_tensors(folder / HEAD_NAME, tensors)
-    write_json(folder / CONFIG_NAME, facts | {SETTINGS: asdict(config)})
+    write_json(folder / CONFIG_NAME, facts | {SETTINGS: config.to_dict()})
+
+
+def config_with(folder: Path, config: HeadConfig) -> bytes:
+    """The content of a classifier's `config.json` with other facts about the head.
+
+    Raises:
+        ModelError: no such file, or none that can be read.
+    """
+    path = folder / CONFIG_NAME
+    return json_text(_read_content(path) | {SETTINGS: config.to_dict()}).encode()
 
 
 def load_head(folder: Path) -> tuple[HeadConfig, KNNHead | LinearHead, MaskedAutoencoder | None]:
@@ -252,13 +289,7 @@ def read_head_config(folder: Path) -> HeadConfig:
         ModelError: no classifier there, or facts that do not fit.
     """
     path = folder / CONFIG_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ModelError(f"{path}: cannot be read ({err.strerror}); give the folder of a fitted classifier") from err
-    except (ValueError, RecursionError) as err:
-        raise ModelError(f"{path}: not valid JSON ({str(err) or type(err).__name__})") from err
-    settings = content.get(SETTINGS) if isinstance(content, dict) else None
+    settings = _read_content(path).get(SETTINGS)
     if not isinstance(settings, dict):
         raise ModelError(f"{path}: holds no classifier; one is made with `maerestore classify fit`")
     known = {f.name for f in fields(HeadConfig)}
@@ -268,3 +299,13 @@ def read_head_config(folder: Path) -> HeadConfig:
         return HeadConfig(**settings)
     except (TypeError, ValueError) as err:
         raise ModelError(f"{path}: {' '.join(str(err).split())[:300]}") from err
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ModelError(f"{path}: cannot be read ({err.strerror}); give the folder of a fitted classifier") from err
+    except (ValueError, RecursionError) as err:
+        raise ModelError(f"{path}: not valid JSON ({str(err) or type(err).__name__})") from err
+    return content if isinstance(content, dict) else {}

@@ -239,6 +239,29 @@ def test_a_head_on_a_local_model_does_not_go_to_the_hub(fitted, tmp_path, hub):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("name", ["enc", "runs/model"])
+def test_a_model_given_by_a_relative_path_is_kept_by_its_absolute_one(clouds, table, tmp_path, monkeypatch, hub, name):
+    """From another folder it would be looked for on the Hub."""
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    x, y = clouds(20)
+    train = table(x, [NAMES[i] for i in y.tolist()])
+    train.facts["model"] = name
+    classifier = fit_tables(train, None, FitSettings(method="logistic"))
+    assert classifier.config.model == str(tmp_path / name)
+    monkeypatch.chdir("/")
+    with pytest.raises(ModelError, match="only this machine has"):
+        classifier.push_to_hub("org/head")
+    assert hub.requests == []
+
+
+def test_a_model_that_is_only_a_word_does_not_go_to_the_hub(fitted, hub):
+    classifier = fitted()
+    classifier.config = replace(classifier.config, model="enc")
+    with pytest.raises(ModelError, match="only this machine has"):
+        classifier.push_to_hub("org/head")
+
+
 def test_push_and_load_over_the_hub(fitted, clouds, hub, tmp_path):
     classifier = fitted("logistic")
     address = classifier.push_to_hub("org/head", license="mit")
