@@ -75,10 +75,12 @@ def run(args: argparse.Namespace) -> int:
 def _write_model(args: argparse.Namespace) -> int:
     from maerestore.hub.errors import ModelError
     from maerestore.hub.fetch import resolve_model
-    from maerestore.hub.files import CONFIG_NAME, WEIGHTS_NAME
+    from maerestore.hub.files import CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME
 
     if args.side is not None:
         raise ModelError("--side is for --format onnx")
+    if (args.out / HEAD_NAME).exists():
+        raise ModelError(f"{args.out}: holds a classifier, whose config would be lost: give another folder")
     if not args.overwrite and any((args.out / name).exists() for name in (CONFIG_NAME, WEIGHTS_NAME)):
         raise ModelError(f"{args.out}: holds a model already; pass --overwrite to replace it")
     if args.drop_mask_embed and args.format != "transformers":

@@ -90,13 +90,13 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
     """Copy the files; each appears whole or not at all."""
     from maerestore.hub.errors import ModelError
-    from maerestore.hub.files import PREPROCESSOR_NAME, REFINER_NAME
+    from maerestore.hub.files import HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME
     from maerestore.hub.load import WEIGHTS_NAMES
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         new = {path.name for path in files}
-        for name in (*WEIGHTS_NAMES, REFINER_NAME, PREPROCESSOR_NAME):
+        for name in (*WEIGHTS_NAMES, REFINER_NAME, PREPROCESSOR_NAME, HEAD_NAME):
             if name not in new and (folder / name).exists():
                 raise ModelError(
                     f"{folder / name}: is of another model, and would be taken for a part of this one: remove it, or "

@@ -194,3 +194,14 @@ def test_the_config_states_every_size(tiny_model, tmp_path):
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert (config["model_type"], config["architectures"]) == ("vit_mae", ["ViTMAEForPreTraining"])
     assert (config["hidden_size"], config["intermediate_size"], config["decoder_intermediate_size"]) == (32, 96, 48)
+
+
+@pytest.mark.parametrize("form", ["transformers", "maerestore"])
+def test_a_classifier_is_not_written_over(ours, tmp_path, capsys, form):
+    out = tmp_path / "head"
+    out.mkdir()
+    for name in ("config.json", "head.safetensors"):
+        (out / name).write_text("mine")
+    assert "holds a classifier" in refused(capsys, ours(), out, "--format", form, "--overwrite")
+    assert (out / "config.json").read_text() == "mine"
+    assert len(list(out.iterdir())) == 2

@@ -82,19 +82,19 @@ def test_pull_to_a_folder_makes_plain_files_there_that_load(hub, published, tmp_
     assert (there / "config.json").read_bytes() == (model_folder / "config.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["refiner.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("name", ["refiner.safetensors", "pytorch_model.bin", "head.safetensors"])
 def test_no_file_of_another_model_stays_beside_it(hub, published, tmp_path, capsys, name):
     there = tmp_path / "there"
     there.mkdir()
     (there / name).write_text("of another model")
-    (there / "head.safetensors").write_text("mine")
+    (there / "notes.txt").write_text("mine")
     for options in ([], ["--overwrite"]):
         assert main(["pull", "org/name", "--to", str(there), *options]) == 2
         assert name in one_line(capsys)
         assert len(list(there.iterdir())) == 2
     (there / name).unlink()
     assert main(["pull", "org/name", "--to", str(there)]) == 0
-    assert sorted(p.name for p in there.iterdir()) == sorted([*FILES, "head.safetensors"])
+    assert sorted(p.name for p in there.iterdir()) == sorted([*FILES, "notes.txt"])
 
 
 def test_pull_to_something_that_is_no_folder(hub, published, tmp_path, capsys):
