@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 SETTINGS: dict[str, Any] = {
     "image_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2,
@@ -51,3 +53,19 @@ def box_mask(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.n
     for top, left, bottom, right in boxes:
         mask[top:bottom, left:right] = True
     return mask
+
+
+@st.composite
+def masks(draw: st.DrawFn, largest: int = 150) -> np.ndarray:
+    """Boxes, strokes and specks on a photo of any size."""
+    height, width = draw(st.integers(1, largest)), draw(st.integers(1, largest))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    canvas = np.zeros((height, width), np.uint8)
+    for _ in range(draw(st.integers(0, 3))):
+        (y0, y1), (x0, x1) = sorted(rng.integers(0, height, 2)), sorted(rng.integers(0, width, 2))
+        canvas[y0 : y1 + 1, x0 : x1 + 1] = 1
+    for _ in range(draw(st.integers(0, 3))):
+        ends = [(int(rng.integers(width)), int(rng.integers(height))) for _ in range(2)]
+        cv2.line(canvas, ends[0], ends[1], 1, int(rng.integers(1, 6)))
+    canvas[rng.random((height, width)) < draw(st.sampled_from([0, 0, 0.001, 0.05]))] = 1
+    return canvas.astype(bool)
