@@ -1,6 +1,29 @@
-"""A rectangle of a picture."""
+"""Rectangles of a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels, the last two exclusive."""
+
+_BAND = 1 << 22  # pixels
+
+
+def row_bands(size: tuple[int, int]) -> Iterator[Box]:
+    """Cut a picture into bands of full rows, so that work on a large one needs memory for one band only.
+
+    Args:
+        size: (width, height) in pixels.
+
+    Yields:
+        boxes of about four million pixels, from top to bottom.
+
+    Example:
+        >>> list(row_bands((4_000_000, 3)))
+        [(0, 0, 1, 4000000), (1, 0, 2, 4000000), (2, 0, 3, 4000000)]
+    """
+    width, height = size
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        yield top, 0, min(top + rows, height), width

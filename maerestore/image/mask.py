@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from .box import Box, row_bands
 from .canvas import ReadableImage
 from .color import luma
 from .decode import read_photo
@@ -18,7 +19,6 @@ __all__ = ["erased", "mask_is_empty", "mask_is_full", "mask_of", "read_mask"]
 
 BoolArray = npt.NDArray[np.bool_]
 
-_BAND = 1 << 22  # pixels converted at a time
 _OPAQUE = np.float32(127.5 / 255)
 _FEW_COLORS = 8
 _MOSTLY = 0.95
@@ -91,7 +91,19 @@ def read_mask(
 
 
 def mask_of(image: Photo, photo: ReadableImage | None = None) -> BoolArray:
-    """Read an image that is already loaded as a mask, by the rule of `read_mask`; True is the hole."""
+    """Read an image that is already loaded as a mask, by the rule of `read_mask`.
+
+    Args:
+        image: the mask.
+        photo: the photo that it is for; a copy of it with a part erased is then known as one.
+
+    Returns:
+        (H, W) bool of the image's size, True = hole.
+
+    Example:
+        >>> mask_of(Photo(np.array([[0, 127, 128, 255]], dtype=np.uint8), "L")).tolist()
+        [[False, False, True, True]]
+    """
     opaque = ~erased(image)
     if opaque.all():
         return _bright(image)
@@ -118,7 +130,7 @@ def erased(photo: Photo) -> BoolArray:
         [[True, False]]
     """
     found = np.zeros(photo.size[::-1], dtype=bool)
-    for window in _bands(photo):
+    for window in row_bands(photo.size):
         alpha = photo.alpha(window)
         if alpha is not None:
             found[window[0] : window[2]] = alpha < _OPAQUE
@@ -145,15 +157,8 @@ def mask_is_full(mask: BoolArray) -> bool:
     return bool(mask.all())
 
 
-def _bands(image: Photo) -> list[tuple[int, int, int, int]]:
-    """Windows of few rows that make up an image, to bound the memory of what is converted."""
-    width, height = image.size
-    rows = max(1, _BAND // width)
-    return [(top, 0, min(top + rows, height), width) for top in range(0, height, rows)]
-
-
 def _bright(image: Photo) -> BoolArray:
-    return np.concatenate([_is_bright(image, window) for window in _bands(image)])
+    return np.concatenate([_is_bright(image, window) for window in row_bands(image.size)])
 
 
 def _is_copy(image: Photo, photo: ReadableImage, opaque: BoolArray) -> bool:
@@ -166,7 +171,7 @@ def _is_copy(image: Photo, photo: ReadableImage, opaque: BoolArray) -> bool:
         return False
     alike = 0
     low, high = np.ones(3, np.float32), np.zeros(3, np.float32)
-    for window in _bands(image):
+    for window in row_bands(image.size):
         chosen = opaque[window[0] : window[2]]
         if not chosen.any():
             continue
@@ -179,7 +184,7 @@ def _is_copy(image: Photo, photo: ReadableImage, opaque: BoolArray) -> bool:
     return bool(alike >= _COPIED * opaque.sum() and (low < high).any())
 
 
-def _is_bright(image: Photo, window: tuple[int, int, int, int]) -> BoolArray:
+def _is_bright(image: Photo, window: Box) -> BoolArray:
     top, left, bottom, right = window
     half = 2 ** (image.bits - 1)
     if image.mode in ("1", "L"):
@@ -194,7 +199,7 @@ def _is_bright(image: Photo, window: tuple[int, int, int, int]) -> BoolArray:
 def _is_drawing(image: Photo, opaque: BoolArray) -> tuple[bool, bool]:
     """Say whether few colours make up the opaque pixels, and whether those are all gray."""
     counts = np.zeros(1 << 15, dtype=np.int64)
-    for window in _bands(image):
+    for window in row_bands(image.size):
         color = image.rgb(window)[opaque[window[0] : window[2]]]
         levels = np.minimum(color * 32, 31).astype(np.int32)
         counts += np.bincount(levels @ np.array([1 << 10, 1 << 5, 1]), minlength=1 << 15)

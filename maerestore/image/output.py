@@ -40,6 +40,12 @@ SUFFIXES = {
 def format_of(path: PathLike) -> str:
     """Return the format that the suffix of `path` names.
 
+    Args:
+        path: the output; its suffix counts in any case.
+
+    Returns:
+        the format, as Pillow names it: a value of `SUFFIXES`.
+
     Raises:
         InputError: the suffix is missing or names no format that can be written.
 
@@ -159,8 +165,23 @@ def atomic_file(path: PathLike, overwrite: bool = False) -> Iterator[IO[bytes]]:
     the encoder, a full disk, an interrupt from the keyboard - removes the temporary file and leaves `path` as
     it was.
 
+    Args:
+        path: the file to write, in a folder that is there.
+        overwrite: replace a file that is there.
+
+    Yields:
+        the temporary file, open for binary writing.
+
     Raises:
         InputError: the file cannot be written, or appeared in the meantime without `overwrite`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "note.txt")
+        >>> with atomic_file(path) as file:
+        ...     size = file.write(b"all or nothing")
+        >>> path.read_bytes()
+        b'all or nothing'
     """
     name = quoted(Path(path))
     target = Path(os.path.realpath(path))

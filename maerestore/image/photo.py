@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .box import Box
+from .box import Box, row_bands
 from .color import ALPHA_MODES, CHANNELS, black_curve, from_rgb, to_rgb
 from .metadata import Metadata
 from .palette import extend_palette
@@ -20,8 +20,6 @@ Piece = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], Box]
 """A fill (h, w, 3), its mask (h, w), and their place in the photo."""
 
 Opacity = npt.NDArray[np.floating[Any]]
-
-_BAND = 1 << 22  # pixels converted at a time where a whole photo is looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +104,8 @@ class Photo:
 
     def is_transparent(self) -> bool:
         """Return whether any pixel is less than opaque."""
-        rows = max(1, _BAND // self.size[0])
-        for top in range(0, self.size[1], rows):
-            alpha = self.alpha((top, 0, min(top + rows, self.size[1]), self.size[0]))
+        for band in row_bands(self.size):
+            alpha = self.alpha(band)
             if alpha is None:
                 return False
             if alpha.min() < 1:
@@ -237,9 +234,8 @@ class Photo:
     def _used_entries(self, where: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         assert self.palette is not None
         used = np.zeros(len(self.palette), dtype=bool)
-        rows = max(1, _BAND // self.size[0])
-        for top in range(0, self.size[1], rows):
-            used[self.samples[top : top + rows][where[top : top + rows]]] = True
+        for top, _, bottom, _ in row_bands(self.size):
+            used[self.samples[top:bottom][where[top:bottom]]] = True
         return used
 
     def _is_key(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

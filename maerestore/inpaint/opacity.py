@@ -14,6 +14,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from maerestore.image.box import row_bands
 from maerestore.image.canvas import Canvas
 from maerestore.inpaint.boxes import grow, slices
 from maerestore.inpaint.harmonic import harmonic_fill
@@ -25,7 +26,6 @@ BETWEEN = 0.5  # most that lies between half and nine tenths of their opacity, a
 GONE = 0.1  # opacity, as a share of the surroundings', that is next to nothing
 SOLID = 0.1  # least share of a patch or stroke that lies a pixel inside of it; of noise next to none does
 CLEAR_RIM = 0.1  # most of the rim of an erased hole that may be transparent
-_BAND = 1 << 22  # pixels looked at at a time
 
 
 def raised_opacities(photo: Canvas, mask: np.ndarray, regions: list[Region]) -> list[np.ndarray | None]:
@@ -48,13 +48,11 @@ def stays_transparent(photo: Canvas, mask: np.ndarray) -> bool:
     Args:
         photo, mask: as for `raised_opacities`.
     """
-    width, height = photo.size
-    rows = max(1, _BAND // width)
-    for top in range(0, height, rows):
-        alpha = photo.alpha((top, 0, min(top + rows, height), width))
+    for band in row_bands(photo.size):
+        alpha = photo.alpha(band)
         if alpha is None:
             return False
-        if (alpha[~mask[top : top + rows]] < 1).any():
+        if (alpha[~mask[slices(band)]] < 1).any():
             return True
     regions = find_regions(mask)
     for region, raised in zip(regions, raised_opacities(photo, mask, regions), strict=True):

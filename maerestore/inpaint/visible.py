@@ -12,11 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from maerestore.image.box import Box
+from maerestore.image.box import Box, row_bands
 from maerestore.image.canvas import Canvas, ReadableImage
 from maerestore.inpaint.boxes import grow, slices
-
-_BAND = 1 << 22  # pixels looked at at a time
 
 
 def unknown_pixels(photo: Canvas, mask: np.ndarray) -> np.ndarray:
@@ -29,16 +27,14 @@ def unknown_pixels(photo: Canvas, mask: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) bool; `mask` itself where nothing outside it is transparent, or all is: colours are then all there is.
     """
-    width, height = photo.size
     unknown = mask
-    rows = max(1, _BAND // width)
-    for top in range(0, height, rows):
-        alpha = photo.alpha((top, 0, min(top + rows, height), width))
+    for band in row_bands(photo.size):
+        alpha = photo.alpha(band)
         if alpha is None:
             return mask
         if (alpha <= 0).any():
             unknown = mask.copy() if unknown is mask else unknown
-            unknown[top : top + rows] |= alpha <= 0
+            unknown[slices(band)] |= alpha <= 0
     if unknown is mask or unknown.all() or unknown.sum() == mask.sum():
         return mask
     return unknown
