@@ -2,20 +2,24 @@
 
     features/                            on any filesystem that pyarrow opens
         facts.json                           the weights and options that all tables are made with
+        plan.json                            the names of the tables that the last finished run has left
         shard-5b1f0c3a9d2e4f60.parquet       features of a tar, of a Parquet table, or of some loose images
 
 A shard is named by what it is made of: the names, sizes and times of its files. One that is there under its name, and
-is whole, is done; all others are not needed any more, and are removed at the end. The process that starts the work
-lists files only: tars and tables are opened where they are worked on.
+is whole, is done; all others are not needed any more, and are removed at the end. A run that is killed may leave an
+image in an old table and in a new one: what reads the folder reads the tables of the plan. The process that starts the
+work lists files only: tars and tables are opened where they are worked on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,8 @@ import numpy as np
 from maerestore import cluster
 from maerestore.features.distributed import FeatureActor, on_cpu
 from maerestore.features.failures import Failure, Failures, none_read
-from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, items_in, list_files
+from maerestore.features.items import as_utf8
+from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, is_local, items_in, list_files
 from maerestore.features.run import Loader, Report, table_facts
 from maerestore.features.shard_folder import ShardFolder, local_copy
 from maerestore.features.table import FeatureTable, read_table
@@ -167,20 +172,28 @@ def extract_shards(
     if some and len(report.errors) == report.images > 0:
         folder.remove({shard.name for shard in todo})
         raise none_read(report.errors, out)
-    report.dropped = folder.remove_others({shard.name for shard in planned})
+    report.dropped = folder.finish({shard.name for shard in planned})
     return report
 
 
 def read_shards(folder: str | Path) -> Iterator[FeatureTable]:
-    """The tables of a folder, one after the other, in the order of their names; they need not fit into memory.
+    """The tables of a folder, one after the other; they need not fit into memory.
+
+    They are those of the last finished run, in the order of their names. Where no run was finished yet, they are all
+    that there are, the newest first, and an image that was in one already is left out: the names have to fit then.
 
     Raises:
         InputError: it is not there, or a table is damaged.
     """
     opened = ShardFolder(str(folder))
-    for name in sorted(opened.names()):
+    planned = opened.finished()
+    seen: set[str] = set()
+    for name in opened.names() if planned is None else planned:
         with local_copy(RemotePath(opened.root, f"{opened.path}/{name}")) as path:
-            yield read_table(path)
+            table = read_table(path)
+        if planned is None:
+            table = table.not_seen(seen)
+        yield table
 
 
 class ShardActor:
@@ -196,7 +209,7 @@ class ShardActor:
             try:
                 items = [item for file in files for item in items_in(file)]
             except InputError as error:  # a damaged tar is a row with an error, as a damaged image is
-                table = _rows(shard.files[:1], str(error).rstrip("."), self.facts["dim"])
+                table = _rows(shard.files[:1], as_utf8(str(error).rstrip(".")), self.facts["dim"])
             else:
                 table = self.extract(items) if items else _rows((), "", self.facts["dim"])
         found = zip(table.names, table.errors, strict=True)
@@ -225,7 +238,17 @@ def _below(path: RemotePath, folder: str | None) -> bool:
     if folder is None:
         return False
     (system, place), (other, _) = filesystem(folder), filesystem(path.root)
-    return bool(system.equals(other)) and path.path.startswith(place.rstrip("/") + "/")
+    if not system.equals(other):
+        return False
+    above = path.path.rpartition("/")[0]
+    if is_local(system):
+        place, above = os.path.realpath(place), _without_links(above)
+    return f"{above}/".startswith(place.rstrip("/") + "/")
+
+
+@lru_cache(maxsize=1 << 12)
+def _without_links(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _name(files: Sequence[File], key: str) -> str:

@@ -3,7 +3,8 @@
     features.parquet        one row an image: path, label, error, size, mtime_ns, feature (null where an error is)
     features.npy            the features as an array; the rest beside it in features.npy.json
     features.safetensors    the features as a tensor; names, labels and errors as JSON in another
-    features/               many tables in Parquet (shard-*.parquet), which maerestore.features.shards writes
+    features/               many tables in Parquet (shard-*.parquet), which maerestore.features.shards writes, and in
+                            plan.json the names of those that count
 
 Each holds a checksum of the features, so that a damaged file, or an array beside a foreign sidecar, is refused.
 """
@@ -38,6 +39,9 @@ __all__ = [
 SUFFIXES = (".parquet", ".npy", ".safetensors")
 FACTS_NAME = "facts.json"
 """In a folder of tables: what they are made with."""
+
+PLAN_NAME = "plan.json"
+"""In a folder of tables: the names of those that the last finished run has left."""
 
 _SHARDS = "shard-*.parquet"
 _File = tuple[Path, Callable[[IO[bytes]], None]]  # where it goes, and what writes it
@@ -97,6 +101,11 @@ class FeatureTable:
             sizes=self.sizes[at],
             mtimes=self.mtimes[at],
         )
+
+    def not_seen(self, seen: set[str]) -> FeatureTable:
+        """The rows whose names are not among `seen`, and of several with one name the first; adds them to `seen`."""
+        fresh = [row for row, name in enumerate(self.names) if not (name in seen or seen.add(name))]  # type: ignore[func-returns-value]
+        return self if len(fresh) == len(self) else self.rows(fresh)
 
     def without_errors(self) -> FeatureTable:
         """The rows that have a feature."""
@@ -167,7 +176,10 @@ def companions(path: Path) -> list[Path]:
 
 
 def read_table(path: Path) -> FeatureTable:
-    """Read a table that `write_table` wrote, or all tables of a folder as one; features as float32.
+    """Read a table that `write_table` wrote, or the tables of a folder as one; features as float32.
+
+    Of a folder, the tables that the last finished run has left count; all, where none was finished yet. An image that
+    is in two of them counts once, as the newer table has it.
 
     Raises:
         InputError: it is not there, was not written by this package, or is damaged.
@@ -180,10 +192,39 @@ def read_table(path: Path) -> FeatureTable:
 
 
 def _joined_shards(folder: Path) -> FeatureTable:
-    tables = [read_table(path) for path in sorted(folder.glob(_SHARDS))]
+    plan = folder / PLAN_NAME
+    if plan.is_file():
+        paths = [folder / name for name in planned_names(plan.read_bytes(), str(folder))]
+    else:
+        paths = sorted(folder.glob(_SHARDS))
+    tables = [read_table(path) for path in paths]
     if len({str(table.facts.get("fingerprint")) for table in tables}) > 1:
         raise InputError(f"{quoted(folder)} holds features of different models or options: give tables of one.")
+    times = [path.stat().st_mtime_ns for path in paths]
+    seen: set[str] = set()
+    for i in sorted(range(len(tables)), key=lambda i: -times[i]):
+        tables[i] = tables[i].not_seen(seen)
     return join_tables(tables)
+
+
+def planned_names(content: bytes, folder: str) -> list[str]:
+    """The names in a file `PLAN_NAME`, sorted.
+
+    Args:
+        content: of the file.
+        folder: that it is in, for the message.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        names = json.loads(content)["shards"]
+        good = isinstance(names, list) and all(isinstance(name, str) and "/" not in name for name in names)
+    except (ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise InputError(f"{PLAN_NAME} in {quoted(folder)} is damaged: run 'maerestore features' again.")
+    return sorted(names)
 
 
 def read_stored(path: Path) -> FeatureTable:

@@ -141,7 +141,7 @@ def test_a_folder_of_shards(sources: list[str], model: str, capfd: pytest.Captur
     assert sorted(name for name, _ in report.errors) == ["bad.tar", "photos/cut.png"]
     written = {path.name: path.stat().st_mtime_ns for path in Path("out").glob("*.parquet")}
     assert len(written) == 6  # 13 loose images are three shards; two tars and a table
-    assert sorted(os.listdir("out")) == ["facts.json", *sorted(written)]
+    assert sorted(os.listdir("out")) == ["facts.json", "plan.json", *sorted(written)]
 
     from maerestore.features.remote import find_sources
 

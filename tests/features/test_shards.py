@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,10 +16,13 @@ from PIL import Image
 from maerestore.image import InputError
 
 pytest.importorskip("pyarrow")
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from maerestore.features.remote import RemotePath
-from maerestore.features.shard_folder import local_copy
+from maerestore.features.shard_folder import ShardFolder, local_copy
 from maerestore.features.shards import extract_shards, plan_shards, read_shards
-from maerestore.features.table import FACTS_NAME, FeatureTable, write_table
+from maerestore.features.table import FACTS_NAME, FeatureTable, read_table, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +34,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def shard(path: Path) -> bytes:
-    features, none = np.float32([[1, 0]]), [None]
+def shard(path: Path, *names: str, value: float = 1) -> bytes:
+    names = names or ("a.png",)
+    features, none, numbers = np.float32([[value, 0]] * len(names)), [None] * len(names), np.ones(len(names), np.int64)
     path.parent.mkdir(exist_ok=True)
-    write_table(FeatureTable(["a.png"], features, none, none, {"dim": 2}, np.int64([1]), np.int64([1])), path)
-    path.with_name(FACTS_NAME).write_text("{}")
+    write_table(FeatureTable([*names], features, none, none, {"dim": 2}, numbers, numbers), path)
+    path.with_name(FACTS_NAME).write_text(json.dumps({"fingerprint": "f" * 64, "dtype": "float32"}))
     return path.read_bytes()
 
 
@@ -46,6 +51,74 @@ def test_features_inside_a_source_are_no_source_themselves(here: Path) -> None:
         assert [file.name for file in found.files] == ["photos/a.png", "photos/b.png"]
     [found] = plan_shards(["photos"], without=str(here / "photos/feat"))[1:]
     assert len(found.files) == 2
+    Path("linked").symlink_to("photos")
+    Path("elsewhere").symlink_to("photos/features")
+    for source in ("linked", "photos/../photos", here / "linked"):
+        for folder in (here / "photos/features", here / "linked/features", here / "elsewhere"):
+            [found] = plan_shards([source], without=ShardFolder(f"{folder}/").root)
+            assert len(found.files) == 2
+
+
+def test_what_others_have_named_so_is_left_alone(no_ray: None) -> None:
+    from .test_run import Fake
+
+    Path("out").mkdir()
+    foreign = {"shard-00000.parquet": pa.table({"x": [1]}), "shard-0123456789abcdef.parquet": pa.table({"path": ["a"]})}
+    for name, table in foreign.items():
+        pq.write_table(table, f"out/{name}")
+    Path("out/shard-00000000000000ff.parquet").write_bytes(b"no table")
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"'out' holds 'shard-00000\.parquet', but no facts\.json") as caught:
+            extract_shards(["photos"], Fake(), "out/", overwrite=overwrite)
+        assert "\n" not in str(caught.value)
+    Path("out/facts.json").write_text('["of another program"]')
+    with pytest.raises(InputError, match=r"'out/facts\.json' is of something else"):
+        extract_shards(["photos"], Fake(), "out/", overwrite=True)
+    shard(Path("out/shard-00000000000000aa.parquet"))  # ours, and the facts with it
+    for overwrite in (False, True):
+        extract_shards(["photos"], Fake(), "out/", overwrite=overwrite)
+        assert {path.name: path.read_bytes() for path in Path("out").iterdir() if path.name in before} == before
+        assert not Path("out/shard-00000000000000aa.parquet").exists()
+        [table] = read_shards("out")
+        assert table.names == ["photos/a.png", "photos/b.png"] == read_table(Path("out")).names
+
+
+def test_a_killed_run_leaves_each_image_once(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from .test_run import Fake
+
+    def names() -> list[str]:
+        found = [name for table in read_shards("out") for name in table.names]
+        assert sorted(read_table(Path("out")).names) == sorted(found)
+        return sorted(found)
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    extract_shards(["photos"], Fake(), "out/", loose=2)
+    Path("photos/0.png").write_bytes(Path("photos/a.png").read_bytes())
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            extract_shards(["photos"], Fake(), "out/", loose=2, progress=stop)
+        assert names() == ["photos/a.png", "photos/b.png"]  # as the run before has left it
+    extract_shards(["photos"], Fake(), "out/", loose=2)
+    assert names() == ["photos/0.png", "photos/a.png", "photos/b.png"]
+    assert len(list(Path("out").glob("*.parquet"))) == 2
+    Path("out/plan.json").write_text("[]")
+    for read in (read_table, lambda path: list(read_shards(path))):
+        with pytest.raises(InputError, match=r"plan\.json in '?out'? is damaged"):
+            read(Path("out"))
+
+
+def test_where_no_run_was_finished_the_newer_table_counts() -> None:
+    for number, (images, value) in enumerate({"ab": 1, "bc": 2}.items()):
+        path = Path(f"out/shard-{1 - number:016x}.parquet")
+        shard(path, *images, value=value)
+        os.utime(path, ns=(number, number))
+    for tables in ([read_table(Path("out"))], list(read_shards("out"))):
+        rows = [(name, row[0]) for table in tables for name, row in zip(table.names, table.features, strict=True)]
+        assert sorted(rows) == [("a", 1), ("b", 2), ("c", 2)]
 
 
 def test_a_source_that_is_missing_costs_no_features(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,10 +188,22 @@ def test_done_again_while_less_can_be_read_features_stay(gone: str, no_ray: None
     assert kept.errors == table.errors
 
 
-def test_a_table_that_cannot_be_removed_gets_one_line(no_ray: None) -> None:
+def test_a_table_that_cannot_be_removed_gets_one_line(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from .test_run import Fake
 
-    Path("out/shard-0123456789abcdef.parquet").mkdir(parents=True)
+    shard(Path("out/shard-0123456789abcdef.parquet"))
+    folder = ShardFolder("out/")
+
+    class Stuck:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(folder.system, name)
+
+        def delete_file(self, path: str) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(
+        "maerestore.features.shard_folder.filesystem", lambda root: (Stuck(), str(Path("out").resolve()))
+    )
     with pytest.raises(InputError, match=r"^'out/shard-0123456789abcdef\.parquet' cannot be removed"):
         extract_shards(["photos"], Fake(), "out/")
 
