@@ -19,7 +19,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +190,7 @@ def _of_images(args: argparse.Namespace, *names: str) -> list[str]:
 
 def _fitted_tables(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Classifier:
     from maerestore.features.classify.fit import fit_tables
-    from maerestore.features.classify.labelled import read_labelled
+    from maerestore.features.classify.labelled import check_apart, read_labelled
     from maerestore.image import InputError
 
     for flag in _of_images(args, "model", "features", "whiten"):
@@ -199,7 +198,7 @@ def _fitted_tables(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
     train = read_labelled(args.sources, args.labels, bool(args.val), skipped)
     if args.val:
         validation = read_labelled(args.val, args.labels, True, skipped)
-        _check_apart(train.names, validation.names)
+        check_apart(train, validation)
     else:
         train, validation = _parted(train, args)
     return fit_tables(train, validation, _settings(args), bar)
@@ -208,12 +207,12 @@ def _fitted_tables(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
 def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Classifier:
     from maerestore.features.classify.fit import fit_images, fit_tables
     from maerestore.features.classify.images import features_of_items
-    from maerestore.features.classify.labelled import find_labelled
+    from maerestore.features.classify.labelled import check_apart, find_labelled
     from maerestore.image import InputError
 
     items = find_labelled(args.sources, args.labels, partial=bool(args.val))
     others = find_labelled(args.val, args.labels, partial=True) if args.val else []
-    _check_apart([item.name for item in items], [item.name for item in others])
+    check_apart(items, others)
     settings = _settings(args)
     if settings.method == "finetune":
         for flag in _of_images(args, "features", "whiten"):
@@ -248,14 +247,6 @@ def _parted(table: FeatureTable, args: argparse.Namespace) -> tuple[FeatureTable
     return table.rows(kept), table.rows(held)
 
 
-def _check_apart(train: Sequence[str], validation: Sequence[str]) -> None:
-    from maerestore.image import InputError
-
-    if both := set(train) & set(validation):
-        told = counted(len(both), "image is", "images are")
-        raise InputError(f"{told} both to train and to validate on, such as {min(both)!r}.")
-
-
 def _load(args: argparse.Namespace) -> Classifier:
     from maerestore.features.classify.classifier import Classifier
     from maerestore.hub.client import quieten
@@ -269,9 +260,9 @@ def _load(args: argparse.Namespace) -> Classifier:
 def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, skipped: _Skipped) -> FeatureTable:
     """The features of the sources, those of images with errors where they could not be read."""
     from maerestore.features.classify.images import features_of_items
-    from maerestore.features.classify.labelled import are_tables, find_labelled, read_labelled
+    from maerestore.features.classify.labelled import are_tables, find_labelled, join_distinct, read_labelled
     from maerestore.features.items import find_items
-    from maerestore.features.table import join_tables, read_table
+    from maerestore.features.table import read_table
     from maerestore.image.errors import quoted
 
     if are_tables(args.sources):
@@ -280,7 +271,7 @@ def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, 
             classifier.check(str(table.facts.get("fingerprint")), f"the model of {quoted(path)}")
         if labelled:
             return read_labelled(args.sources, args.labels, failed=skipped)
-        joined = join_tables(tables)
+        joined = join_distinct(args.sources, tables)
         for name, error in joined.failures():
             skipped(name, error)
         return joined
@@ -304,8 +295,11 @@ def _predict(args: argparse.Namespace) -> int:
     classifier, skipped = _load(args), _Skipped()
     table = _features(args, classifier, False, skipped)
     good = table.without_errors()
-    found = dict(zip(good.names, classifier.ranked(classifier.probabilities(good.features), args.top), strict=True))
-    rows = [(name, found.get(name), error) for name, error in zip(table.names, table.errors, strict=True)]
+    found = iter(classifier.ranked(classifier.probabilities(good.features), args.top))
+    rows = [
+        (name, next(found) if error is None else None, error)
+        for name, error in zip(table.names, table.errors, strict=True)
+    ]
     text = {"json": as_json, "csv": as_csv, "table": as_table}[kind](rows)
     if args.out is None:
         print(text, end="")

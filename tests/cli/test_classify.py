@@ -233,6 +233,36 @@ def test_a_validation_of_its_own(classify, tmp_path):
     refused(classify(*fit, "--overwrite", "--val", held, "--validation", 0.1), "not allowed with")
 
 
+def test_training_images_under_another_name_are_no_validation(classify, tmp_path, monkeypatch):
+    photos = paint(tmp_path / "photos", 3)
+    monkeypatch.chdir(tmp_path)
+    fit = ("-o", tmp_path / "head", "--method", "knn", "--k", 1)
+    refused(classify("fit", "photos", "--val", photos, *fit), "9 images are both")
+    code, out, _ = classify("fit", "photos", photos, *fit, "--validation", 0.34, "--json")
+    facts = json.loads(out)
+    assert (code, facts["training_images"], facts["validation"]["images"]) == (0, 6, 3)
+
+
+def test_tables_that_share_names(classify, head, tmp_path, monkeypatch, model_folder):
+    """One table given twice counts once; two of different images with the same names are refused."""
+    made = []
+    for name, seed in (("A", 3), ("B", 4)):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        paint(Path("photos"), 2, seed)
+        made.append(tmp_path / f"{name}.npy")
+        options = ["--model", str(model_folder), "--device", "cpu", "--quiet"]
+        assert main(["features", "photos", "-o", str(made[-1]), *options]) == 0
+    monkeypatch.chdir(tmp_path)
+    fit = ("-o", tmp_path / "new", "--method", "knn", "--k", 1)
+    code, out, _ = classify("fit", made[0], made[0], *fit, "--json")
+    assert (code, json.loads(out)["training_images"], json.loads(out)["validation"]["images"]) == (0, 3, 3)
+    for done in (classify("fit", *made, *fit, "--overwrite"), classify("predict", head, *made),
+                 classify("eval", head, *made)):  # fmt: skip
+        refused(done, "'photos/blue/0.png' has different features", "A.npy", "B.npy")
+    assert classify("predict", head, made[0], made[0]) == classify("predict", head, made[0])
+
+
 def test_finetune(classify, tmp_path):
     paint(tmp_path / "photos", 5)
     fit = ("fit", tmp_path / "photos", "-o", tmp_path / "head", "--method", "finetune")

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import sys
+import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class HeadConfig:
         def whole(value: Any, least: int) -> bool:
             return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
-        names = all(isinstance(name, str) and name.strip() and name.isprintable() for name in self.classes)
+        names = all(isinstance(name, str) and name.strip() and is_plain(name) for name in self.classes)
         mappings = (self.options, self.chosen, self.validation, self.training)
         checks = {
             "method": self.method in METHODS,
@@ -84,7 +85,7 @@ class HeadConfig:
             and 2 <= len(self.classes) <= _MOST_CLASSES,
             "counts": len(self.counts) == len(self.classes) and all(whole(n, 0) for n in self.counts),
             "dim": whole(self.dim, 1),
-            "model": self.model is None or (isinstance(self.model, str) and self.model.isprintable()),
+            "model": self.model is None or (isinstance(self.model, str) and is_plain(self.model, surrogates=True)),
             "fingerprint": isinstance(self.fingerprint, str) and self.fingerprint.isalnum(),
             "options, chosen, validation or training": all(isinstance(m, dict) for m in mappings),
         }
@@ -101,6 +102,23 @@ class HeadConfig:
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
+
+
+def is_plain(text: str, surrogates: bool = False) -> bool:
+    """Whether a name holds neither control characters nor line breaks.
+
+    Joiners, no-break spaces and soft hyphens pass: names have them in many languages.
+
+    Args:
+        text: the name.
+        surrogates: whether what stands for bytes that are no UTF-8 passes too, as in paths.
+
+    Example:
+        >>> is_plain("Canis\\u00a0lupus"), is_plain("two\\nlines"), is_plain("tab\\t")
+        (True, False, False)
+    """
+    wrong = {"Cc", "Zl", "Zp"} | (set() if surrogates else {"Cs"})
+    return text.isprintable() or not any(unicodedata.category(character) in wrong for character in text)
 
 
 def name_to_keep(model: str) -> str:

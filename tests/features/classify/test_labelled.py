@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from maerestore import InputError, MaerestoreError
+from maerestore.features.classify.head import HeadConfig
 from maerestore.features.classify.labelled import (
     are_tables,
+    check_apart,
     find_labelled,
     numbers_of,
     read_labelled,
@@ -43,8 +45,66 @@ def test_folders_name_the_classes(tmp_path):
 def test_numbers_in_tars_count_lines_of_the_list_beside(tmp_path):
     tar = shard(tmp_path / "a.tar", ["1", "0", "2", "own name"])
     assert [item.label for item in find_labelled([tar])] == ["1", "0", "2", "own name"]
-    (tmp_path / "classes.txt").write_text("tench\nEnglish springer\n")
-    assert [item.label for item in find_labelled([tar])] == ["English springer", "tench", "2", "own name"]
+    (tmp_path / "classes.txt").write_text("tench\nEnglish springer\ncassette player\n")
+    named = ["English springer", "tench", "cassette player", "own name"]
+    assert [item.label for item in find_labelled([tar])] == named
+    tar.rename(tmp_path / "b.TAR")
+    assert [item.label for item in find_labelled([tmp_path / "b.TAR"])] == named
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a\nb\n", r"'.*a\.tar/2\.png' is of class 2, for which .* has no name"),
+        (b"a\nb\n\nc\n", "of class 2, for which"),  # a blank line counts, and has no name
+        (b"crane\nheron\ncrane\n", "lines 1 and 3 are both 'crane'"),
+        ("Möwe\nStar\nElster\n".encode("latin-1"), "not UTF-8"),
+    ],
+)
+def test_a_list_of_classes_that_does_not_fit_is_refused(tmp_path, content, words):
+    tar = shard(tmp_path / "a.tar", ["0", "1", "2"])
+    (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        find_labelled([tar])
+    assert "classes.txt" in str(caught.value)
+
+
+def test_blank_lines_of_a_list_of_classes_count(tmp_path):
+    tar = shard(tmp_path / "a.tar", ["0", "2", "3"])
+    (tmp_path / "classes.txt").write_bytes("a\r\n\r\nb\r\nc\u2028d\r\n".encode())
+    with pytest.raises(InputError, match=r"'c\\u2028d' cannot be used"):
+        find_labelled([tar])
+    (tmp_path / "classes.txt").write_bytes(b"a\r\n\r\nb\r\nc\r\n")
+    assert [item.label for item in find_labelled([tar])] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "Canis\u00a0lupus",
+        "👩\u200d🚀",
+        "soft\u00adhyphen",
+        "\ue000",
+    ],
+)
+def test_names_of_all_languages_are_classes(tmp_path, name):
+    (paint(tmp_path / "photos", 1) / "red").rename(tmp_path / "photos" / name)
+    labels = {item.label for item in find_labelled([tmp_path / "photos"])}
+    assert labels == {"blue", "green", name}
+    facts = {"counts": (1, 1, 1), "dim": 2, "model": "default", "fingerprint": "f", "options": {}}
+    config = HeadConfig("knn", tuple(labels), chosen={"k": 1, "temperature": 0.07}, **facts)
+    assert name in config.classes
+
+
+@pytest.mark.parametrize("name", ["tab\t", "two\nlines", "two\u2028lines", "bell\x07", " ", "\x85"])
+def test_a_class_with_a_name_that_no_head_keeps_is_named_before_the_work(tmp_path, table, name):
+    (paint(tmp_path / "photos", 1) / "red").rename(tmp_path / "photos" / name)
+    write_table(table(np.eye(2, dtype=np.float32), ["a", name]), tmp_path / "t.npy")
+    for find, source in ((find_labelled, tmp_path / "photos"), (read_labelled, tmp_path / "t.npy")):
+        with pytest.raises(InputError) as caught:
+            find([source])
+        assert f"the class {name!a} cannot be used" in str(caught.value)
 
 
 def test_an_image_without_a_class_is_named(tmp_path):
@@ -80,6 +140,72 @@ def test_a_csv_that_holds_no_labels_is_refused(tmp_path, content, words):
         read_labels(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_csv_that_gives_an_image_two_classes_is_refused(tmp_path):
+    paint(tmp_path / "photos", 1)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\nphotos/blue/0_0.png,sky\nphotos/red/0_0.png,fire\nphotos/blue/0_0.png,sea\n")
+    with pytest.raises(InputError, match=r"line 4: .* is of the class 'sea' here, and of 'sky' in line 2"):
+        read_labels(labels)
+    # One image under two names.
+    absolute = (tmp_path / "photos/blue/0_0.png").as_posix()
+    labels.write_text(f"photos/blue/0_0.png,sky\n{absolute},sea\n")
+    with pytest.raises(InputError, match=r"line 2: .* is of the class 'sea' here, and of 'sky' in line 1"):
+        find_labelled([tmp_path / "photos"], labels)
+    labels.write_text(f"photos/blue/0_0.png,sky\n{absolute},sky\nphotos/red/0_0.png,fire\n")
+    assert [item.label for item in find_labelled([tmp_path / "photos"], labels)] == ["sky", "fire"]
+
+
+def test_an_image_under_two_names_counts_once(tmp_path, monkeypatch):
+    photos = paint(tmp_path / "photos", 2)
+    (tmp_path / "linked").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    items = find_labelled([Path("photos"), photos, Path("linked")])
+    assert [item.name for item in items] == [item.name for item in find_labelled([Path("photos")])]
+    with pytest.raises(
+        InputError, match=r"'photos/blue/0_0\.png' and .* are the same image, of the classes 'blue' and 'p"
+    ):
+        find_labelled([Path("photos"), tmp_path])
+
+
+def test_images_to_train_and_to_validate_on_are_told_apart_by_where_they_lie(tmp_path, monkeypatch, table):
+    photos = paint(tmp_path / "photos", 1)
+    shard(tmp_path / "a.tar", ["x", "y"])
+    monkeypatch.chdir(tmp_path)
+    for one, other in ((Path("photos"), photos), (Path("a.tar"), tmp_path / "a.tar")):
+        with pytest.raises(InputError, match=r"(3|2) images are both to train and to validate on, such as"):
+            check_apart(find_labelled([one]), find_labelled([other]))
+    check_apart(find_labelled([Path("a.tar")]), find_labelled([photos]))
+    made = [table(np.eye(1, dtype=np.float32), ["x"]) for _ in range(2)]
+    made[0].names[0], made[1].names[0] = "photos/blue/0_0.png", str(photos / "blue/0_0.png")
+    with pytest.raises(InputError, match="1 image is both"):
+        check_apart(*made)
+
+
+def test_a_row_that_is_in_two_tables_counts_once(tmp_path, table):
+    whole = table(np.eye(4, dtype=np.float32), ["a", "b", "a", None])
+    whole.errors[3], whole.features[3] = "damaged", np.nan
+    write_table(whole, tmp_path / "one.npy")
+    write_table(whole.rows([1, 3]), tmp_path / "two.safetensors")
+    told = []
+    joined = read_labelled([tmp_path / f for f in ("one.npy", "one.npy", "two.safetensors")],
+                           failed=lambda name, reason: told.append(name))  # fmt: skip
+    assert joined.names == whole.names[:3]
+    assert told == whole.names[3:]
+
+
+@pytest.mark.parametrize(("change", "words"), [("features", "different features"), ("labels", "different labels")])
+def test_a_name_that_stands_for_two_images_is_refused(tmp_path, table, change, words):
+    write_table(table(np.eye(2, dtype=np.float32), ["a", "b"]), tmp_path / "one.npy")
+    features = np.eye(2, dtype=np.float32)[::-1] if change == "features" else np.eye(2, dtype=np.float32)
+    write_table(table(features, ["a", "b"] if change == "features" else ["b", "b"]), tmp_path / "two.npy")
+    paths = [tmp_path / "one.npy", tmp_path / "two.npy"]
+    with pytest.raises(InputError, match=rf"'train/0\.png' has {words} in .*one\.npy' and in .*two\.npy'"):
+        read_labelled(paths)
+    if change == "labels":  # which do not matter where a list gives them, or where nothing is fitted
+        (tmp_path / "labels.csv").write_text("train/0.png,x\ntrain/1.png,y\n")
+        assert read_labelled(paths, tmp_path / "labels.csv").labels == ["x", "y"]
 
 
 def test_tables_keep_the_rows_that_have_a_feature(table, tmp_path):
