@@ -26,7 +26,7 @@ from maerestore.inpaint.arrays import as_canvas
 from maerestore.inpaint.boxes import slices
 from maerestore.inpaint.confidence import Clues, clues, spread_of_draws
 from maerestore.inpaint.pipeline import Inpainter
-from maerestore.inpaint.stages import Report, find_scene
+from maerestore.inpaint.stages import FillReport, find_scene
 from maerestore.masking import FAMILIES, draw_mask
 
 
@@ -53,7 +53,7 @@ def measured(
         draws, seed: as for `Inpainter.confidence`.
     """
     canvas, patch = as_canvas(photo), inpainter.model.config.patch_size
-    scene = find_scene(canvas, mask, 0, inpainter.size, patch, inpainter.curve, Report(), None)
+    scene = find_scene(canvas, mask, 0, inpainter.size, patch, inpainter.curve, FillReport(), None)
     assert scene is not None  # every family has holes
     error = np.abs(inpainter.inpaint(photo, mask, sharp=False) - photo).mean(-1)
     views = scene.map_windows(

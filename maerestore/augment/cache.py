@@ -55,6 +55,7 @@ def write_views(
     out: Path,
     n: int = 4,
     settings: ViewSettings | None = None,
+    *,
     seed: int = 0,
     file_format: str = "source",
     batch_size: int = 32,

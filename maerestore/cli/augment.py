@@ -18,7 +18,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maerestore.augment.settings import STRATEGIES
 from maerestore.cli import pictures
@@ -26,6 +26,9 @@ from maerestore.cli.flags import MODEL, add_device, add_precision
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import count, ratio, seed
 from maerestore.wording import counted
+
+if TYPE_CHECKING:
+    from maerestore.augment.settings import ViewSettings
 
 _FORMATS = ("source", "png")  # as in maerestore.augment.sources, which loads NumPy
 _FOLDER_ONLY = {
@@ -92,31 +95,9 @@ def _run_folder(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     # Imported here, and torch only after the folders were found good: bad input is answered at once.
     from maerestore.augment.cache import write_views
-    from maerestore.augment.settings import ViewSettings
     from maerestore.augment.sources import plan_views
-    from maerestore.image import InputError
-    from maerestore.image.errors import quoted
 
-    if args.source.is_file():
-        raise InputError(f"{quoted(args.source)} is a file: give a folder, or add --grid for a picture of its views.")
-    if args.out is None:
-        raise InputError("-o is missing: name the folder that the views go to.")
-    if args.overwrite:
-        raise InputError(
-            "--overwrite goes with --grid: views that are there are kept; choose another folder for others."
-        )
-    for option in ("mask_ratio", "strategy"):
-        most = 2 if option == "mask_ratio" else 1
-        if len(getattr(args, option) or ()) > most:
-            raise InputError(f"--{option.replace('_', '-')} takes at most {most} without --grid.")
-    ratio = args.mask_ratio or (0.4, 0.75)
-    settings = ViewSettings(
-        mask_ratio=ratio[0] if len(ratio) == 1 else tuple(ratio),
-        strategy=(args.strategy or ["random"])[0],
-        blend=args.blend,
-        model=args.model,
-        size=args.size,
-    )
+    settings = _settings_of_folder(args)
     number, file_format = args.number or 4, args.format or "source"
     plan_views(args.source, args.out, number, file_format)
 
@@ -130,16 +111,16 @@ def _run_folder(args: argparse.Namespace) -> int:
         report = write_views(
             args.source,
             args.out,
-            number,
-            settings,
-            args.seed,
-            file_format,
-            args.batch_size or 32,
-            device,
-            args.precision,
-            args.quality,
-            functools.partial(bar, "images"),
-            skip,
+            n=number,
+            settings=settings,
+            seed=args.seed,
+            file_format=file_format,
+            batch_size=args.batch_size or 32,
+            device=device,
+            precision=args.precision,
+            quality=args.quality,
+            progress=functools.partial(bar, "images"),
+            skip=skip,
         )
     seconds = time.perf_counter() - start
     if args.json:
@@ -164,6 +145,34 @@ def _run_folder(args: argparse.Namespace) -> int:
         left = f", {len(report.skipped)} of {counted(report.images, 'image')} skipped" if report.skipped else ""
         print(f"{args.out}: {counted(report.written, 'view')} written{there}{left} in {seconds:.1f} s")
     return 1 if report.skipped else 0
+
+
+def _settings_of_folder(args: argparse.Namespace) -> ViewSettings:
+    """The settings of a folder's views; refuses what is for one photo, or missing."""
+    from maerestore.augment.settings import ViewSettings
+    from maerestore.image import InputError
+    from maerestore.image.errors import quoted
+
+    if args.source.is_file():
+        raise InputError(f"{quoted(args.source)} is a file: give a folder, or add --grid for a picture of its views.")
+    if args.out is None:
+        raise InputError("-o is missing: name the folder that the views go to.")
+    if args.overwrite:
+        raise InputError(
+            "--overwrite goes with --grid: views that are there are kept; choose another folder for others."
+        )
+    for option in ("mask_ratio", "strategy"):
+        most = 2 if option == "mask_ratio" else 1
+        if len(getattr(args, option) or ()) > most:
+            raise InputError(f"--{option.replace('_', '-')} takes at most {most} without --grid.")
+    ratio = args.mask_ratio or (0.4, 0.75)
+    return ViewSettings(
+        mask_ratio=ratio[0] if len(ratio) == 1 else tuple(ratio),
+        strategy=(args.strategy or ["random"])[0],
+        blend=args.blend,
+        model=args.model,
+        size=args.size,
+    )
 
 
 def _run_grid(args: argparse.Namespace) -> int:

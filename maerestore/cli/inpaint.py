@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from maerestore.image import Photo
+    from maerestore.inpaint.pipeline import Inpainter
+    from maerestore.inpaint.stages import FillReport
 
 MOST_SAMPLES = 1000
 
@@ -91,47 +93,27 @@ def run(args: argparse.Namespace) -> int:
     """Read, fill, write."""
     if args.table is not None:
         return inpaint_table.run(args)
-    start = time.perf_counter()
+    mark = time.perf_counter()
     # Imported here, and torch only after the files were found good: bad input is answered at once.
-    import numpy as np
+    from maerestore.image import write_photo
 
-    from maerestore.image import InputError, check_writable, write_photo
-    from maerestore.inpaint.pair import grown_mask, read_pair
-
-    if args.photo is None or args.mask is None:
-        args.refuse("give a photo and its mask, or --table with the names of many")
-    for option in ("engine", "ray_address", "ray_workers"):
-        if getattr(args, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')} goes with --table.")
     outs = _outputs(args)
-    photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask)
-    mask = grown_mask(photo, mask, outs[0], args.dilate)
-    if args.confidence is not None:
-        check_writable(_as_grey(np.broadcast_to(np.float32(0), mask.shape)), args.confidence)
-    _warn(args, photo, outs[0])
-    seconds = {"read": time.perf_counter() - start}
+    photo, mask = _read(args, outs[0])
+    seconds = {"read": time.perf_counter() - mark}
 
     mark = time.perf_counter()
     from maerestore.inpaint.pipeline import Inpainter
 
     inpainter = Inpainter.from_pretrained(args.model, device=args.device, precision=args.precision)
     seconds["load"] = time.perf_counter() - mark
-    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
-        options: dict[str, Any] = {"sharp": args.sharp == "auto", "seed": args.seed, "progress": bar}
-        if args.samples == 1:
-            one, report = inpainter.fill(photo, mask, feather=args.feather, **options)
-            filled = [one]
-        else:
-            filled, report = inpainter.fill_samples(photo, mask, args.samples, feather=args.feather, **options)
-        seconds |= report.seconds
-        if args.confidence is not None:
-            sure, asked = inpainter.confidence_of(photo, mask, seed=args.seed, progress=bar)
-            seconds["confidence"] = sum(asked.seconds.values())
+    filled, sure, report = _fill(args, inpainter, photo, mask)
+    seconds |= report.seconds
+
     mark = time.perf_counter()
     for picture, path in zip(filled, outs, strict=True):
         write_photo(picture, path, args.overwrite)
-    if args.confidence is not None:
-        write_photo(_as_grey(sure), args.confidence, args.overwrite)
+    if sure is not None:
+        write_photo(_as_gray(sure), args.confidence, args.overwrite)
     seconds["write"] = time.perf_counter() - mark
     if args.json:
         print(
@@ -162,11 +144,49 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _read(args: argparse.Namespace, out: Path) -> tuple[Photo, np.ndarray]:
+    """The photo and its mask, once it is known that what will be written can be."""
+    import numpy as np
+
+    from maerestore.image import check_writable
+    from maerestore.inpaint.pair import grown_mask, read_pair
+
+    photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask)
+    mask = grown_mask(photo, mask, out, args.dilate)
+    if args.confidence is not None:
+        check_writable(_as_gray(np.broadcast_to(np.float32(0), mask.shape)), args.confidence)
+    _warn(args, photo, out)
+    return photo, mask
+
+
+def _fill(
+    args: argparse.Namespace, inpainter: Inpainter, photo: Photo, mask: np.ndarray
+) -> tuple[list[Photo], np.ndarray | None, FillReport]:
+    """The fills, the confidence map if it is asked for, and what was done."""
+    options: dict[str, Any] = {"feather": args.feather, "sharp": args.sharp == "auto", "seed": args.seed}
+    sure = None
+    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+        if args.samples == 1:
+            one, report = inpainter.fill(photo, mask, **options, progress=bar)
+            filled = [one]
+        else:
+            filled, report = inpainter.fill_samples(photo, mask, args.samples, **options, progress=bar)
+        if args.confidence is not None:
+            sure, asked = inpainter.confidence_of(photo, mask, seed=args.seed, progress=bar)
+            report.seconds["confidence"] = sum(asked.seconds.values())
+    return filled, sure, report
+
+
 def _outputs(args: argparse.Namespace) -> list[Path]:
     """Where the fills go, checked, together with the place of the confidence map, before any work is done."""
     from maerestore.image import InputError, resolve_output
     from maerestore.image.errors import quoted
 
+    if args.photo is None or args.mask is None:
+        args.refuse("give a photo and its mask, or --table with the names of many")
+    for option in ("engine", "ray_address", "ray_workers"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} goes with --table.")
     if not 1 <= args.samples <= MOST_SAMPLES:
         raise InputError(f"--samples must be from 1 to {MOST_SAMPLES}, got {args.samples}")
     inputs = (args.mask,)
@@ -206,8 +226,8 @@ def _warn(args: argparse.Namespace, photo: Photo, out: Path) -> None:
         print(f"maerestore inpaint: warning: {warning}", file=sys.stderr)
 
 
-def _as_grey(sure: np.ndarray) -> Photo:
-    """A map in [0, 1] as an 8-bit grey image."""
+def _as_gray(sure: np.ndarray) -> Photo:
+    """A map in [0, 1] as an 8-bit gray image."""
     import numpy as np
 
     from maerestore.image import Photo

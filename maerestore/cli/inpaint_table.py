@@ -35,31 +35,20 @@ def run(args: argparse.Namespace) -> int:
     # Imported here, and torch only once the table was found good: bad input is answered at once.
     from pathlib import Path
 
-    from maerestore.image import InputError
-    from maerestore.image.errors import quoted
     from maerestore.inpaint.table import FillSettings, fill_table, read_pairs
 
-    if args.photo is not None:
-        raise InputError("photo and mask stand in the table: leave them out with --table.")
-    for option, without in (("samples", 1), ("confidence", None)):
-        if getattr(args, option) != without:
-            raise InputError(f"--{option} is for one photo: leave it out with --table.")
-    check_ray_flags(args)
-    if args.out is None:
-        raise InputError("-o is missing: name the folder that the fills go to.")
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"-o {quoted(args.out)} is a file: name a folder.")
+    _check(args)
     pairs = read_pairs(Path(args.table), args.out)
     settings = FillSettings(
-        args.model,
-        args.device,
-        args.precision,
-        args.dilate,
-        args.feather,
-        args.sharp == "auto",
-        args.seed,
-        args.mask_white,
-        args.resize_mask,
+        model=args.model,
+        device=args.device,
+        precision=args.precision,
+        dilate=args.dilate,
+        feather=args.feather,
+        sharp=args.sharp == "auto",
+        seed=args.seed,
+        mask_white=args.mask_white,
+        resize_mask=args.resize_mask,
     )
     engine = None
     if args.engine == "ray":
@@ -98,6 +87,23 @@ def run(args: argparse.Namespace) -> int:
         flawed = f"; {len(report.errors)} of {counted(report.rows, 'row')} could not be done" if report.errors else ""
         print(f"{args.out}: {counted(report.written, 'photo')} filled{there}{flawed}, in {seconds:.1f} s")
     return 1 if report.errors else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what does not go with a table."""
+    from maerestore.image import InputError
+    from maerestore.image.errors import quoted
+
+    if args.photo is not None:
+        raise InputError("photo and mask stand in the table: leave them out with --table.")
+    for option, without in (("samples", 1), ("confidence", None)):
+        if getattr(args, option) != without:
+            raise InputError(f"--{option} is for one photo: leave it out with --table.")
+    check_ray_flags(args)
+    if args.out is None:
+        raise InputError("-o is missing: name the folder that the fills go to.")
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"-o {quoted(args.out)} is a file: name a folder.")
 
 
 def _failed(pair: Pair, reason: str) -> None:

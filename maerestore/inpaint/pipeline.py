@@ -23,7 +23,7 @@ from maerestore.inpaint.pretrained import Pretrained
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
 from maerestore.inpaint.scene import Progress, Scene
-from maerestore.inpaint.stages import Report, counter, find_scene, refined_pieces, smooth_pieces
+from maerestore.inpaint.stages import FillReport, counter, find_scene, refined_pieces, smooth_pieces
 from maerestore.inpaint.texture import RefinedRegion, sharpen
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
@@ -40,7 +40,7 @@ class _Task:
 
     scene: Scene
     feather: int
-    report: Report
+    report: FillReport
     progress: Progress | None
 
 
@@ -166,7 +166,7 @@ class Inpainter(Pretrained):
         sharp: bool = True,
         seed: int = 0,
         progress: Progress | None = None,
-    ) -> tuple[AnyCanvas, Report]:
+    ) -> tuple[AnyCanvas, FillReport]:
         """Fill a photo as read from its file.
 
         Args:
@@ -181,7 +181,7 @@ class Inpainter(Pretrained):
             InputError: as `inpaint`.
         """
         seed = check_settings(sharp, feather, seed)
-        report = Report()
+        report = FillReport()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
             return photo, report
@@ -240,7 +240,7 @@ class Inpainter(Pretrained):
         sharp: bool = True,
         seed: int = 0,
         progress: Progress | None = None,
-    ) -> tuple[list[AnyCanvas], Report]:
+    ) -> tuple[list[AnyCanvas], FillReport]:
         """Fill a photo as read from its file in several ways.
 
         Args:
@@ -255,7 +255,7 @@ class Inpainter(Pretrained):
         """
         check_whole("n", n, at_least=1)
         seed = check_settings(sharp, feather, seed)
-        report = Report()
+        report = FillReport()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
             return [photo] * n, report
@@ -314,7 +314,7 @@ class Inpainter(Pretrained):
         seed: int = 0,
         dilate: int = 0,
         progress: Progress | None = None,
-    ) -> tuple[np.ndarray, Report]:
+    ) -> tuple[np.ndarray, FillReport]:
         """How sure the smooth fill is of each pixel of a photo as read from its file.
 
         Args:
@@ -329,7 +329,7 @@ class Inpainter(Pretrained):
         """
         check_whole("draws", draws, at_least=2)
         seed = check_seed(seed)
-        report = Report()
+        report = FillReport()
         scene = self._scene(photo, mask, dilate, report, progress)
         if scene is None:
             return np.ones(mask.shape, np.float32), report
@@ -342,7 +342,7 @@ class Inpainter(Pretrained):
             return confidence_map(scene, list(scene.map_windows(see))), report
 
     def _scene(
-        self, photo: Canvas, mask: np.ndarray, dilate: int, report: Report, progress: Progress | None
+        self, photo: Canvas, mask: np.ndarray, dilate: int, report: FillReport, progress: Progress | None
     ) -> Scene | None:
         """The holes with their windows; None where there is nothing to fill."""
         one_thread_if_forked()

@@ -31,7 +31,7 @@ class WindowModel(Protocol):
 
 
 @dataclass
-class Report:
+class FillReport:
     """What a fill did.
 
     Attributes:
@@ -61,7 +61,7 @@ def find_scene(
     model_size: int,
     patch_size: int,
     curve: BlendCurve,
-    report: Report,
+    report: FillReport,
     progress: Progress | None,
 ) -> Scene | None:
     """Find the holes, fill them smoothly, and choose the windows that the model sees them through.
@@ -107,7 +107,12 @@ def find_scene(
 
 
 def smooth_pieces(
-    scene: Scene, fill_windows: WindowModel, curve: BlendCurve, feather: int, report: Report, progress: Progress | None
+    scene: Scene,
+    fill_windows: WindowModel,
+    curve: BlendCurve,
+    feather: int,
+    report: FillReport,
+    progress: Progress | None,
 ) -> list[Piece]:
     """The autoencoder's fill of every region, joined to the harmonic one by the distance from what is known.
 
@@ -132,7 +137,7 @@ def smooth_pieces(
 
 
 def refined_pieces(
-    scene: Scene, fill_windows: WindowModel, size: int, feather: int, report: Report, progress: Progress | None
+    scene: Scene, fill_windows: WindowModel, size: int, feather: int, report: FillReport, progress: Progress | None
 ) -> tuple[list[Piece], list[RefinedRegion | None]]:
     """The refiner's fill of every region that the model looks at, and what it leaves to draw.
 

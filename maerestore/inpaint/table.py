@@ -21,7 +21,7 @@ from maerestore.inpaint.pair import grown_mask, read_pair
 if TYPE_CHECKING:
     from maerestore.inpaint.pipeline import Inpainter
 
-__all__ = ["FillSettings", "Pair", "Report", "fill_pair", "fill_table", "read_pairs"]
+__all__ = ["FillSettings", "Pair", "TableReport", "fill_pair", "fill_table", "read_pairs"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class FillSettings:
 
 
 @dataclass
-class Report:
+class TableReport:
     """What became of a table.
 
     Attributes:
@@ -152,7 +152,7 @@ def fill_table(
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[Pair, str], None] | None = None,
-) -> Report:
+) -> TableReport:
     """Fill the photos of a table.
 
     Convention:
@@ -176,7 +176,7 @@ def fill_table(
         >>> fill_table(pairs, FillSettings(dilate=3)).written           # doctest: +SKIP
         24
     """
-    report = Report(rows=len(pairs))
+    report = TableReport(rows=len(pairs))
 
     def note(pair: Pair, reason: str) -> None:
         report.errors.append((pair.row, pair.photo, reason))

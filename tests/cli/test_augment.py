@@ -49,7 +49,9 @@ def test_the_options_reach_the_views(augment: Augment, photos: Path, tmp_path: P
                "--batch-size", 3, "--precision", "fp32", "--format", "png", "--quality", 90, "--quiet"]  # fmt: skip
     assert augment(photos, "-o", tmp_path / "one", *options) == (0, "", "")
     settings = ViewSettings((0.3, 0.6), "block", 0.5, str(model_folder), 16)
-    write_views(photos, tmp_path / "two", 2, settings, 7, "png", 3, "cpu", "fp32", 90)
+    write_views(
+        photos, tmp_path / "two", 2, settings, seed=7, file_format="png", batch_size=3, precision="fp32", quality=90
+    )
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 

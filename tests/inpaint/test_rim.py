@@ -16,7 +16,7 @@ from maerestore.inpaint.arrays import as_canvas
 from maerestore.inpaint.model_window import ModelWindow
 from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.rim import FADED, FULL, SMALLER, STEP, TILE, part_of, refined_rim, tent, tiles
-from maerestore.inpaint.stages import Report, find_scene
+from maerestore.inpaint.stages import FillReport, find_scene
 from maerestore.inpaint.texture import completed
 from maerestore.model.restorer import Restorer
 
@@ -206,7 +206,7 @@ def test_what_is_added_from_known_patches_is_finer_near_a_rim_that_was_drawn_aga
 
 def test_windows_are_told_which_holes_they_are_looked_at_for() -> None:
     mask = box_mask(400, 400, (100, 100, 200, 210), (190, 255, 200, 265))  # one large, one small beside it
-    scene = find_scene(as_canvas(photo_of(400, 400)), mask, 0, 32, 8, TRUST, Report(), None)
+    scene = find_scene(as_canvas(photo_of(400, 400)), mask, 0, 32, 8, TRUST, FillReport(), None)
     assert scene is not None
     seen: dict[tuple[int, ...], ModelWindow] = {}
 
