@@ -12,7 +12,7 @@ from PIL import Image
 
 from maerestore.augment.core import MaskedViews
 from maerestore.augment.settings import STRATEGIES, ViewSettings
-from maerestore.show import draw_sheet
+from maerestore.sheet import draw_sheet
 
 RATIOS = (0.25, 0.5, 0.75)
 SHORT_SIDE = 224  # to which a larger photo is scaled, in pixels
