@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from maerestore.features.classify.classifier import Classifier
     from maerestore.features.table import FeatureTable
 
-# As in maerestore.features.classify.head, which loads torch.
+# As in maerestore.features.classify.head_config, which loads torch.
 _METHODS = ("auto", "knn", "linear", "logistic", "finetune")
 _OF_METHOD = {"k": ("knn", "--k"), "epochs": ("finetune", "--epochs"), "lr": ("finetune", "--lr"),
               "layer_decay": ("finetune", "--layer-decay")}  # fmt: skip

@@ -145,7 +145,8 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
         raise ModelError(f"{folder}: no such folder; give one that holds {CONFIG_NAME} and {WEIGHTS_NAME}")
     if (folder / HEAD_NAME).is_file():
         from maerestore.features.classify.card import check_public, classifier_card, without_local_names
-        from maerestore.features.classify.head import config_with, load_head
+        from maerestore.features.classify.head import load_head
+        from maerestore.features.classify.head_config import config_with
 
         if not may_be_repository(repo_id):
             raise ModelError(f"{repo_id}: a classifier of this name is looked for on disk only: leave out the suffix")

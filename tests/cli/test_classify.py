@@ -355,7 +355,7 @@ def test_bad_input_is_one_line(classify, head, tmp_path):
 
 
 def test_what_the_parser_offers_is_what_there_is():
-    from maerestore.features.classify.head import METHODS
+    from maerestore.features.classify.head_config import METHODS
 
     assert ("auto", *METHODS) == verb._METHODS
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maerestore.features.classify.head import HeadConfig, is_public
+from maerestore.features.classify.head_config import HeadConfig, is_public
 from maerestore.hub.errors import ModelError
 from maerestore.wording import counted
 

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from maerestore.features.backbone import AutoencoderBackbone
-from maerestore.features.classify.head import HeadConfig, load_head, name_to_keep, recover, save_head
+from maerestore.features.classify.folders import recover
+from maerestore.features.classify.head import load_head, save_head
+from maerestore.features.classify.head_config import HeadConfig, name_to_keep
 from maerestore.features.classify.knn import KNNHead
 from maerestore.features.classify.linear import LinearHead
 from maerestore.features.extractor import FeatureExtractor

@@ -15,7 +15,7 @@ from maerestore.errors import MaerestoreError
 from maerestore.features.backbone import AutoencoderBackbone
 from maerestore.features.classify.classifier import Classifier
 from maerestore.features.classify.finetune import FineTuneSettings, encoder_of, finetune
-from maerestore.features.classify.head import METHODS, HeadConfig, name_to_keep
+from maerestore.features.classify.head_config import METHODS, HeadConfig, name_to_keep
 from maerestore.features.classify.images import Progress, features_of_items
 from maerestore.features.classify.knn import NEIGHBOURS, TEMPERATURE, KNNHead, fit_knn
 from maerestore.features.classify.labelled import numbers_of, split

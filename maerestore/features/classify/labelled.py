@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from maerestore.errors import MaerestoreError
-from maerestore.features.classify.head import is_plain
+from maerestore.features.classify.head_config import is_plain
 from maerestore.features.items import Item, find_items
 from maerestore.features.table import FeatureTable, is_table, join_tables, read_table
 from maerestore.image.errors import InputError, quoted

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import maerestore.features.classify.head as module
 from maerestore import ModelError
+from maerestore.features.classify import folders
 from maerestore.features.classify.classifier import Classifier
 from maerestore.features.classify.fit import FitSettings, fit_tables
-from maerestore.features.classify.head import HeadConfig, check_folder, load_head, save_head
+from maerestore.features.classify.head import check_folder, load_head, save_head
+from maerestore.features.classify.head_config import HeadConfig
 
 NAMES = ("cat", "dog", "owl")
 
@@ -73,7 +74,7 @@ def killed_in_between(fitted, folder, monkeypatch):
         replaced(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_exchange", lambda *_: False)
+        patch.setattr(folders, "exchange", lambda *_: False)
         patch.setattr(os, "replace", stopped)
         with pytest.raises(KeyboardInterrupt):
             fitted("knn").save_pretrained(folder, overwrite=True)
@@ -84,21 +85,21 @@ def test_a_kill_between_two_renames_loses_no_head(fitted, tmp_path, monkeypatch)
     folder = tmp_path / "head"
     fitted("logistic").save_pretrained(folder)
     killed_in_between(fitted, folder, monkeypatch)
-    module.recover(folder)
+    folders.recover(folder)
     assert load_head(folder)[0].method == "logistic"
     assert files(tmp_path) == ["head"]
     # The next fit sees it too.
     killed_in_between(fitted, folder, monkeypatch)
     with pytest.raises(ModelError, match="--overwrite"):
         check_folder(folder)
-    module.recover(tmp_path / "nothing")
+    folders.recover(tmp_path / "nothing")
     assert files(tmp_path) == ["head"]
 
 
 def test_where_folders_cannot_be_swapped_they_are_renamed(fitted, tmp_path, monkeypatch):
     fitted("logistic").save_pretrained(tmp_path / "head")
-    monkeypatch.setattr(module, "_exchange", lambda *_: False)
-    left = module._old(tmp_path / "head")  # by a kill after the second rename
+    monkeypatch.setattr(folders, "exchange", lambda *_: False)
+    left = folders.aside(tmp_path / "head")  # by a kill after the second rename
     left.mkdir()
     (left / "config.json").touch()
     fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
@@ -111,10 +112,10 @@ def test_a_head_is_replaced_in_one_step(fitted, tmp_path, monkeypatch):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    if not module._exchange(tmp_path / "one", tmp_path / "other"):
+    if not folders.exchange(tmp_path / "one", tmp_path / "other"):
         pytest.skip("not on this file system")
     assert (files(tmp_path / "one"), files(tmp_path / "other")) == (["other"], ["one"])
-    assert not module._exchange(tmp_path / "one", tmp_path / "none")
+    assert not folders.exchange(tmp_path / "one", tmp_path / "none")
     fitted("logistic").save_pretrained(tmp_path / "head")
     moved, replaced = [], os.replace
     monkeypatch.setattr(os, "replace", lambda *paths: (moved.append(paths), replaced(*paths)))

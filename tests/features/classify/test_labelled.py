@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from maerestore import InputError, MaerestoreError
-from maerestore.features.classify.head import HeadConfig
+from maerestore.features.classify.head_config import HeadConfig
 from maerestore.features.classify.labelled import (
     are_tables,
     check_apart,
