@@ -63,7 +63,7 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
                 with tarfile.open(source) as tar:
                     yield from tar_images(tar)
             except tarfile.TarError as err:
-                raise DataError(f"{source}: not a readable tar file ({err})") from err
+                raise DataError(f"{source}: not a readable tar file ({one_line(err)})") from err
         else:
             raise DataError(f"{source}: no such folder or .tar file")
 
@@ -75,6 +75,11 @@ def tar_images(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
             handle = tar.extractfile(member)
             assert handle is not None  # a regular file always has contents
             yield member.name, handle.read()
+
+
+def one_line(err: BaseException) -> str:
+    """The first line of what an error says, or its kind: decoders and networks say much, or nothing."""
+    return str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
 
 
 def read_file(path: Path) -> bytes:

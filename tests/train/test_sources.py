@@ -167,6 +167,14 @@ def test_a_source_that_is_not_there_is_named_in_one_line(tmp_path, monkeypatch, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("resident_gb", [0, 8])
+def test_a_tar_that_is_none_is_refused_in_one_line(tmp_path, resident_gb):
+    (tmp_path / "a.tar").write_text("hello")
+    with pytest.raises(DataError, match="not a readable tar file") as caught:
+        opened(tmp_path / "a.tar", tmp_path, resident_gb=resident_gb)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image"):

@@ -1,0 +1,46 @@
+"""Logs of runs become a picture; what is no log gets one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = [
+    {"samples": 8, "loss": 0.9, "side": 64}, {"samples": 16, "loss": 0.7, "side": 96},
+    {"samples": 16, "masked_mse": 0.5, "psnr_thin": 20.0, "psnr_centre": 16.0},
+]  # fmt: skip
+TAUGHT = [
+    {"samples": 8, "loss": 0.9, "teacher": 0.8, "side": 64},
+    {"samples": 8, "masked_mse": 0.5, "retrieval_cls": 0.4, "retrieval_mean": 0.3},
+]
+
+
+def plot(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts/plot_log.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("records", [PLAIN, TAUGHT], ids=["plain", "taught"])
+def test_logs_become_a_picture(tmp_path: Path, records: list[dict]) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    done = plot(log, log, "-o", tmp_path / "curves.png")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 2 * picture.height
+
+
+@pytest.mark.parametrize("content", [None, "no JSON"])
+def test_what_is_no_log_gets_one_line(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "log.jsonl").write_text(content)
+    done = plot(tmp_path / "log.jsonl", "-o", tmp_path / "curves.png")
+    assert done.returncode == 2
+    assert done.stderr.startswith("plot_log: ")
+    assert done.stderr.count("\n") == 1
