@@ -1,4 +1,4 @@
-.PHONY: quality style test
+.PHONY: quality style test test-fast
 # What .ci/run checks; `make style` mends what can be mended by itself.
 quality:
 	ruff check .
@@ -11,3 +11,6 @@ style:
 
 test:
 	python -m pytest
+
+test-fast:
+	python -m pytest -m "not slow"
