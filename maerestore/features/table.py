@@ -386,7 +386,8 @@ def _parquet_files(table: FeatureTable, path: Path) -> list[_File]:
 
 def _read_parquet(path: Path) -> FeatureTable:
     pa, pq = _pyarrow()
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    # Opened here: pyarrow takes no paths that are no UTF-8.
+    with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
         notes = (file.schema_arrow.metadata or {}).get(b"maerestore")
         if notes is None:
             raise InputError(f"{quoted(path)} is a Parquet file, but not one that 'maerestore features' wrote.")

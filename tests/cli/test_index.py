@@ -213,6 +213,42 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(index: Index, photos:
     assert (code, err.count("\n")) == (2, 1)
 
 
+def test_where_no_image_can_be_read_the_first_is_named_and_nothing_is_left(
+    index: Index, photos: Path, tmp_path: Path
+) -> None:
+    Path("bad").mkdir()
+    for name in "ab":
+        Path(f"bad/{name}.png").write_bytes(b"no image")
+    Path("there.index").mkdir()
+    before = contents(tmp_path)
+    for folder in ("x.index", "there.index"):
+        code, out, err = index("build", "bad", "-o", folder)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "none of 2 images could be read, the first is bad/a.png: 'bad/a.png' is not an image" in err
+        assert f"'{folder}' is not written" in err
+    assert not Path("x.index").exists()
+    assert {name: data for name, data in contents(tmp_path).items() if not name.endswith("lock")} == before
+    assert not Path("there.index/parts").exists()
+
+
+def test_an_image_of_the_same_name_in_another_folder_is_refused(
+    index: Index, built: str, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    (other / "photos").mkdir(parents=True)
+    picture(9).save(other / "photos/a.png")
+    monkeypatch.chdir(other)
+    monkeypatch.setattr("maerestore.features.run.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded"))
+    code, out, err = index("add", f"../{built}", "photos")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "has another image named 'photos/a.png'" in err
+    monkeypatch.undo()
+    monkeypatch.chdir(other)
+    assert ": 1 added; 6 images" in index("add", f"../{built}", other / "photos")[1]
+    assert ": 0 added, 3 were there; 6 images" in index("add", f"../{built}", photos)[1]  # by another spelling
+    assert ": 0 added, 1 was there; 6 images" in index("add", f"../{built}", "photos")[1]
+
+
 def test_a_run_that_was_killed_goes_on(
     index: Index, photos: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path
 ) -> None:

@@ -41,20 +41,21 @@ class Entries:
     table: Any
 
     @classmethod
-    def of(cls, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray, folder: str) -> Entries:
+    def of(cls, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray, folder: str | Sequence[str]) -> Entries:
         """Living rows.
 
         Args:
             names: of N images.
             sizes, mtimes: (N,) int64, bytes and nanoseconds.
-            folder: from which the names lead to the images.
+            folder: from which the names lead to the images; of all of them, or of each.
         """
         pa = load_pyarrow()
+        folders = [folder] * len(names) if isinstance(folder, str) else folder
         columns = [
             pa.array(names, pa.string()),
             pa.array(sizes, pa.int64()),
             pa.array(mtimes, pa.int64()),
-            pa.repeat(pa.scalar(folder, pa.string()), len(names)),
+            pa.array(folders, pa.string()),
             pa.repeat(pa.scalar(True), len(names)),
         ]
         return cls(pa.table(dict(zip(_COLUMNS, columns, strict=True))))
@@ -68,7 +69,8 @@ class Entries:
         """
         pa = load_pyarrow()
         try:
-            with pa.parquet.ParquetFile(path) as file:  # `read_table` loads all of pyarrow's file systems
+            # Opened here: pyarrow takes no paths that are no UTF-8, and its `read_table` loads all of its file systems.
+            with path.open("rb") as opened, pa.parquet.ParquetFile(opened) as file:
                 table = file.read(columns=list(_COLUMNS), use_threads=False)
         except (pa.ArrowException, ValueError, KeyError):
             raise InputError(f"'{path}' is damaged: build the index again.") from None
@@ -76,7 +78,8 @@ class Entries:
 
     def write(self, path: Path) -> None:
         """Write a Parquet file."""
-        load_pyarrow().parquet.write_table(self.table, path, compression="zstd")
+        with path.open("wb") as file:  # pyarrow takes no paths that are no UTF-8
+            load_pyarrow().parquet.write_table(self.table, file, compression="zstd")
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from maerestore.features.index.entries import Entries
-from maerestore.features.items import Item, as_utf8, tar_items
+from maerestore.features.index.places import Members, is_there, place_of, working_folder
+from maerestore.features.items import Item, as_utf8
 from maerestore.features.table import FeatureTable, is_table
 from maerestore.image import InputError
 from maerestore.image.errors import quoted
@@ -58,45 +59,13 @@ def gone_rows(entries: Entries, folders: Sequence[Path], items: Sequence[Item]) 
     Returns:
         (n,) int64, ascending.
     """
-    here = as_utf8(os.getcwd())
-    found = {_place(here, item.name) for item in items}
+    here = working_folder()
+    found = {place_of(here, item.name) for item in items}
     roots = tuple(as_utf8(os.path.abspath(folder)).rstrip("/") + "/" for folder in folders)
-    living, members = np.flatnonzero(entries.alive), _Members()
+    living, members = np.flatnonzero(entries.alive), Members()
     names = zip(living.tolist(), entries.folders(living), entries.names(living), strict=True)
-    places = ((row, _place(folder, name)) for row, folder, name in names)
+    places = ((row, place_of(folder, name)) for row, folder, name in names)
     gone = [
-        row for row, place in places if place.startswith(roots) and place not in found and not _is_there(place, members)
+        row for row, place in places if place.startswith(roots) and place not in found and not is_there(place, members)
     ]
     return np.array(gone, np.int64)
-
-
-class _Members(dict[Path, set[str] | None]):
-    """Places of the images of each tar, read when first asked for; None where it cannot be read."""
-
-    def __missing__(self, tar: Path) -> set[str] | None:
-        try:
-            with tar.open("rb") as file:
-                found = tar_items(file, tar, as_utf8(tar.as_posix()), 0)
-            self[tar] = {os.path.normpath(item.name) for item in found}
-        except (OSError, InputError):
-            self[tar] = None
-        return self[tar]
-
-
-def _place(folder: str, name: str) -> str:
-    return os.path.normpath(os.path.join(folder, name))
-
-
-def _is_there(place: str, members: _Members) -> bool:
-    """Whether a file is there that the folder's images do not show, such as a hidden one; in doubt it is."""
-    try:
-        os.stat(place)
-    except (FileNotFoundError, NotADirectoryError):
-        for tar in Path(place).parents:
-            if tar.suffix.lower() == ".tar" and tar.is_file():
-                inside = members[tar]
-                return inside is None or place in inside
-        return False
-    except (OSError, ValueError):
-        pass
-    return True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maerestore.features.index import kinds
-from maerestore.features.index.admission import as_stored, check_alike, unchanged_rows, usable_rows
+from maerestore.features.index.admission import as_known, as_stored, check_alike, unchanged_rows, usable_rows
 from maerestore.features.index.changes import publish_again, publish_change
 from maerestore.features.index.duplicates import DuplicateGroup, find_duplicates
 from maerestore.features.index.entries import Entries
@@ -198,8 +198,16 @@ class ImageIndex:
         return kinds.as_float(self._snapshot.vectors[self._rows(self._snapshot, names)])
 
     def unchanged(self, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
-        """(N,) bool: which images are in the index with this size in bytes and this time in nanoseconds."""
-        return unchanged_rows(self._snapshot.entries, names, sizes, mtimes)[1]
+        """(N,) bool: which images are in the index with this size in bytes and this time in nanoseconds.
+
+        Args:
+            names: of N images, from the working directory.
+            sizes, mtimes: (N,) int64.
+
+        Raises:
+            InputError: a name that the index has for another file.
+        """
+        return unchanged_rows(self._snapshot.entries, names, sizes, mtimes, self.folder)[1]
 
     def add(
         self,
@@ -210,14 +218,17 @@ class ImageIndex:
     ) -> Change:
         """Add images. One that is there and has the same size and time is left as it is; another is replaced.
 
+        An image is a file, by whatever path it is named: it keeps the name under which it came. Where nothing is at the
+        place of that file any more, an image of the same name elsewhere counts as the same, moved.
+
         Args:
             source, progress: as for `build`.
             extractor: as for `build`; by default made of what the index was built with.
             prune: also remove images below the folders of the source whose files are gone.
 
         Raises:
-            InputError: features of another model or with other options; no image; the index cannot be written; no
-                folder to prune, or one without images.
+            InputError: features of another model or with other options; no image; one whose name the index has for
+                another file; the index cannot be written; no folder to prune, or one without images.
             ModelError: the model that the index was built with is not there.
         """
         folders = folders_of(source) if prune else []
@@ -231,13 +242,13 @@ class ImageIndex:
             with self._store.writing():
                 old = self._store.read(load_snapshot)  # another process may have written
                 check_alike(old.facts, table.facts, table.features.shape[1], self.folder)
-                rows, same = unchanged_rows(old.entries, table.names, table.sizes, table.mtimes)
+                rows, same = unchanged_rows(old.entries, table.names, table.sizes, table.mtimes, self.folder)
                 there = rows >= 0
                 gone = gone_rows(old.entries, folders, got.items) if prune else rows[:0]
                 if not same.all() or len(gone):
                     fresh = np.flatnonzero(~same)
                     dead = np.union1d(rows[there & ~same], gone)
-                    self._publish(old, dead, entries.take(fresh), vectors[fresh])
+                    self._publish(old, dead, as_known(entries.take(fresh), old.entries, rows[fresh]), vectors[fresh])
         return Change(int((~there).sum()), int((there & ~same).sum()), known + int(same.sum()), errors, len(gone))
 
     def remove(self, names: Sequence[str]) -> int:
@@ -333,7 +344,8 @@ class ImageIndex:
             extractor: by default made of what the index was built with; give one to load the model only once.
 
         Returns:
-            for each image at most k hits, nearest first; an image that is in the index finds itself.
+            for each image at most k hits, nearest first. An image that is in the index finds itself, unless k others
+            are as near; the kinds "hnsw" and "ivfpq" may miss it where thousands of images are nearly the same.
 
         Raises:
             InputError: an image that cannot be read, or an extractor whose features are not those of the index.

@@ -25,6 +25,7 @@ from maerestore.image.errors import quoted
 
 FORMAT = 1
 _FACTS, _ENTRIES, _VECTORS, _FAISS = "index.json", "images.parquet", "vectors.npy", "index.faiss"
+_STATED = ("model", "fingerprint", "options", "dim", "kind", "wanted")
 _CHUNK = 1 << 16  # rows that are copied at once
 
 
@@ -57,12 +58,11 @@ class Snapshot:
             InputError: it is damaged.
         """
         if self._faiss is None:
-            module = kinds.load_faiss()
             if self.kind == "flat":
                 self._faiss = kinds.build("flat", self.vectors)
             else:
                 try:
-                    self._faiss = module.read_index(str(self.folder / _FAISS))
+                    self._faiss = kinds.read(self.folder / _FAISS)
                 except RuntimeError as err:
                     if not (self.folder / _FAISS).exists():  # a writer was faster: `Generations.read` tries again
                         raise FileNotFoundError(2, "No such file", str(self.folder / _FAISS)) from None
@@ -92,7 +92,7 @@ def load_snapshot(folder: Path) -> Snapshot:
         raise _damaged(folder) from None
     if version != FORMAT:
         raise InputError(f"index {quoted(folder.parent)} has format {version}: this version reads {FORMAT}.")
-    if not whole or facts.get("kind") not in kinds.KINDS:
+    if not whole or set(_STATED) - set(facts) or facts["kind"] not in kinds.KINDS:
         raise _damaged(folder)
     entries = Entries.read(folder / _ENTRIES)
     try:
@@ -126,7 +126,7 @@ def write_snapshot(
         if faiss is None:
             faiss = kinds.build(facts["kind"], np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False))
         try:
-            kinds.load_faiss().write_index(faiss, str(folder / _FAISS))
+            kinds.write(faiss, folder / _FAISS)
         except RuntimeError as err:
             raise OSError(str(err).splitlines()[0]) from None
     entries.write(folder / _ENTRIES)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maerestore.features.failures import none_read
+from maerestore.features.index.admission import one_a_place
 from maerestore.features.index.gone import check_full
 from maerestore.features.index.store import PARTS, Generations
 from maerestore.features.items import Item, find_items
@@ -63,14 +65,15 @@ def gathering(
 
     Raises:
         InputError: nothing there, tables of different models, the folder cannot be written, or another process extracts
-            for the same index.
+            for the same index; while an index is built, no image that can be read.
         ModelError: no such model.
     """
     paths = [Path(source) for source in sources]
     tables = [read_table(path) for path in paths if is_table(path)]
     images: list[str | Path] = [path for path in paths if not is_table(path)]
-    found = items = find_items(images) if images or not tables else []
+    found = find_items(images) if images or not tables else []
     check_full(pruned, found)
+    found = items = [found[i] for i in one_a_place([item.name for item in found])]
     if index is not None:
         items = _not_in(index, items)
     loaded = _loaded(extractor, index) if items else None
@@ -82,11 +85,16 @@ def gathering(
             out = store.folder / PARTS / f"{loaded.fingerprint[:16]}.safetensors"
             tables.append(_extracted(items, out, loaded, progress))
             kept = companions(out)
-        yield Gathered(_joined(tables), len(found) - len(items), found)
+        joined = _joined(tables)
+        useless = index is None and len(joined) > 0 and None not in joined.errors
+        if not useless:
+            yield Gathered(joined, len(found) - len(items), found)
         for path in kept:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # not there, or another model's features wait in it
             (store.folder / PARTS).rmdir()
+        if useless:
+            raise none_read(joined.failures(), str(store.folder))
 
 
 def settings_of(

@@ -105,6 +105,7 @@ class Generations:
 
         self.check_target()
         lock = filelock.FileLock(self.folder / name, timeout=timeout)
+        new = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -115,7 +116,13 @@ class Generations:
         try:
             yield
         finally:
+            with suppress(OSError):
+                if new and os.listdir(self.folder) == [name]:  # nothing has come of it
+                    os.unlink(self.folder / name)
             lock.release()
+            if new:
+                with suppress(OSError):  # it is not empty
+                    self.folder.rmdir()
 
     def check_target(self) -> None:
         """Raise InputError unless the folder is an index, or may become one: missing, or empty but for leftovers."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from maerestore.features.index import kinds
 from maerestore.features.index.image_index import Change, ImageIndex
+from maerestore.features.table import read_table, write_table
 from maerestore.image import InputError
 
-from .helpers import clustered, toy_table
+from .helpers import clustered, cosines, toy_table
 
 KINDS = kinds.KINDS
 N = 300
@@ -156,6 +158,106 @@ def test_rows_with_errors_are_left_out(folder: Path) -> None:
     index, change = ImageIndex.build_with_report(folder, table)
     assert index.names == ["0.png", "2.png", "3.png"]
     assert change == Change(added=3, errors=[("1.png", "damaged")])
+
+
+def picture(path: str, size: int) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(bytes(size))
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """a/photos/1.png and b/photos/1.png; the working directory is a."""
+    for room in "ab":
+        picture(f"{tmp_path}/{room}/photos/1.png", 1)
+    monkeypatch.chdir(tmp_path / "a")
+    return tmp_path
+
+
+def test_another_image_of_the_same_name_is_refused(folder: Path, rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, name = clustered(3), "photos/1.png"
+    index = ImageIndex.build(folder, toy_table(features[:1], [name]))
+    monkeypatch.chdir(rooms / "b")
+    before = current(index)
+    for table in (toy_table(features[1:2], [name]), toy_table(features[1:2], [name], size=2)):
+        with pytest.raises(
+            InputError, match=r"has another image named 'photos/1\.png', added from the folder"
+        ) as caught:
+            index.add(table)
+        assert str(rooms / "a") in str(caught.value)
+        assert str(rooms / "b/photos/1.png") in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="has another image named"):
+        index.unchanged([name], np.int64([1]), np.int64([1]))
+    assert current(index) == before
+    full = str(rooms / "b/photos/1.png")
+    assert index.add(toy_table(features[1:2], [full])) == Change(added=1)
+    assert (index.names, first_hits(index, features[:2])) == ([name, full], [name, full])
+    # The same place from elsewhere is the same image.
+    assert index.add(toy_table(features[1:2], [name])) == Change(unchanged=1)
+    assert index.add(toy_table(features[:1], ["../a/photos/1.png"])) == Change(unchanged=1)
+    # What is not there any more was moved.
+    Path("../a/photos/1.png").unlink()
+    assert index.remove([full]) == 1
+    assert index.add(toy_table(features[:1], [name])) == Change(unchanged=1)
+    assert index.add(toy_table(features[2:], [name], size=3)) == Change(replaced=1)
+    [[hit]] = index.search(features[2:], 1)
+    assert (hit.name, hit.folder, hit.score) == (name, str(rooms / "b"), pytest.approx(1, abs=1e-3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_file_is_one_image_however_it_is_named(folder: Path, rooms: Path, kind: str) -> None:
+    features = clustered(N)
+    names = ["photos/1.png", *[f"{i}.png" for i in range(N - 2)], str(rooms / "a/photos/1.png")]
+    index = ImageIndex.build(folder, toy_table(features, names), kind=kind)
+    assert index.names == names[:-1]
+    for spelled in ("../a/photos/1.png", "photos/../photos/1.png", names[-1]):
+        assert index.add(toy_table(features[:1], [spelled])) == Change(unchanged=1)
+    assert index.add(toy_table(features[-1:], names[-1:], size=2)) == Change(replaced=1)
+    assert index.names == [*names[1:-1], names[0]]
+    assert first_hits(index, features[-1:]) == names[:1]
+    uris = ["s3://bucket/photos/1.png", "s3://bucket//photos/1.png"]  # two objects
+    assert index.add(toy_table(clustered(2, seed=3), uris)) == Change(added=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_whose_names_are_no_utf8(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        here = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+        here.mkdir()
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    monkeypatch.chdir(here)
+    features = clustered(N)
+    ImageIndex.build(here / "index", toy_table(features[:-1]), kind=kind)
+    index = ImageIndex.open(here / "index")
+    assert index.add(toy_table(features[-1:], ["new.png"])) == Change(added=1)
+    assert first_hits(ImageIndex.open(here / "index"), features[-3:]) == [f"{N - 3}.png", f"{N - 2}.png", "new.png"]
+    assert index.search(features[:1], 1)[0][0].folder == f"{tmp_path}/caf\\xe9"
+    write_table(toy_table(features), here / "t.parquet")
+    assert read_table(here / "t.parquet").names == [f"{i}.png" for i in range(N)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_of_nearly_all_finds_all(folder: Path, kind: str) -> None:
+    features = np.concatenate([np.repeat(clustered(1), 2 * N, 0), clustered(N, seed=1)])
+    index = ImageIndex.build(folder, toy_table(features), kind=kind)
+    index.remove([f"{i}.png" for i in range(10)])
+    for k in (N, 3 * N):
+        hits = index.search(features[-1:], k)[0]
+        assert len({hit.name for hit in hits}) == min(k, 3 * N - 10)
+        assert hits[0].name == f"{3 * N - 1}.png"
+        expected = np.sort(cosines(features[-1:], features[10:])[0])[::-1][: len(hits)]
+        assert np.allclose([hit.score for hit in hits], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["dim", "fingerprint", "wanted", "kind"])
+def test_facts_that_are_missing_are_told(folder: Path, name: str) -> None:
+    ImageIndex.build(folder, toy_table(clustered(3)))
+    path = folder / "00000000/index.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != name}))
+    with pytest.raises(InputError, match="is damaged"):
+        ImageIndex.open(folder)
 
 
 def test_bad_arguments_are_named(folder: Path) -> None:
