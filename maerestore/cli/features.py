@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Write a table of features, or bring it up to date."""
     start = time.perf_counter()
     # Imported here, and torch only once a network is needed: bad input is answered at once.
-    from maerestore.features.remote import find_sources
+    from maerestore.features.remote import check_apart, find_sources
     from maerestore.features.run import ExtractorSettings
     from maerestore.features.table import is_folder, suffix_of
     from maerestore.image import InputError
@@ -93,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
             report = extract_shards(args.paths, settings, args.out, **cluster, **chosen)
         else:
             suffix_of(Path(args.out))
+            check_apart(args.paths, Path(args.out))
             items = find_sources(args.paths)
             if args.engine == "ray":
                 from maerestore.features.distributed import extract_ray

@@ -23,8 +23,20 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from maerestore.features.items import Item, as_utf8, files_below, find_items, tar_items
 from maerestore.image.errors import InputError, quoted, reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
+from maerestore.image.output import same_file
 
-__all__ = ["ARCHIVES", "File", "RemotePath", "filesystem", "find_sources", "is_uri", "items_in", "list_files"]
+__all__ = [
+    "ARCHIVES",
+    "File",
+    "RemotePath",
+    "check_apart",
+    "filesystem",
+    "find_sources",
+    "is_local",
+    "is_uri",
+    "items_in",
+    "list_files",
+]
 
 ARCHIVES = (".tar", ".parquet")
 """Files that hold many images."""
@@ -172,6 +184,20 @@ def find_sources(sources: Sequence[str | Path]) -> list[Item]:
     if not found:
         raise InputError(f"no image in {', '.join(quoted(_public(str(s))) for s in sources) or 'no source'}.")
     return list(found.values())
+
+
+def check_apart(sources: Sequence[str | Path], out: Path) -> None:
+    """Refuse an output that is one of the sources: a table that names images is no table of features.
+
+    Raises:
+        InputError: there is such a source.
+    """
+    for source in sources:
+        uri = urlsplit(str(source)) if is_uri(source) else None
+        if uri is not None and uri.scheme != "file":
+            continue
+        if same_file(Path(source if uri is None else unquote(uri.path)), out):
+            raise InputError(f"output {quoted(out)} would replace the input {quoted(source)}: choose another output.")
 
 
 def list_files(source: str | Path, listed: bool = False) -> Iterator[File]:

@@ -222,6 +222,23 @@ def test_bad_input_gets_one_line(features: Features, photos: Path, case: str) ->
     assert contents(photos) == before
 
 
+def test_a_table_of_images_is_not_replaced_by_its_features(
+    features: Features, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"path": [str(photos / "a.png")]}), "src.parquet")
+    Path("linked.parquet").symlink_to("src.parquet")
+    before = Path("src.parquet").read_bytes()
+    for source in ("src.parquet", tmp_path / "src.parquet", (tmp_path / "src.parquet").as_uri(), "linked.parquet"):
+        for flags in ([], ["--overwrite"]):
+            code, out, err = features(photos, source, "-o", "src.parquet", *flags)
+            assert (code, out, err.count("\n")) == (2, "", 1)
+            assert "would replace the input" in err
+    assert Path("src.parquet").read_bytes() == before
+    assert features("src.parquet", "-o", "other.parquet")[0] == 0
+
+
 def test_a_bad_folder_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys; from maerestore.cli.main import main; "
