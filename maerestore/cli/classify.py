@@ -193,7 +193,7 @@ def _fitted_tables(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
     from maerestore.features.classify.labelled import check_apart, read_labelled
     from maerestore.image import InputError
 
-    for flag in _of_images(args, "model", "features", "whiten"):
+    for flag in _of_images(args, "model", "features"):
         raise InputError(f"{flag} is for images: the features of a table are made already.")
     train = read_labelled(args.sources, args.labels, bool(args.val), skipped)
     if args.val:
@@ -201,7 +201,7 @@ def _fitted_tables(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
         check_apart(train, validation)
     else:
         train, validation = _parted(train, args)
-    return fit_tables(train, validation, _settings(args), bar)
+    return fit_tables(train, validation, _settings(args), bar, whitening=args.whiten)
 
 
 def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Classifier:
@@ -236,7 +236,7 @@ def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
     train, validation = (table.rows(part).without_errors() for part in parts)
     if not args.val:
         train, validation = _parted(train, args)
-    return fit_tables(train, validation, settings, bar)
+    return fit_tables(train, validation, settings, bar, whitening=args.whiten)
 
 
 def _parted(table: FeatureTable, args: argparse.Namespace) -> tuple[FeatureTable, FeatureTable]:

@@ -82,7 +82,7 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
     """Load the classifier: facts about it, as JSON and in words."""
     from maerestore.features.classify.head import load_head
 
-    config, _, _ = load_head(folder)
+    config = load_head(folder).config
     facts = {"classifier": config.method, "classes": len(config.classes), "dim": config.dim}
     return facts, f"{config.method} classifier of {len(config.classes)} classes"
 
@@ -90,13 +90,13 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
     """Copy the files; each appears whole or not at all."""
     from maerestore.hub.errors import ModelError
-    from maerestore.hub.files import HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME
+    from maerestore.hub.files import HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WHITENING_NAME
     from maerestore.hub.load import WEIGHTS_NAMES
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         new = {path.name for path in files}
-        for name in (*WEIGHTS_NAMES, REFINER_NAME, PREPROCESSOR_NAME, HEAD_NAME):
+        for name in (*WEIGHTS_NAMES, REFINER_NAME, PREPROCESSOR_NAME, HEAD_NAME, WHITENING_NAME):
             if name not in new and (folder / name).exists():
                 raise ModelError(
                     f"{folder / name}: is of another model, and would be taken for a part of this one: remove it, or "

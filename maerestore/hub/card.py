@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
+from maerestore.hub.files import PICTURE_SUFFIXES
 from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.model.refiner import Refiner, RefinerConfig
+
+_PICTURES = re.compile(r"""!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\b[^>]*?\bsrc=["']([^"']+)""", re.IGNORECASE)
 
 PAPER = "https://arxiv.org/abs/2111.06377"
 
@@ -67,6 +72,29 @@ def model_card(
         _limits(config, refiner is not None),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def pictures_of(card: Path) -> list[str]:
+    """The pictures beside a card that it shows: inside its folder, also by where links lead, none of them hidden.
+
+    Args:
+        card: the README.md.
+
+    Returns:
+        their names from the card's folder, sorted.
+    """
+    folder, inside = card.parent, card.parent.resolve()
+    text = card.read_text(encoding="utf-8", errors="replace")
+
+    def is_shown(name: str) -> bool:
+        if ":" in name or name.startswith("/") or PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES:
+            return False
+        path = (folder / name).resolve()
+        if not path.is_file() or not path.is_relative_to(inside):
+            return False
+        return not any(step.startswith(".") for step in (*PurePosixPath(name).parts, *path.relative_to(inside).parts))
+
+    return sorted({name for found in _PICTURES.findall(text) for name in found if name and is_shown(name)})
 
 
 def _about(config: MAEConfig) -> str:

@@ -11,7 +11,15 @@ from pathlib import Path
 from maerestore.hub.checksums import verify_cached
 from maerestore.hub.client import ask_hub, clean_token
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.files import (
+    CARD_NAME,
+    CONFIG_NAME,
+    HEAD_NAME,
+    PREPROCESSOR_NAME,
+    REFINER_NAME,
+    WEIGHTS_NAME,
+    WHITENING_NAME,
+)
 
 DEFAULT_NAME = "default"
 AUGMENT_NAME = "augment"
@@ -21,7 +29,9 @@ BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment", FEATURES_NAME: "features"}
 # Neither part starts with a dot or a dash on the Hub: "./animals" is a folder, and one that is not there.
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HEAD_SUFFIX = ".head"  # that folders of classifiers have, as in "heads/animals.head"
-_BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME, HEAD_NAME)  # what lies beside the weights
+# What lies beside the weights.
+_BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME, HEAD_NAME, WHITENING_NAME)
+_NO_AUTOENCODER = (REFINER_NAME, WHITENING_NAME)  # though they end in .safetensors
 # The first of these that a repository holds is fetched: more would be the same weights once more.
 _WEIGHTS = (
     (WEIGHTS_NAME, "model.safetensors.index.json", "model-*.safetensors"),
@@ -201,7 +211,7 @@ def _check_one(repository: str, commit: str, token: str | bool | None) -> None:
 
     api = HfApi(token=token, library_name="maerestore")
     paths = ask_hub(lambda: [e.path for e in api.list_repo_tree(repository, revision=commit)], repository, commit)
-    top = sorted(path for path in paths if "/" not in path and path != REFINER_NAME)
+    top = sorted(path for path in paths if "/" not in path and path not in _NO_AUTOENCODER)
     names = [name for name in top if _any_match(name, _WEIGHTS[-1])]
     if len(names) > 1:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -217,8 +227,10 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The autoencoder's weights; a refiner's end in .safetensors too, and are none."""
-    tried = ([path for path in _matching(folder, patterns) if path.name != REFINER_NAME] for patterns in _WEIGHTS)
+    """The weights of the autoencoder, or of a head that stands alone."""
+    tried = (
+        [path for path in _matching(folder, patterns) if path.name not in _NO_AUTOENCODER] for patterns in _WEIGHTS
+    )
     return next((found for found in tried if found), [])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.files import CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME, WHITENING_NAME
 from maerestore.hub.foreign import (
     check_keywords,
     complete_config,
@@ -26,6 +26,7 @@ from maerestore.model.positions import sincos_positions
 from maerestore.threads import one_thread_if_forked
 
 WEIGHTS_NAMES = (WEIGHTS_NAME, WEIGHTS_NAME + ".index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_NO_AUTOENCODER = (REFINER_NAME, HEAD_NAME, WHITENING_NAME)
 _TABLES = {"pos_embed": "embed_dim", "decoder_pos_embed": "decoder_embed_dim"}
 _LARGEST_GRID = 1024  # patches along a side; a position table made for more comes from a damaged config
 
@@ -225,7 +226,7 @@ def locate(source: Path) -> tuple[Path | None, Path]:
     if source.is_dir() and not present:
         config = source / CONFIG_NAME
         kinds = (".pth", ".safetensors") if config.exists() else (".pth", ".pt", ".safetensors", ".bin")
-        files = [p for p in sorted(source.iterdir()) if p.suffix in kinds and p.name not in (REFINER_NAME, HEAD_NAME)]
+        files = [p for p in sorted(source.iterdir()) if p.suffix in kinds and p.name not in _NO_AUTOENCODER]
         if len(files) > 1:
             listed = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
             raise ModelError(f"{source}: holds {len(files)} files of weights ({listed}): give the one that you want")

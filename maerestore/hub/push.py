@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from maerestore.hub.card import model_card
+from maerestore.hub.card import model_card, pictures_of
 from maerestore.hub.client import TRIES, ask_hub, clean_token
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import REPOSITORY, may_be_repository
-from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.files import (
+    CARD_NAME,
+    CONFIG_NAME,
+    HEAD_NAME,
+    PREPROCESSOR_NAME,
+    REFINER_NAME,
+    WEIGHTS_NAME,
+    WHITENING_NAME,
+)
 from maerestore.hub.load import load_autoencoder, read_notes
 from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_networks
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
-
-_PICTURES = re.compile(r"""!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\b[^>]*?\bsrc=["']([^"']+)""", re.IGNORECASE)
-_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"}
 
 
 def push_model(
@@ -144,15 +148,24 @@ def _files_to_send(folder: Path, repo_id: str, license: str | None) -> dict[str,
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give one that holds {CONFIG_NAME} and {WEIGHTS_NAME}")
     if (folder / HEAD_NAME).is_file():
-        from maerestore.features.classify.card import check_public, classifier_card, without_local_names
+        from maerestore.features.classify.card import (
+            check_public,
+            check_reproducible,
+            classifier_card,
+            without_local_names,
+        )
         from maerestore.features.classify.head import load_head
         from maerestore.features.classify.head_config import config_with
 
         if not may_be_repository(repo_id):
             raise ModelError(f"{repo_id}: a classifier of this name is looked for on disk only: leave out the suffix")
-        head_config, _, encoder = load_head(folder)
+        stored = load_head(folder)
+        head_config = stored.config
         check_public(head_config, folder)
-        names = [CONFIG_NAME, HEAD_NAME] + ([WEIGHTS_NAME] if encoder is not None else [])
+        check_reproducible(stored, folder)
+        names = [CONFIG_NAME, HEAD_NAME]
+        names += [WEIGHTS_NAME] if stored.encoder is not None else []
+        names += [WHITENING_NAME] if stored.whitening is not None else []
         public = without_local_names(head_config)
         files = _with_card(folder, names, lambda: classifier_card(public, repo_id, license))
         if public != head_config:
@@ -180,8 +193,7 @@ def _with_card(folder: Path, names: list[str], make: Callable[[], str]) -> dict[
     files: dict[str, str | bytes] = {name: str(folder / name) for name in names}
     card = folder / CARD_NAME
     if card.is_file():
-        text = card.read_text(encoding="utf-8", errors="replace")
-        return files | {name: str(folder / name) for name in [CARD_NAME, *_pictures(text, folder)]}
+        return files | {name: str(folder / name) for name in [CARD_NAME, *pictures_of(card)]}
     return files | {CARD_NAME: make().encode()}
 
 
@@ -190,23 +202,3 @@ def _check_fit(folder: Path, model: MaskedAutoencoder, refiner: Refiner) -> None
         Restorer(model, refiner)
     except ValueError as err:
         raise ModelError(f"{folder}: {err}") from err
-
-
-def _pictures(card: str, folder: Path) -> list[str]:
-    """The pictures beside a card that it shows: inside the folder, also by where links lead, none of them hidden."""
-    inside = folder.resolve()
-
-    def ours(name: str) -> bool:
-        path = (folder / name).resolve()
-        return path.is_relative_to(inside) and not any(s.startswith(".") for s in path.relative_to(inside).parts)
-
-    names = {one or other for one, other in _PICTURES.findall(card)}
-    parts = {name: PurePosixPath(name).parts for name in names if ":" not in name and not name.startswith("/")}
-    return sorted(
-        name
-        for name, steps in parts.items()
-        if not any(step.startswith(".") for step in steps)
-        and PurePosixPath(name).suffix.lower() in _PICTURE_SUFFIXES
-        and (folder / name).is_file()
-        and ours(name)
-    )

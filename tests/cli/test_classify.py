@@ -13,6 +13,8 @@ from PIL import Image
 
 from maerestore.cli import classify as verb
 from maerestore.cli.main import main
+from maerestore.features import FeatureExtractor
+from maerestore.features.whiten import Whitening
 
 from .conftest import captured
 
@@ -310,7 +312,10 @@ def test_a_head_alone_is_pulled(hub, tmp_path, capsys, head):
     """Its files come whole, and one that does not load is refused."""
     path = head / "config.json"
     content = json.loads(path.read_text())
-    content["classifier"]["model"] = "default"
+    content["classifier"] |= {
+        "model": "default",
+        "fingerprint": FeatureExtractor.from_pretrained("default").fingerprint,
+    }
     path.write_text(json.dumps(content))
     assert main(["push", str(head), "org/head"]) == 0
     capsys.readouterr()
@@ -324,6 +329,32 @@ def test_a_head_alone_is_pulled(hub, tmp_path, capsys, head):
     hub.add("org/broken", {"config.json": stored["config.json"].data, "head.safetensors": b"none"})
     assert main(["pull", "org/broken"]) == 2
     assert "head.safetensors" in capsys.readouterr().err
+
+
+def test_a_head_on_whitened_features_goes_everywhere(classify, tmp_path, hub, capsys):
+    """The whitening goes with it; a table of whitened features needs it named."""
+    photos = paint(tmp_path / "photos", 4)
+    images = [str(path) for path in sorted(photos.rglob("*.png"))]
+    extractor = FeatureExtractor.from_pretrained("augment", size=32)
+    white = tmp_path / "w.safetensors"
+    Whitening.fit(extractor(images), 4, fingerprint=extractor.fingerprint).save(white)
+    options = ("--model", "augment", "--size", 32, "--whiten", white)
+    fit = ("--method", "knn", "--k", 1, "--validation", 0)
+    assert classify("fit", photos, "-o", tmp_path / "head", *fit, *options)[0] == 0
+    table = tmp_path / "t.npy"
+    assert main(["features", str(photos), "-o", str(table), *map(str, options), "--quiet"]) == 0
+    assert classify("fit", table, "-o", tmp_path / "tabled", *fit, "--whiten", white)[0] == 0
+    assert classify("fit", table, "-o", tmp_path / "bare", *fit)[0] == 0
+    assert main(["push", str(tmp_path / "head"), "org/head"]) == 0
+    white.unlink()
+    told = classify("predict", tmp_path / "head", photos, "--csv")
+    assert told[0] == 0
+    for name in ("org/head", tmp_path / "tabled"):
+        assert classify("predict", name, photos, "--csv") == told
+    capsys.readouterr()
+    assert main(["push", str(tmp_path / "bare"), "org/bare"]) == 2
+    assert "--whiten FILE" in capsys.readouterr().err
+    refused(classify("predict", tmp_path / "bare", photos), "--whiten")
 
 
 def test_a_head_refuses_another_model(classify, head, tmp_path):

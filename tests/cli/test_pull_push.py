@@ -82,7 +82,9 @@ def test_pull_to_a_folder_makes_plain_files_there_that_load(hub, published, tmp_
     assert (there / "config.json").read_bytes() == (model_folder / "config.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["refiner.safetensors", "pytorch_model.bin", "head.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["refiner.safetensors", "pytorch_model.bin", "head.safetensors", "whitening.safetensors"]
+)
 def test_no_file_of_another_model_stays_beside_it(hub, published, tmp_path, capsys, name):
     there = tmp_path / "there"
     there.mkdir()

@@ -6,8 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from maerestore.features.classify.head import StoredHead
 from maerestore.features.classify.head_config import HeadConfig, is_public
+from maerestore.features.extractor import FeatureExtractor
+from maerestore.features.options import FeatureOptions
 from maerestore.hub.errors import ModelError
+from maerestore.hub.fetch import BUNDLED
 from maerestore.wording import counted
 
 _KINDS = {
@@ -31,6 +35,27 @@ def check_public(config: HeadConfig, folder: Path) -> None:
         f"{folder}: was fitted on features of {config.model!r}, which only this machine has: push that model first, "
         f"then name its repository: Classifier.from_pretrained({str(folder)!r}, model='org/name').push_to_hub(...)"
     )
+
+
+def check_reproducible(stored: StoredHead, folder: Path) -> None:
+    """Refuse a head on features that its bundled model does not give, by the fingerprint: nobody could use it.
+
+    Raises:
+        ModelError: the features were whitened and the head does not hold the whitening, or the model is another now.
+    """
+    config = stored.config
+    if config.model not in BUNDLED:
+        return
+    options = FeatureOptions.from_dict(config.options)
+    extractor = FeatureExtractor.from_pretrained(
+        config.model, options=options, device="cpu", whitening=stored.whitening
+    )
+    if extractor.fingerprint != config.fingerprint:
+        raise ModelError(
+            f"{folder}: was fitted on features that the bundled model {config.model!r} does not give. If they were "
+            "whitened, fit again with --whiten FILE, which is then kept with the classifier; else the model was "
+            "another one: fit again"
+        )
 
 
 def without_local_names(config: HeadConfig) -> HeadConfig:
@@ -62,6 +87,7 @@ def classifier_card(config: HeadConfig, repo_id: str | None = None, license: str
     )
     name = repo_id or "path/to/this/folder"
     features = "the encoder in this repository" if config.model is None else f"the model `{config.model}` of maerestore"
+    features += ", whitened" if config.whitened else ""
     about = (
         f"Tells {len(config.classes)} classes of images apart, by {counted(config.dim, 'feature')} of {features}: "
         f"{_KINDS[config.method].format_map(config.chosen)}."

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from maerestore.features.backbone import AutoencoderBackbone
 from maerestore.features.classify.folders import recover
-from maerestore.features.classify.head import load_head, save_head
+from maerestore.features.classify.head import StoredHead, load_head, save_head
 from maerestore.features.classify.head_config import HeadConfig, name_to_keep
 from maerestore.features.classify.knn import KNNHead
 from maerestore.features.classify.linear import LinearHead
+from maerestore.features.classify.whitened import load_whitening
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.options import FeatureOptions
+from maerestore.features.whiten import Whitening
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import BUNDLED, check_no_revision, may_be_repository, resolve_model
 from maerestore.model import MaskedAutoencoder
@@ -69,14 +71,15 @@ class Classifier:
         model: str | Path | None = None,
         device: str = "auto",
         batch_size: int = 32,
-        whitening: Any = None,
+        whitening: Whitening | str | Path | None = None,
         **hub: Any,
     ) -> None:
         self.config, self.head, self.encoder = config, head, encoder
         if encoder is not None and model is not None:
             raise ModelError("this classifier holds its own encoder: leave out the model")
         self._model = None if model is None else str(model)
-        self._settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "whitening": whitening}
+        self._whitening = load_whitening(whitening, config.fingerprint)
+        self._settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "whitening": self._whitening}
         self._hub = hub
         self._extractor: FeatureExtractor | None = None
 
@@ -88,7 +91,7 @@ class Classifier:
         model: str | Path | None = None,
         device: str = "auto",
         batch_size: int = 32,
-        whitening: Any = None,
+        whitening: Whitening | str | Path | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -117,9 +120,17 @@ class Classifier:
             folder = resolve_model(name, revision=revision, **hub)
         else:
             check_no_revision(name, revision)
-        config, head, encoder = load_head(folder)
-        settings = {"model": model, "device": device, "batch_size": batch_size, "whitening": whitening}
-        return cls(config, head, encoder, **settings, **hub)
+        stored = load_head(folder)
+        return cls(
+            stored.config,
+            stored.head,
+            stored.encoder,
+            model=model,
+            device=device,
+            batch_size=batch_size,
+            whitening=stored.whitening if whitening is None else whitening,
+            **hub,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -163,7 +174,7 @@ class Classifier:
             raise ModelError(
                 f"{what} is not what the classifier was fitted on, {self.config.model or 'its own encoder'!r}: the "
                 f"weights or options differ ({fingerprint[:8]}, fitted on {self.config.fingerprint[:8]}): give that "
-                "model with --model, or fit again"
+                "model with --model, the whitening of its features, if any, with --whiten, or fit again"
             )
 
     def probabilities(self, features: Any) -> Tensor:
@@ -205,7 +216,8 @@ class Classifier:
         Raises:
             ModelError: it is there and `overwrite` is not set, or it cannot be written.
         """
-        save_head(Path(folder), self.public_config(), self.head, self.encoder, overwrite)
+        stored = StoredHead(self.public_config(), self.head, self.encoder, self._whitening)
+        save_head(Path(folder), stored, overwrite)
 
     def push_to_hub(self, repo_id: str, **settings: Any) -> str:
         """Send the classifier to the Hugging Face Hub, with a model card.
@@ -229,6 +241,5 @@ class Classifier:
 
     def public_config(self) -> HeadConfig:
         """The config, with the model's new name where one was given and proved to be the same model."""
-        if self._model is None:
-            return self.config
-        return replace(self.config, model=name_to_keep(self.extractor.name))
+        config = replace(self.config, whitened=self._whitening is not None)
+        return config if self._model is None else replace(config, model=name_to_keep(self.extractor.name))

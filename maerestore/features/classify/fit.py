@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from maerestore.features.classify.labelled import numbers_of, split
 from maerestore.features.classify.linear import RATES, LinearHead, Standardize, fit_linear, score
 from maerestore.features.classify.logistic import MOST_CROSS_VALIDATED, STRENGTHS, fit_logistic
 from maerestore.features.classify.report import Evaluation
+from maerestore.features.classify.whitened import load_whitening
 from maerestore.features.decode import load_image
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.items import Item, source_of
 from maerestore.features.table import FeatureTable
+from maerestore.features.whiten import Whitening
 from maerestore.hub.load import pick_device
 from maerestore.image.errors import InputError
 from maerestore.model import MaskedAutoencoder
@@ -74,6 +77,8 @@ def fit_tables(
     validation: FeatureTable | None,
     settings: FitSettings | None = None,
     progress: Progress | None = None,
+    *,
+    whitening: Whitening | str | Path | None = None,
     **classifier: Any,
 ) -> Classifier:
     """Fit a head to features.
@@ -84,11 +89,12 @@ def fit_tables(
             the accuracy is measured on them. None where nothing is to be chosen.
         settings: any method but "finetune".
         progress: called with a stage, what is done, and the total.
-        **classifier: passed to `Classifier` (device, batch_size, whitening).
+        whitening: what was applied to the features, or the file that holds it; the classifier keeps it.
+        **classifier: passed to `Classifier` (device, batch_size).
 
     Raises:
         InputError: fewer than two classes, a class of the validation that was not trained on, or nothing to choose by.
-        ModelError: two extractors.
+        ModelError: a whitening that was not applied to the features.
     """
     settings = settings or FitSettings()
     method = settings.method_for(len(train))
@@ -96,6 +102,7 @@ def fit_tables(
         raise InputError("fine-tuning needs the images: give them instead of their features.")
     classes, labels, val_labels = _classes(train.labels, validation.labels if validation is not None else [])
     facts = train.facts
+    whitening = load_whitening(whitening, str(facts["fingerprint"]))
     x, y = torch.from_numpy(train.features), torch.from_numpy(labels)
     val_x: Tensor | None = None
     val_y: Tensor | None = None
@@ -130,8 +137,9 @@ def fit_tables(
         chosen,
         measured,
         {"seed": settings.seed},
+        whitened=whitening is not None,
     )
-    return Classifier(config, head, **classifier)
+    return Classifier(config, head, whitening=whitening, **classifier)
 
 
 def fit_images(

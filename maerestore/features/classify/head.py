@@ -1,7 +1,8 @@
-"""A classifier's files: `config.json` and `head.safetensors`, and those of a tuned encoder where there is one.
+"""A classifier's files: `config.json` and `head.safetensors`, those of a tuned encoder, and `whitening.safetensors`.
 
 The head's facts stand under "classifier" in the config. A tuned encoder lies beside as a model of this package, in the
-same config, so that such a folder is a model for every other verb too.
+same config, so that such a folder is a model for every other verb too. A whitening lies beside where the head was
+fitted to whitened features.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +22,57 @@ from maerestore.features.classify.folders import recover, replace_folder
 from maerestore.features.classify.head_config import SETTINGS, HeadConfig, read_head_config
 from maerestore.features.classify.knn import KNNHead
 from maerestore.features.classify.linear import LinearHead
+from maerestore.features.classify.whitened import load_whitening
+from maerestore.features.whiten import Whitening
+from maerestore.hub.card import pictures_of
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CONFIG_NAME, HEAD_NAME
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PICTURE_SUFFIXES, WEIGHTS_NAME, WHITENING_NAME
 from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import save_autoencoder, save_tensors, write_json
 from maerestore.hub.weights import read_weights
 from maerestore.model import MaskedAutoencoder
 
 MODEL_TYPE = "maerestore-classifier"  # of a folder that holds no encoder
+_OWN_FILES = (CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME, WHITENING_NAME)  # which a new classifier replaces
 
 
-def save_head(
-    folder: Path,
-    config: HeadConfig,
-    head: KNNHead | LinearHead,
-    encoder: MaskedAutoencoder | None = None,
-    overwrite: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class StoredHead:
+    """What a classifier's folder holds.
+
+    Attributes:
+        config: the facts about the head.
+        head: what was fitted.
+        encoder: the tuned one, of the method "finetune".
+        whitening: what was applied to the features, or None.
+    """
+
+    config: HeadConfig
+    head: KNNHead | LinearHead
+    encoder: MaskedAutoencoder | None = None
+    whitening: Whitening | None = None
+
+
+def save_head(folder: Path, stored: StoredHead, overwrite: bool = False) -> None:
     """Write the folder, whole or not at all.
 
     Args:
         folder: to write; the folder around it has to be there.
-        config: of the head.
-        head: what was fitted.
-        encoder: the tuned one, for the method "finetune".
-        overwrite: replace a folder that holds a classifier already.
+        stored: what to write.
+        overwrite: replace the classifier in a folder; its card (README.md) and pictures stay.
 
     Raises:
-        ModelError: it is there already, or cannot be written.
+        ModelError: it is there already, holds files that are no part of a classifier, or cannot be written.
     """
     check_folder(folder, overwrite)
     folder = folder.resolve()
     partial = folder.with_name(f".{folder.name[:40]}.{secrets.token_hex(6)}.tmp")
     try:
         partial.mkdir()
-        write_head(partial, config, head, encoder)
+        write_head(partial, stored)
+        for path in _kept(folder):
+            (partial / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, partial / path.relative_to(folder), follow_symlinks=False)
         replace_folder(partial, folder)
     except OSError as err:
         raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err
@@ -78,19 +97,36 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         raise ModelError(f"{folder}: holds something else than a classifier: give another folder")
     if any(folder.iterdir()) and not overwrite:
         raise ModelError(f"{folder}: is there already: give another folder, or add --overwrite")
+    kept = set(_kept(folder))
+    for path in sorted(folder.rglob("*")):
+        own = path.parent == folder and path.name in _OWN_FILES
+        if not own and path not in kept and (path.is_symlink() or not path.is_dir()):
+            name = str(path.relative_to(folder))
+            raise ModelError(f"{folder}: also holds {name!r}, which would be lost: move it, or give another folder")
 
 
-def write_head(
-    folder: Path, config: HeadConfig, head: KNNHead | LinearHead, encoder: MaskedAutoencoder | None = None
-) -> None:
+def _kept(folder: Path) -> Iterator[Path]:
+    """Card and pictures of a classifier's folder, which a new classifier does not replace."""
+    card = folder / CARD_NAME
+    if card.is_file():
+        yield card
+        for name in pictures_of(card):
+            if (folder / name).parent != folder:
+                yield folder / name
+    if folder.is_dir():
+        yield from (path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+
+
+def write_head(folder: Path, stored: StoredHead) -> None:
     """Write the files into an empty folder.
 
     Raises:
         ModelError: it cannot be written.
     """
     facts: dict[str, Any] = {"model_type": MODEL_TYPE}
-    if encoder is not None:
-        save_autoencoder(encoder, folder)
+    head = stored.head
+    if stored.encoder is not None:
+        save_autoencoder(stored.encoder, folder)
         facts = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     tensors: dict[str, Tensor]
     if isinstance(head, KNNHead):
@@ -98,10 +134,12 @@ def write_head(
     else:
         tensors = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
     save_tensors(folder / HEAD_NAME, tensors)
-    write_json(folder / CONFIG_NAME, facts | {SETTINGS: config.to_dict()})
+    if stored.whitening is not None:
+        stored.whitening.save(folder / WHITENING_NAME)
+    write_json(folder / CONFIG_NAME, facts | {SETTINGS: stored.config.to_dict()})
 
 
-def load_head(folder: Path) -> tuple[HeadConfig, KNNHead | LinearHead, MaskedAutoencoder | None]:
+def load_head(folder: Path) -> StoredHead:
     """Read what `save_head` wrote, strictly.
 
     Raises:
@@ -123,7 +161,7 @@ def load_head(folder: Path) -> tuple[HeadConfig, KNNHead | LinearHead, MaskedAut
     head: KNNHead | LinearHead
     if config.method == "knn":
         labels = torch.repeat_interleave(torch.arange(len(config.classes)), torch.tensor(config.counts))
-        k, temperature = int(config.chosen["k"]), float(config.chosen["temperature"])
+        k, temperature = config.chosen["k"], float(config.chosen["temperature"])
         try:
             head = KNNHead(tensors["features"].half(), labels, len(config.classes), k, temperature)
         except ValueError as err:
@@ -131,4 +169,9 @@ def load_head(folder: Path) -> tuple[HeadConfig, KNNHead | LinearHead, MaskedAut
     else:
         head = LinearHead(tensors["weight"].float().clone(), tensors["bias"].float().clone())
     encoder = load_autoencoder(folder) if config.method == "finetune" else None
-    return config, head, encoder
+    return StoredHead(config, head, encoder, _whitening(folder, config))
+
+
+def _whitening(folder: Path, config: HeadConfig) -> Whitening | None:
+    """The whitening of a head's features, where the config says that there is one."""
+    return load_whitening(folder / WHITENING_NAME, config.fingerprint) if config.whitened else None

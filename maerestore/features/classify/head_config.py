@@ -19,6 +19,7 @@ from maerestore.hub.save import json_text
 METHODS = ("knn", "linear", "logistic", "finetune")
 SETTINGS = "classifier"  # the key in config.json
 _MOST_CLASSES = 1_000_000
+_LARGEST = 10**15  # of any number in a config
 _CHOSEN = {"knn": ("k", "temperature"), "linear": ("lr",), "logistic": ("C",), "finetune": ("epochs",)}
 _MEASURED = ("accuracy", "low", "high", "images")
 
@@ -38,6 +39,7 @@ class HeadConfig:
         chosen: what was chosen while fitting (k, temperature; lr; C; epochs ...), and the accuracy of what was tried.
         validation: accuracy with its interval on images that were not trained on, and how those came about.
         training: seed and other facts.
+        whitened: whether the features were whitened, by a whitening that lies beside the head.
     """
 
     method: str
@@ -50,13 +52,14 @@ class HeadConfig:
     chosen: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    whitened: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "counts", tuple(self.counts))
 
         def whole(value: Any, least: int) -> bool:
-            return isinstance(value, int) and not isinstance(value, bool) and value >= least
+            return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
 
         names = all(isinstance(name, str) and name.strip() and is_plain(name) for name in self.classes)
         mappings = (self.options, self.chosen, self.validation, self.training)
@@ -70,20 +73,22 @@ class HeadConfig:
             "model": self.model is None or (isinstance(self.model, str) and is_plain(self.model, surrogates=True)),
             "fingerprint": isinstance(self.fingerprint, str) and self.fingerprint.isalnum(),
             "options, chosen, validation or training": all(isinstance(m, dict) for m in mappings),
+            "whitened": isinstance(self.whitened, bool) and not (self.whitened and self.method == "finetune"),
         }
         if wrong := [name for name, good in checks.items() if not good]:
             raise ModelError(f"{SETTINGS}: {wrong[0]} does not fit")
         numbers = [self.chosen.get(name) for name in _CHOSEN[self.method]]
         numbers += [self.validation.get(name) for name in _MEASURED] if self.validation else []
-        if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
+        finite = [isinstance(n, (int, float)) and not isinstance(n, bool) and abs(n) <= _LARGEST for n in numbers]
+        if not all(finite) or (self.method == "knn" and not whole(self.chosen["k"], 1)):
             raise ModelError(f"{SETTINGS}: chosen or validation does not fit the method {self.method}")
         FeatureOptions.from_dict(self.options)
         if (self.method == "finetune") != (self.model is None):
             raise ModelError(f"{SETTINGS}: model does not fit the method {self.method}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
+        """As JSON holds it; `whitened` only where it is true, which older releases do not know."""
+        return {name: value for name, value in asdict(self).items() if name != "whitened" or value}
 
 
 def read_head_config(folder: Path) -> HeadConfig:
@@ -101,7 +106,7 @@ def read_head_config(folder: Path) -> HeadConfig:
         raise ModelError(f"{path}: {SETTINGS} has an unknown setting, {ascii(surplus[0])[:60]}")
     try:
         return HeadConfig(**settings)
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, OverflowError) as err:
         raise ModelError(f"{path}: {' '.join(str(err).split())[:300]}") from err
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,8 +15,10 @@ from maerestore import ModelError
 from maerestore.features.classify import folders
 from maerestore.features.classify.classifier import Classifier
 from maerestore.features.classify.fit import FitSettings, fit_tables
-from maerestore.features.classify.head import check_folder, load_head, save_head
+from maerestore.features.classify.head import StoredHead, check_folder, load_head, save_head
 from maerestore.features.classify.head_config import HeadConfig
+from maerestore.features.extractor import FeatureExtractor
+from maerestore.features.whiten import Whitening
 
 NAMES = ("cat", "dog", "owl")
 
@@ -58,9 +62,9 @@ def test_a_head_is_replaced_only_when_asked_and_then_whole(fitted, tmp_path):
     fitted("logistic").save_pretrained(tmp_path / "head")
     with pytest.raises(ModelError, match="--overwrite"):
         fitted("knn").save_pretrained(tmp_path / "head")
-    assert load_head(tmp_path / "head")[0].method == "logistic"
+    assert load_head(tmp_path / "head").config.method == "logistic"
     fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
-    assert load_head(tmp_path / "head")[0].method == "knn"
+    assert load_head(tmp_path / "head").config.method == "knn"
     assert files(tmp_path) == ["head"]
 
 
@@ -86,7 +90,7 @@ def test_a_kill_between_two_renames_loses_no_head(fitted, tmp_path, monkeypatch)
     fitted("logistic").save_pretrained(folder)
     killed_in_between(fitted, folder, monkeypatch)
     folders.recover(folder)
-    assert load_head(folder)[0].method == "logistic"
+    assert load_head(folder).config.method == "logistic"
     assert files(tmp_path) == ["head"]
     # The next fit sees it too.
     killed_in_between(fitted, folder, monkeypatch)
@@ -103,7 +107,7 @@ def test_where_folders_cannot_be_swapped_they_are_renamed(fitted, tmp_path, monk
     left.mkdir()
     (left / "config.json").touch()
     fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
-    assert load_head(tmp_path / "head")[0].method == "knn"
+    assert load_head(tmp_path / "head").config.method == "knn"
     assert files(tmp_path) == ["head"]
 
 
@@ -120,7 +124,7 @@ def test_a_head_is_replaced_in_one_step(fitted, tmp_path, monkeypatch):
     moved, replaced = [], os.replace
     monkeypatch.setattr(os, "replace", lambda *paths: (moved.append(paths), replaced(*paths)))
     fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
-    assert load_head(tmp_path / "head")[0].method == "knn"
+    assert load_head(tmp_path / "head").config.method == "knn"
     assert not [paths for paths in moved if tmp_path / "head" in paths]
     assert files(tmp_path) == ["head", "one", "other"]
 
@@ -150,6 +154,99 @@ def test_other_folders_are_not_written_over(fitted, tmp_path):
     (tmp_path / "empty").mkdir()
     fitted().save_pretrained(tmp_path / "empty")
     assert "config.json" in files(tmp_path / "empty")
+
+
+def test_card_and_pictures_stay_when_a_head_is_replaced(fitted, tmp_path):
+    folder = tmp_path / "head"
+    fitted("logistic").save_pretrained(folder)
+    (folder / "README.md").write_text("mine ![grid](figures/grid.png)")
+    (folder / "figures").mkdir()
+    for name in ("figures/grid.png", "confusion.png"):
+        (folder / name).write_text(name)
+    fitted("knn").save_pretrained(folder, overwrite=True)
+    assert load_head(folder).config.method == "knn"
+    assert files(folder) == ["README.md", "config.json", "confusion.png", "figures", "head.safetensors"]
+    assert (folder / "README.md").read_text().startswith("mine")
+    for name in ("figures/grid.png", "confusion.png"):
+        assert (folder / name).read_text() == name
+
+
+@pytest.mark.parametrize(
+    "name", ["thesis.txt", "photos/a.jpg", "figures/unseen.png", ".git/config", "refiner.safetensors"]
+)
+def test_a_folder_that_holds_other_files_too_is_not_replaced(fitted, tmp_path, name):
+    folder = tmp_path / "head"
+    fitted("logistic").save_pretrained(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    for call in (check_folder, fitted("knn").save_pretrained):
+        with pytest.raises(ModelError, match=f"also holds '{name}', which would be lost"):
+            call(folder, overwrite=True)
+    assert load_head(folder).config.method == "logistic"
+    assert (folder / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, 0, 2.5, True, "3", None])
+def test_a_k_that_is_no_number_of_neighbours_is_refused(fitted, tmp_path, value):
+    fitted("knn").save_pretrained(tmp_path / "head")
+    path = tmp_path / "head/config.json"
+    content = json.loads(path.read_text())
+    content["classifier"]["chosen"]["k"] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"config\.json: .*does not fit"):
+        load_head(tmp_path / "head")
+
+
+@pytest.fixture
+def whitened(clouds, table):
+    """make(): a table of whitened features, and their whitening."""
+
+    def make(prefix="train", seed=0):
+        x, _ = clouds(20)
+        whitening = Whitening.fit(x, 4, fingerprint="e" * 64)
+        facts = {"fingerprint": hashlib.sha256(("e" * 64 + whitening.digest()).encode()).hexdigest()}
+        points, labels = clouds(10, seed=seed)
+        return table(whitening(points), [NAMES[i] for i in labels.tolist()], prefix, **facts), whitening
+
+    return make
+
+
+def test_a_whitening_is_kept_with_the_head(whitened, tmp_path):
+    (train, whitening), (val, _) = whitened(), whitened("val", 1)
+    whitening.save(tmp_path / "w.safetensors")
+    fit_tables(train, val, FitSettings(method="logistic"), whitening=tmp_path / "w.safetensors").save_pretrained(
+        tmp_path / "head"
+    )
+    assert files(tmp_path / "head") == ["config.json", "head.safetensors", "whitening.safetensors"]
+    loaded = load_head(tmp_path / "head")
+    assert loaded.whitening.digest() == whitening.digest()
+    assert loaded.config.whitened
+    again = Classifier.from_pretrained(tmp_path / "head")
+    again.save_pretrained(tmp_path / "copy")
+    assert load_head(tmp_path / "copy").whitening.digest() == whitening.digest()
+    (tmp_path / "copy/whitening.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"whitening\.safetensors"):
+        load_head(tmp_path / "copy")
+
+
+def test_a_whitening_of_other_features_is_refused_before_the_work(whitened, fitted, tmp_path, monkeypatch):
+    train, _ = whitened()
+    other = Whitening.fit(np.random.default_rng(0).normal(size=(30, 8)), 4, fingerprint="e" * 64)
+    other.save(tmp_path / "other.safetensors")
+    monkeypatch.setattr("maerestore.features.classify.fit.fit_logistic", lambda *args, **more: pytest.fail("fitted"))
+    with pytest.raises(ModelError, match=r"other\.safetensors: .*were not whitened"):
+        fit_tables(train, None, FitSettings(method="logistic"), whitening=str(tmp_path / "other.safetensors"))
+
+
+def test_a_head_on_whitened_features_without_the_whitening_is_not_sent(whitened, hub):
+    """Nobody else could use it; the message says what to do."""
+    train, _ = whitened()
+    classifier = fit_tables(train, None, FitSettings(method="logistic"))
+    with pytest.raises(ModelError, match="--whiten FILE"):
+        classifier.push_to_hub("org/head")
+    with pytest.raises(ModelError, match="--whiten"):
+        classifier.check("f" * 64)
+    assert hub.requests == []
 
 
 CHANGES = {
@@ -265,6 +362,8 @@ def test_a_model_that_is_only_a_word_does_not_go_to_the_hub(fitted, hub):
 
 def test_push_and_load_over_the_hub(fitted, clouds, hub, tmp_path):
     classifier = fitted("logistic")
+    fingerprint = FeatureExtractor.from_pretrained("default").fingerprint
+    classifier.config = replace(classifier.config, fingerprint=fingerprint)
     address = classifier.push_to_hub("org/head", license="mit")
     assert address.startswith(f"{hub.endpoint}/org/head/commit/")
     stored = hub.repositories["org/head"]
@@ -330,6 +429,5 @@ def test_a_finetuned_head_needs_no_model_and_others_need_one():
 
 
 def test_the_folder_around_has_to_be_there(fitted, tmp_path):
-    config, head = fitted().config, fitted().head
     with pytest.raises(ModelError, match="does not exist"):
-        save_head(tmp_path / "no/such", config, head)
+        save_head(tmp_path / "no/such", StoredHead(fitted().config, fitted().head))

@@ -1,0 +1,34 @@
+"""Classifiers of whitened features: which whitening belongs to them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from maerestore.features.whiten import Whitening
+from maerestore.hub.errors import ModelError
+
+
+def load_whitening(whitening: Whitening | str | Path | None, fingerprint: str) -> Whitening | None:
+    """A whitening, checked against the features that a head is fitted to.
+
+    Args:
+        whitening: or the file that `Whitening.save` wrote; None for none.
+        fingerprint: of the features, see `maerestore.features.FeatureExtractor`.
+
+    Raises:
+        ModelError: no such file, or features that were not whitened by it.
+    """
+    if whitening is None:
+        return None
+    named = isinstance(whitening, (str, Path))
+    found = Whitening.load(whitening) if isinstance(whitening, (str, Path)) else whitening
+    if _fingerprint(found) != fingerprint:
+        name = whitening if named else "the whitening given"
+        raise ModelError(f"{name}: the features that the classifier was fitted to were not whitened (--whiten) by this")
+    return found
+
+
+def _fingerprint(whitening: Whitening) -> str:
+    """That of an extractor with a whitening."""
+    return hashlib.sha256((whitening.fingerprint + whitening.digest()).encode()).hexdigest()
