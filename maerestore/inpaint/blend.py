@@ -7,6 +7,7 @@ error on photographs kept aside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,8 +41,9 @@ class BlendCurve:
         object.__setattr__(self, "share", tuple(float(v) for v in self.share))
         if len(self.distance) != len(self.share) or not self.distance:
             raise ValueError(f"{len(self.distance)} distances for {len(self.share)} shares")
-        if list(self.distance) != sorted(self.distance) or not all(0 <= s <= 1 for s in self.share):
-            raise ValueError("a blend curve takes ascending distances and shares in [0, 1]")
+        ascending = all(math.isfinite(d) for d in self.distance) and list(self.distance) == sorted(self.distance)
+        if not ascending or not all(0 <= s <= 1 for s in self.share):
+            raise ValueError("a blend curve takes finite, ascending distances and shares in [0, 1]")
 
     def __call__(self, distance: np.ndarray) -> np.ndarray:
         """Shares for distances in model pixels, of the same shape."""

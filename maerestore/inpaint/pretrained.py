@@ -17,6 +17,8 @@ from maerestore.precision import uses_bf16
 if TYPE_CHECKING:
     from maerestore.inpaint.pipeline import Inpainter
 
+_LARGEST_GRID = 1024  # patches along a side; a size of more comes from a damaged config
+
 
 class Pretrained:
     """Loading, saving and sharing, for `Inpainter`."""
@@ -123,7 +125,8 @@ def _checked(fill: dict[str, Any], patch_size: int, what: str) -> tuple[BlendCur
         curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
         smooth = float(fill.get("smooth", 0.0))
         size = int(fill.get("size", 0)) or None
-        if not 0 <= smooth <= 64 or (size is not None and (size < patch_size or size % patch_size)):
+        most = _LARGEST_GRID * patch_size
+        if not 0 <= smooth <= 64 or (size is not None and (not patch_size <= size <= most or size % patch_size)):
             raise ValueError(f"smooth {smooth}, size {size}")
     except (TypeError, ValueError, OverflowError) as err:
         raise ModelError(f"{what} do not fit ({err})") from err

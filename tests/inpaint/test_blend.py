@@ -40,6 +40,8 @@ def test_a_curve_keeps_the_shape_of_what_it_gets() -> None:
         ((0.0, 1.0), (0.0, 1.1)),
         ((0.0, 1.0), (-0.1, 1.0)),
         ((0.0, 1.0), (0.0, float("nan"))),
+        ((0.0, float("nan")), (0.0, 1.0)),
+        ((0.0, float("inf")), (0.0, 1.0)),
     ],
 )
 def test_curves_that_make_no_sense_are_refused(distance: tuple[float, ...], share: tuple[float, ...]) -> None:

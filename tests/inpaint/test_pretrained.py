@@ -65,6 +65,20 @@ def test_settings_that_could_not_be_loaded_again_are_not_written(tmp_path: Path)
     assert not (tmp_path / "saved").exists()
 
 
+@pytest.mark.parametrize(
+    "fill",
+    [{"curve": {"distance": [0, float("nan")], "share": [0, 1]}}, {"curve": {"distance": [0, 1e999], "share": [0, 1]}},
+     {"curve": {"distance": [0, 10**400], "share": [0, 1]}}, {"size": 8 * 10**9}, {"smooth": 10**400}, {"curve": "x"}],
+    ids=lambda fill: str(fill)[:40],
+)  # fmt: skip
+def test_fill_settings_of_a_damaged_config_are_refused(tmp_path: Path, fill: dict[str, Any]) -> None:
+    inpainter_of(refined=False).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fill": fill}))
+    with pytest.raises(ModelError, match="the fill settings in its config do not fit"):
+        Inpainter.from_pretrained(tmp_path, device="cpu")
+
+
 def test_saving_over_a_model_with_a_refiner_leaves_none(tmp_path: Path) -> None:
     inpainter_of(refined=True).save_pretrained(tmp_path)
     inpainter_of(refined=False).save_pretrained(tmp_path)
