@@ -205,7 +205,7 @@ def _fitted_tables(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
 
 
 def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Classifier:
-    from maerestore.features.classify.fit import fit_images, fit_tables
+    from maerestore.features.classify.fit import check_labels, fit_images, fit_tables
     from maerestore.features.classify.images import features_of_items
     from maerestore.features.classify.labelled import check_apart, find_labelled
     from maerestore.image import InputError
@@ -213,7 +213,8 @@ def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
     items = find_labelled(args.sources, args.labels, partial=bool(args.val))
     others = find_labelled(args.val, args.labels, partial=True) if args.val else []
     check_apart(items, others)
-    settings = _settings(args)
+    settings, share = _settings(args), 0.0 if args.val else args.validation
+    check_labels([item.label for item in items], [item.label for item in others], settings, share)
     if settings.method == "finetune":
         for flag in _of_images(args, "features", "whiten"):
             if flag != "--size":
@@ -224,7 +225,7 @@ def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
         if start.startswith("timm:"):
             raise InputError("--method finetune tunes a masked autoencoder: give another model than one of timm.")
         shared = {"device": args.device, "batch_size": args.batch_size, "workers": args.workers}
-        shared |= {"share": 0.0 if args.val else args.validation, "start": start, "progress": bar, "failed": skipped}
+        shared |= {"share": share, "start": start, "progress": bar, "failed": skipped}
         return fit_images(MaskedAutoencoder.from_pretrained(start), items, others, settings, **shared)
     from maerestore.features.extractor import FeatureExtractor
 
@@ -260,9 +261,15 @@ def _load(args: argparse.Namespace) -> Classifier:
 def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, skipped: _Skipped) -> FeatureTable:
     """The features of the sources, those of images with errors where they could not be read."""
     from maerestore.features.classify.images import features_of_items
-    from maerestore.features.classify.labelled import are_tables, find_labelled, join_distinct, read_labelled
+    from maerestore.features.classify.labelled import (
+        are_tables,
+        find_labelled,
+        join_distinct,
+        numbers_of,
+        read_labelled,
+    )
     from maerestore.features.items import find_items
-    from maerestore.features.table import read_table
+    from maerestore.features.table_files import read_table
     from maerestore.image.errors import quoted
 
     if are_tables(args.sources):
@@ -276,6 +283,8 @@ def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, 
             skipped(name, error)
         return joined
     items = find_labelled(args.sources, args.labels) if labelled else find_items(args.sources)
+    if labelled:
+        numbers_of([item.label for item in items], classifier.classes)  # a class that is none of them is told now
     with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
         return features_of_items(items, classifier.extractor, None, args.workers, bar, skipped)
 
@@ -327,8 +336,6 @@ def _eval(args: argparse.Namespace) -> int:
     labels = numbers_of(table.labels, classifier.classes)
     predicted = np.asarray(classifier.probabilities(table.features).argmax(1))
     evaluation = Evaluation.of(labels, predicted, classifier.classes)
-    if args.confusion is not None:
-        draw_confusion(evaluation, args.confusion, args.overwrite)
     if args.json:
         picture = None if args.confusion is None else str(args.confusion)
         facts = {"head": args.head, "method": classifier.method, **evaluation.to_dict()}
@@ -336,4 +343,7 @@ def _eval(args: argparse.Namespace) -> int:
     else:
         print(evaluation.table())
         print(evaluation.line())
+    if args.confusion is not None:  # last, so that the accuracy is told even where the picture cannot be written
+        sys.stdout.flush()
+        draw_confusion(evaluation, args.confusion, args.overwrite)
     return 1 if skipped else 0

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     # Imported here, and torch only once a network is needed: bad input is answered at once.
     from maerestore.features.remote import check_apart, find_sources
     from maerestore.features.run import ExtractorSettings
-    from maerestore.features.table import is_folder, suffix_of
+    from maerestore.features.table_files import is_folder, suffix_of
     from maerestore.image import InputError
 
     options = feature_options(args)

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     from maerestore.features.index.image_index import ImageIndex
     from maerestore.features.run import ExtractorSettings
-    from maerestore.features.table import is_table
+    from maerestore.features.table_files import is_table
     from maerestore.image.errors import InputError
 
     if (flags := feature_flags(args)) and all(is_table(Path(source)) for source in args.sources):

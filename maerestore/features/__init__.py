@@ -17,8 +17,8 @@ _LAZY = {
     "FeatureTable": "maerestore.features.table",
     "Whitening": "maerestore.features.whiten",
     "find_items": "maerestore.features.items",
-    "read_table": "maerestore.features.table",
-    "write_table": "maerestore.features.table",
+    "read_table": "maerestore.features.table_files",
+    "write_table": "maerestore.features.table_files",
 }
 __all__ = [
     "FeatureExtractor",
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from maerestore.features.extractor import FeatureExtractor
     from maerestore.features.items import find_items
     from maerestore.features.options import FeatureOptions
-    from maerestore.features.table import FeatureTable, read_table, write_table
+    from maerestore.features.table import FeatureTable
+    from maerestore.features.table_files import read_table, write_table
     from maerestore.features.whiten import Whitening
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY, __all__)

@@ -32,7 +32,8 @@ from maerestore.features.items import as_utf8
 from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, is_local, items_in, list_files
 from maerestore.features.run import Loader, Report, table_facts
 from maerestore.features.shard_folder import ShardFolder, local_copy
-from maerestore.features.table import FeatureTable, read_table
+from maerestore.features.table import FeatureTable
+from maerestore.features.table_files import read_table
 from maerestore.image.errors import InputError, quoted
 
 __all__ = ["LOOSE", "Shard", "extract_shards", "plan_shards", "read_shards"]

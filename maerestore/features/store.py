@@ -26,7 +26,8 @@ import numpy as np
 
 from maerestore.features.items import Item
 from maerestore.features.lock import FolderLock
-from maerestore.features.table import FeatureTable, companions, read_stored, suffix_of, write_table
+from maerestore.features.table import FeatureTable
+from maerestore.features.table_files import companions, read_stored, suffix_of, write_table
 from maerestore.image.errors import InputError, quoted
 from maerestore.image.output import check_target
 
@@ -53,7 +54,7 @@ class FeatureStore:
         `finish`, or `discard`. Without either, the batches wait for the next run.
 
     Args:
-        out: the table, ending in one of `maerestore.features.table.SUFFIXES`.
+        out: the table, ending in one of `maerestore.features.table_files.SUFFIXES`.
         overwrite: forget the table, and the batches of an earlier run.
 
     Attributes:

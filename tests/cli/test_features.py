@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maerestore.features.table import SUFFIXES, read_table
+from maerestore.features.table_files import SUFFIXES, read_table
 
 from .conftest import contents, noise
 

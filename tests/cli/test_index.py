@@ -358,7 +358,7 @@ def test_the_choices_are_those_of_the_library() -> None:
 
 def test_a_folder_of_tables_is_a_source(index: Index, photos: Path, model_folder: Path) -> None:
     from maerestore.cli.main import main
-    from maerestore.features.table import FACTS_NAME
+    from maerestore.features.table_files import FACTS_NAME
 
     Path("features").mkdir()
     Path("features", FACTS_NAME).write_text("{}")

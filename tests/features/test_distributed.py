@@ -17,7 +17,8 @@ from maerestore.errors import MaerestoreError
 from maerestore.features.items import find_items
 from maerestore.features.options import FeatureOptions
 from maerestore.features.run import ExtractorSettings, extract
-from maerestore.features.table import FeatureTable, join_tables, read_table
+from maerestore.features.table import FeatureTable, join_tables
+from maerestore.features.table_files import read_table
 
 from .test_remote import png, tar_of
 

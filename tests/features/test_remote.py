@@ -264,7 +264,8 @@ def test_a_column_with_a_dot_in_its_name(tmp_path: Path) -> None:
 
 
 def test_tables_of_features_in_a_folder_are_no_images(photos: Path) -> None:
-    from maerestore.features.table import FeatureTable, write_table
+    from maerestore.features.table import FeatureTable
+    from maerestore.features.table_files import write_table
 
     none: list[str | None] = [None]
     numbers = np.zeros(1, np.int64)

@@ -23,7 +23,7 @@ from maerestore.features import run as module
 from maerestore.features.items import find_items
 from maerestore.features.options import FeatureOptions
 from maerestore.features.run import ExtractorSettings, Report, extract, features_of
-from maerestore.features.table import SUFFIXES, read_table
+from maerestore.features.table_files import SUFFIXES, read_table
 from maerestore.image import InputError
 
 ROOT = Path(__file__).parents[2]

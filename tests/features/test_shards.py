@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from maerestore.features.remote import RemotePath
 from maerestore.features.shard_folder import ShardFolder, local_copy
 from maerestore.features.shards import extract_shards, plan_shards, read_shards
-from maerestore.features.table import FACTS_NAME, FeatureTable, read_table, write_table
+from maerestore.features.table import FeatureTable
+from maerestore.features.table_files import FACTS_NAME, read_table, write_table
 
 
 @pytest.fixture(autouse=True)

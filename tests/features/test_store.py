@@ -14,7 +14,8 @@ import pytest
 
 from maerestore.features.items import Item
 from maerestore.features.store import FeatureStore
-from maerestore.features.table import SUFFIXES, FeatureTable, read_table, write_table
+from maerestore.features.table import FeatureTable
+from maerestore.features.table_files import SUFFIXES, read_table, write_table
 from maerestore.image import InputError
 
 FACTS = {"model": "m", "fingerprint": "f" * 64, "options": {"pooling": "mean"}, "dim": 3, "dtype": "float32"}

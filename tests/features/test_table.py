@@ -11,17 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maerestore.features import table as module
-from maerestore.features.table import (
-    FACTS_NAME,
-    SUFFIXES,
-    FeatureTable,
-    is_table,
-    join_tables,
-    read_stored,
-    read_table,
-    write_table,
-)
+from maerestore.features import table_formats as module
+from maerestore.features.table import FeatureTable, join_tables
+from maerestore.features.table_files import FACTS_NAME, SUFFIXES, is_table, read_stored, read_table, write_table
 from maerestore.image import InputError
 
 FACTS = {"model": "default", "fingerprint": "f" * 64, "options": {"pooling": "mean", "layers": [-1]}, "dim": 5}

@@ -9,7 +9,8 @@ from pathlib import Path
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.items import Item
 from maerestore.features.run import Loaded, extract, local_engine, table_facts
-from maerestore.features.table import FeatureTable, join_tables, read_table
+from maerestore.features.table import FeatureTable, join_tables
+from maerestore.features.table_files import read_table
 from maerestore.image.errors import InputError, quoted
 
 Progress = Callable[[str, int, int], None]

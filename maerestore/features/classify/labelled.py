@@ -21,7 +21,8 @@ import numpy as np
 from maerestore.errors import MaerestoreError
 from maerestore.features.classify.head_config import is_plain
 from maerestore.features.items import Item, find_items
-from maerestore.features.table import FeatureTable, is_table, join_tables, read_table
+from maerestore.features.table import FeatureTable, join_tables
+from maerestore.features.table_files import is_table, read_table
 from maerestore.image.errors import InputError, quoted
 from maerestore.wording import counted
 

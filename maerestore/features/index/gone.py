@@ -11,7 +11,8 @@ import numpy as np
 from maerestore.features.index.entries import Entries
 from maerestore.features.index.places import Members, is_there, place_of, working_folder
 from maerestore.features.items import Item, as_utf8
-from maerestore.features.table import FeatureTable, is_table
+from maerestore.features.table import FeatureTable
+from maerestore.features.table_files import is_table
 from maerestore.image import InputError
 from maerestore.image.errors import quoted
 

@@ -17,7 +17,8 @@ from maerestore.features.index.store import PARTS, Generations
 from maerestore.features.items import Item, find_items
 from maerestore.features.options import FeatureOptions
 from maerestore.features.run import Extractor, ExtractorSettings, Loaded, Loader, extract
-from maerestore.features.table import FeatureTable, companions, is_table, join_tables, read_table
+from maerestore.features.table import FeatureTable, join_tables
+from maerestore.features.table_files import companions, is_table, read_table
 from maerestore.image import InputError
 from maerestore.image.errors import quoted
 

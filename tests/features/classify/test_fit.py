@@ -12,7 +12,7 @@ from maerestore.features.classify.fit import FitSettings, fit_tables
 from maerestore.features.classify.images import features_of_items
 from maerestore.features.classify.labelled import find_labelled, numbers_of
 from maerestore.features.extractor import FeatureExtractor
-from maerestore.features.table import read_table
+from maerestore.features.table_files import read_table
 
 from .conftest import paint
 

@@ -19,7 +19,7 @@ from maerestore.features.classify.labelled import (
     read_labels,
     split,
 )
-from maerestore.features.table import FACTS_NAME, write_table
+from maerestore.features.table_files import FACTS_NAME, write_table
 
 from .conftest import paint
 

@@ -10,7 +10,7 @@ import pytest
 
 from maerestore.features.index import kinds
 from maerestore.features.index.image_index import Change, ImageIndex
-from maerestore.features.table import read_table, write_table
+from maerestore.features.table_files import read_table, write_table
 from maerestore.image import InputError
 
 from .helpers import clustered, cosines, toy_table
@@ -340,7 +340,7 @@ def test_writers_wait_for_each_other(folder: Path) -> None:
 
 
 def test_a_table_on_disk_is_a_source(folder: Path, tmp_path: Path) -> None:
-    from maerestore.features.table import write_table
+    from maerestore.features.table_files import write_table
 
     features = clustered(8)
     for suffix in ("parquet", "npy", "safetensors"):
