@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     """Write a table of features, or bring it up to date."""
     start = time.perf_counter()
     # Imported here, and torch only once a network is needed: bad input is answered at once.
+    from maerestore.features.loaders import ExtractorSettings
     from maerestore.features.remote import check_apart, find_sources
-    from maerestore.features.run import ExtractorSettings
     from maerestore.features.table_files import is_folder, suffix_of
     from maerestore.image import InputError
 

@@ -33,7 +33,7 @@ from maerestore.wording import counted
 if TYPE_CHECKING:
     from maerestore.features.index.image_index import Change, ImageIndex
     from maerestore.features.index.sheet import Tile
-    from maerestore.features.run import ExtractorSettings
+    from maerestore.features.loaders import ExtractorSettings
 
 _KINDS = ("auto", "flat", "hnsw", "ivfpq")  # as in maerestore.features.index.kinds, which loads NumPy
 _SOURCES = "images, folders, tars, lists of paths (.txt), or tables of features (.parquet, .npy, .safetensors, folders)"
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from maerestore.features.index.image_index import ImageIndex
-    from maerestore.features.run import ExtractorSettings
+    from maerestore.features.loaders import ExtractorSettings
     from maerestore.features.table_files import is_table
     from maerestore.image.errors import InputError
 
@@ -134,9 +134,9 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
+    from maerestore.features.engine import features_of
     from maerestore.features.index.image_index import ImageIndex
     from maerestore.features.items import find_items
-    from maerestore.features.run import features_of
 
     sheet = _sheet_path(args)
     index = ImageIndex.open(args.index)

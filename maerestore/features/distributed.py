@@ -13,8 +13,10 @@ from pathlib import Path
 
 from maerestore import cluster
 from maerestore.errors import MaerestoreError
+from maerestore.features.engine import Engine, local_engine
 from maerestore.features.items import Item
-from maerestore.features.run import Engine, Extractor, ExtractorSettings, Loader, Report, extract, local_engine
+from maerestore.features.loaders import Extractor, ExtractorSettings, Loader
+from maerestore.features.run import Report, extract
 from maerestore.features.table import FeatureTable, join_tables
 
 __all__ = ["SHARD", "FeatureActor", "extract_ray", "on_cpu", "ray_engine"]

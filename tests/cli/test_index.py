@@ -19,6 +19,7 @@ from maerestore.cli import index as verb
 from .conftest import captured, contents, noise
 
 Index = Callable[..., tuple[int, str, str]]
+LOAD = "maerestore.features.loaders.ExtractorSettings.load"
 SMOOTH = Image.Resampling.BICUBIC
 
 
@@ -99,7 +100,9 @@ def test_a_changed_image_is_replaced_and_an_unchanged_one_needs_no_model(
     assert ": 0 added, 1 replaced, 2 were there; 5 images" in out
     picture(9).save("same.png")
     assert index("query", built, "same.png", "-k", 1)[1].splitlines()[1].endswith("  photos/a.png")
-    monkeypatch.setattr("maerestore.features.run.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(
+        "maerestore.features.loaders.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded")
+    )
     assert ": 0 added, 5 were there; 5 images" in index("add", built, "photos", "shard.tar")[1]
 
 
@@ -108,7 +111,9 @@ def test_images_whose_files_are_gone_leave_with_prune(
 ) -> None:
     (photos / "b.png").unlink()
     assert ": 0 added, 2 were there; 5 images" in index("add", built, "photos")[1]
-    monkeypatch.setattr("maerestore.features.run.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(
+        "maerestore.features.loaders.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded")
+    )
     code, out, err = index("add", built, "photos", "--prune")
     assert (code, err) == (0, "")
     assert ": 0 added, 1 removed, 2 were there; 4 images" in out
@@ -192,7 +197,9 @@ def test_a_sheet_shows_query_and_hits_from_anywhere(
 def test_a_sheet_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     index: Index, built: str, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("maerestore.features.run.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(
+        "maerestore.features.loaders.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded")
+    )
     code, out, err = index("query", built, "photos/a.png", "--sheet", name)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert name in err
@@ -238,7 +245,9 @@ def test_an_image_of_the_same_name_in_another_folder_is_refused(
     (other / "photos").mkdir(parents=True)
     picture(9).save(other / "photos/a.png")
     monkeypatch.chdir(other)
-    monkeypatch.setattr("maerestore.features.run.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(
+        "maerestore.features.loaders.ExtractorSettings.load", lambda self: pytest.fail("a model is loaded")
+    )
     code, out, err = index("add", f"../{built}", "photos")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "has another image named 'photos/a.png'" in err

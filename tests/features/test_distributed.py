@@ -15,8 +15,9 @@ import pytest
 from maerestore.cli.main import main
 from maerestore.errors import MaerestoreError
 from maerestore.features.items import find_items
+from maerestore.features.loaders import ExtractorSettings
 from maerestore.features.options import FeatureOptions
-from maerestore.features.run import ExtractorSettings, extract
+from maerestore.features.run import extract
 from maerestore.features.table import FeatureTable, join_tables
 from maerestore.features.table_files import read_table
 

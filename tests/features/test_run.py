@@ -19,10 +19,12 @@ import pytest
 from PIL import Image
 
 from maerestore.errors import MaerestoreError
-from maerestore.features import run as module
+from maerestore.features import engine as module
+from maerestore.features.engine import features_of
 from maerestore.features.items import find_items
+from maerestore.features.loaders import ExtractorSettings
 from maerestore.features.options import FeatureOptions
-from maerestore.features.run import ExtractorSettings, Report, extract, features_of
+from maerestore.features.run import Report, extract
 from maerestore.features.table_files import SUFFIXES, read_table
 from maerestore.image import InputError
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from maerestore.features.engine import local_engine
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.items import Item
-from maerestore.features.run import Loaded, extract, local_engine, table_facts
+from maerestore.features.loaders import Loaded
+from maerestore.features.run import extract, table_facts
 from maerestore.features.table import FeatureTable, join_tables
 from maerestore.features.table_files import read_table
 from maerestore.image.errors import InputError, quoted

@@ -26,7 +26,7 @@ from maerestore.image.errors import quoted
 if TYPE_CHECKING:
     from maerestore.features.extractor import FeatureExtractor
     from maerestore.features.index.sources import Gathered
-    from maerestore.features.run import Loader
+    from maerestore.features.loaders import Loader
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many of how many are."""

@@ -15,8 +15,9 @@ from maerestore.features.index.admission import one_a_place
 from maerestore.features.index.gone import check_full
 from maerestore.features.index.store import PARTS, Generations
 from maerestore.features.items import Item, find_items
+from maerestore.features.loaders import Extractor, ExtractorSettings, Loaded, Loader
 from maerestore.features.options import FeatureOptions
-from maerestore.features.run import Extractor, ExtractorSettings, Loaded, Loader, extract
+from maerestore.features.run import extract
 from maerestore.features.table import FeatureTable, join_tables
 from maerestore.features.table_files import companions, is_table, read_table
 from maerestore.image import InputError

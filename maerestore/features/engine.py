@@ -1,0 +1,149 @@
+"""From items to batches of features: threads decode ahead while the network works."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from maerestore.features.decode import load_image
+from maerestore.features.items import Item, as_utf8, source_of
+from maerestore.features.loaders import Extractor, Loader
+from maerestore.features.table import FeatureTable
+from maerestore.image.errors import InputError
+
+__all__ = ["Engine", "features_of", "local_engine"]
+
+_MOST_BYTES = 1 << 28  # of decoded images that wait, unless a single one is larger
+
+Engine = Callable[[Sequence[Item], Loader, Extractor, bool], Iterator[FeatureTable]]
+"""engine(items, settings, extractor, half): yields finished batches, in any order, each item once; `extractor` is the
+one that this process has loaded."""
+
+
+def local_engine(workers: int | None = None) -> Engine:
+    """The engine of one process: threads decode ahead while the network works.
+
+    Args:
+        workers: threads; None for one a core, at most 16.
+    """
+    threads = workers or min(16, os.cpu_count() or 1)
+
+    def run(items: Sequence[Item], settings: Loader, extractor: Extractor, half: bool) -> Iterator[FeatureTable]:
+        waiting: list[tuple[Item, np.ndarray | str]] = []
+        size = 0
+        for item, image in _decoded(items, extractor.pixels_wanted, threads, 2 * extractor.batch_size + threads):
+            waiting.append((item, image))
+            size += 0 if isinstance(image, str) else image.nbytes
+            if len(waiting) >= extractor.batch_size or size > _MOST_BYTES:
+                yield _batch(waiting, extractor, half)
+                waiting, size = [], 0
+        if waiting:
+            yield _batch(waiting, extractor, half)
+
+    return run
+
+
+def features_of(items: Sequence[Item], extractor: Extractor, half: bool = False) -> FeatureTable:
+    """Read, decode and extract some images, one after the other: a batch as an engine yields it."""
+    return _batch([(item, _load(item, extractor.pixels_wanted)) for item in items], extractor, half)
+
+
+def _decoded(items: Sequence[Item], at_least: int, threads: int, ahead: int) -> Iterator[tuple[Item, np.ndarray | str]]:
+    """Decode in threads; in the order of the items, at most `ahead` of them, and a certain number of bytes, early."""
+    pending: deque[tuple[Item, Future[np.ndarray | str]]] = deque()
+    held, guard = 0, threading.Lock()
+
+    def load(item: Item) -> np.ndarray | str:
+        nonlocal held
+        image = _load(item, at_least)
+        if not isinstance(image, str):
+            with guard:
+                held += image.nbytes
+        return image
+
+    def take() -> tuple[Item, np.ndarray | str]:
+        nonlocal held
+        item, future = pending.popleft()
+        image = future.result()
+        if not isinstance(image, str):
+            with guard:
+                held -= image.nbytes
+        return item, image
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        for item in items:
+            while pending and (len(pending) >= ahead or held > _MOST_BYTES):
+                yield take()
+            pending.append((item, pool.submit(load, item)))
+        while pending:
+            yield take()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _load(item: Item, at_least: int) -> np.ndarray | str:
+    """The image, or why there is none."""
+    try:
+        return load_image(source_of(item), at_least)
+    except InputError as error:
+        return as_utf8(str(error).rstrip("."))  # it may name the file, whose name may be no UTF-8
+    except MemoryError:
+        return "not enough memory to decode it"
+
+
+def _batch(loaded: Sequence[tuple[Item, np.ndarray | str]], extractor: Extractor, half: bool) -> FeatureTable:
+    items = [item for item, _ in loaded]
+    errors = [image if isinstance(image, str) else None for _, image in loaded]
+    features = np.full((len(items), extractor.dim), np.nan, np.float32)
+    good = [i for i, error in enumerate(errors) if error is None]
+    try:
+        if good:
+            features[good] = np.asarray(extractor([loaded[i][1] for i in good]))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        for i in good:  # one of them may be too large, and the others not
+            try:
+                features[i] = np.asarray(extractor([loaded[i][1]]))[0]
+            except (MemoryError, RuntimeError) as its_error:
+                if not _is_of_memory(its_error):
+                    raise
+                errors[i] = "not enough memory to compute its feature"
+        good = [i for i in good if errors[i] is None]
+    if half:
+        with np.errstate(over="ignore"):
+            features = features.astype(np.float16)
+    for i in good:
+        if not np.isfinite(features[i]).all():
+            errors[i], features[i] = "its feature is not finite", np.nan
+    # An image that could not be opened may be there the next time, with the same size and time.
+    again = [error is not None and not _opens(item) for item, error in zip(items, errors, strict=True)]
+    sizes = [-1 if lost else item.size for item, lost in zip(items, again, strict=True)]
+    return FeatureTable(
+        [item.name for item in items],
+        features,
+        errors,
+        [item.label for item in items],
+        {},
+        np.array(sizes, dtype=np.int64),
+        np.array([item.mtime_ns for item in items], dtype=np.int64),
+    )
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()  # torch says so in several ways
+
+
+def _opens(item: Item) -> bool:
+    try:
+        with item.path.open("rb") as file:
+            file.read(1)
+    except (OSError, ValueError):  # names that no file can have; and of filesystems and tables, pyarrow's errors
+        return False
+    return True
