@@ -106,7 +106,7 @@ def test_features_are_kept_and_serve_again(classify, tmp_path, monkeypatch):
     def fail(*args):
         raise AssertionError("an image was read again")
 
-    monkeypatch.setattr("maerestore.features.run.load_image", fail)
+    monkeypatch.setattr("maerestore.features.engine.load_image", fail)
     assert classify(*fit, "-o", tmp_path / "two")[0] == 0
     # The table is a source by itself.
     assert classify("fit", tmp_path / "kept.npy", "-o", tmp_path / "three", "--method", "knn", "--k", 1)[0] == 0
