@@ -108,7 +108,9 @@ def stated_by_transformers(
             )
     if processor is not None:
         stated |= _statistics(processor, config.get("num_channels", 3))
-    if encoder_only and "ViTMAEForPreTraining" not in (config.get("architectures") or ()):
+    architectures = config.get("architectures")
+    for_pretraining = isinstance(architectures, list) and "ViTMAEForPreTraining" in architectures
+    if encoder_only and not for_pretraining:
         return {name: value for name, value in stated.items() if not name.startswith("decoder")}
     return stated
 
@@ -260,7 +262,7 @@ def _one_side(name: str, value: Any) -> Any:
 def _statistics(processor: Mapping[str, Any], channels: Any) -> dict[str, Any]:
     """Mean and std of a preprocessor's config, for images in [0, 1]."""
     factor = processor.get("rescale_factor", 1 / 255)
-    if not processor.get("do_rescale", True) or not isinstance(factor, (int, float)) or abs(factor * 255 - 1) > 1e-4:
+    if not (processor.get("do_rescale", True) and isinstance(factor, (int, float)) and abs(factor * 255 - 1) <= 1e-4):
         raise ModelError(
             "the preprocessor does not scale pixels by 1/255: give mean=... and std=... for images in [0, 1]"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -385,6 +386,56 @@ def test_bad_input_is_one_line(classify, head, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.fixture
+def no_features(monkeypatch):
+    """Whoever reads an image fails."""
+    monkeypatch.setattr("maerestore.features.engine.load_image", lambda *args: pytest.fail("an image is read"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "knn", "--validation", 0], "k is chosen by validation"),
+        (["--method", "linear", "--validation", 0], "the learning rate is chosen by validation"),
+        (["--method", "knn", "--val", "VAL"], "'violet' is not among the 3 fitted ones"),
+        (["--labels", "one.csv"], "two classes or more"),
+    ],
+)
+def test_what_cannot_be_fitted_is_told_before_the_features_are_made(classify, tmp_path, no_features, options, words):
+    photos, val = paint(tmp_path / "photos", 5), paint(tmp_path / "val", 1)
+    (val / "red").rename(val / "violet")
+    (tmp_path / "one.csv").write_text("photos/red/0.png,red\nphotos/red/1.png,red\n")
+    options = [{"VAL": val, "one.csv": tmp_path / "one.csv"}.get(option, option) for option in options]
+    refused(classify("fit", photos, "-o", tmp_path / "head", *options), words)
+
+
+def test_a_class_of_one_image_each_cannot_be_validated(classify, tmp_path, no_features):
+    photos = paint(tmp_path / "photos", 1)
+    refused(classify("fit", photos, "-o", tmp_path / "h", "--method", "linear"), "no image is left for it")
+    refused(classify("fit", photos, "-o", tmp_path / "h"), "C is chosen by validation")
+
+
+def test_eval_tells_before_the_features_are_made_what_cannot_be_done(classify, head, tmp_path, request, monkeypatch):
+    held = paint(tmp_path / "held", 1, seed=9)
+    request.getfixturevalue("no_features")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    refused(classify("eval", head, held, "--confusion", tmp_path / "c.png"), "needs matplotlib")
+    (held / "red").rename(held / "violet")
+    refused(classify("eval", head, held), "'violet' is not among the 3 fitted ones")
+
+
+def test_eval_tells_the_accuracy_also_where_the_picture_cannot_be_drawn(classify, head, tmp_path, monkeypatch):
+    from maerestore import InputError
+
+    def fail(*args):
+        raise InputError("no space left.")
+
+    monkeypatch.setattr("maerestore.features.classify.report.draw_confusion", fail)
+    code, out, err = classify("eval", head, tmp_path / "photos", "--confusion", tmp_path / "c.png")
+    assert (code, err) == (2, "maerestore classify: no space left.\n")
+    assert "accuracy 100.0% (18 of 18)" in out
+
+
 def test_what_the_parser_offers_is_what_there_is():
     from maerestore.features.classify.head_config import METHODS
 
@@ -407,11 +458,11 @@ def test_where_no_image_can_be_read_nothing_could_be_done(classify, head, tmp_pa
 
 
 def test_no_table_is_kept_of_images_none_of_which_can_be_read(classify, tmp_path):
-    for name in ("red/a.png", "blue/b.png"):
-        (tmp_path / "bad" / name).parent.mkdir(parents=True)
+    for name in ("red/a.png", "blue/b.png", "red/c.png", "blue/d.png"):
+        (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "bad" / name).write_bytes(b"no image")
     table = tmp_path / "kept.parquet"
-    refused(classify("fit", tmp_path / "bad", "-o", tmp_path / "h", "--features", table), "none of 2 images")
+    refused(classify("fit", tmp_path / "bad", "-o", tmp_path / "h", "--features", table), "none of 4 images")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name in ("h", "kept.parquet")) == []
 
 

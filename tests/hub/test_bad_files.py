@@ -328,6 +328,20 @@ def test_a_config_with_an_integer_beyond_floats_is_refused(vitmae, change):
     refused(vitmae)
 
 
+@pytest.mark.parametrize("factor", [float("nan"), 10**400, 1.0, "x", None], ids=str)
+def test_a_factor_that_pixels_are_not_scaled_by_is_refused(vitmae, factor):
+    path = vitmae / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_factor": factor}))
+    assert "1/255" in refused(vitmae)
+
+
+def test_architectures_that_are_no_list_say_nothing(tiny_model, tmp_path):
+    export_transformers(tiny_model(decoder_depth=0), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": 3}))
+    assert not load_autoencoder(tmp_path).config.has_decoder
+
+
 @pytest.mark.parametrize("channels", ["x", None, 10**30, 2, [3]], ids=str)
 def test_a_number_of_channels_that_is_none_is_refused(vitmae, channels):
     for name, change in (("config.json", {"num_channels": channels}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -34,6 +35,7 @@ from maerestore.image.errors import InputError
 from maerestore.model import MaskedAutoencoder
 from maerestore.wording import counted
 
+_CHOSEN = {"knn": "k", "linear": "the learning rate", "logistic": "C"}
 MOST_LOGISTIC = 10_000  # training images up to which "auto" is logistic regression
 
 
@@ -70,6 +72,47 @@ class FitSettings:
         if self.method != "auto":
             return self.method
         return "logistic" if images <= MOST_LOGISTIC and find_spec("sklearn") is not None else "linear"
+
+
+def check_labels(
+    labels: Sequence[str | None],
+    val_labels: Sequence[str | None],
+    settings: FitSettings,
+    share: float = 0.0,
+) -> None:
+    """Refuse before the features are made what `fit_tables` would refuse afterwards.
+
+    Args:
+        labels: classes of the images to train on.
+        val_labels: those of the validation; may be empty.
+        settings: of the fit.
+        share: of each class of `labels`, in [0, 1), that will be parted off as the validation.
+
+    Raises:
+        InputError: fewer than two classes, a class of the validation that was not trained on, or no image left to
+            choose k, the learning rate or C by.
+
+    Example:
+        >>> check_labels(["cat"] * 30 + ["dog"] * 30, [], FitSettings("linear"))
+        Traceback (most recent call last):
+        maerestore.image.errors.InputError: the learning rate is chosen by validation, and no image is left for it: ...
+    """
+    _classes(labels, val_labels)
+    kept, held = split([str(label) for label in labels], share, settings.seed)
+    if settings.method == "finetune" or len(val_labels) or len(held):
+        return
+    method, fewest = settings.method_for(len(kept)), min(Counter(labels).values())
+    choices = {
+        "knn": len({min(k, len(kept)) for k in settings.ks}),
+        "linear": len(settings.rates),
+        # by cross-validation where there are images for it
+        "logistic": 1 if fewest >= 2 and len(kept) <= MOST_CROSS_VALIDATED else len(STRENGTHS),
+    }
+    if choices[method] > 1:
+        raise InputError(
+            f"{_CHOSEN[method]} is chosen by validation, and no image is left for it: give a validation set"
+            f"{', one k only,' if method == 'knn' else ''} or a share above 0 of classes of two images or more."
+        )
 
 
 def fit_tables(
@@ -124,8 +167,7 @@ def fit_tables(
         measured = _measured(head, val_x, val_y, classes)
         by_them = method != "logistic" or chosen.get("by") == "validation"
         if by_them and len(chosen.get("tried", {})) > 1:
-            what = {"knn": "k", "linear": "the learning rate", "logistic": "C"}[method]
-            measured["note"] = f"{what} was chosen by them"
+            measured["note"] = f"{_CHOSEN[method]} was chosen by them"
     config = HeadConfig(
         method,
         classes,

@@ -143,14 +143,24 @@ class Evaluation:
 
 
 def check_picture(path: Path, overwrite: bool = False) -> None:
-    """Find out before the work whether `draw_confusion` may write there.
+    """Find out before the work whether `draw_confusion` can draw, and write there.
 
     Raises:
         InputError: another suffix than .png, or a place that cannot be written.
+        MaerestoreError: matplotlib is missing.
     """
     if path.suffix.lower() != ".png":
         raise InputError(f"the confusion matrix is drawn as PNG: {quoted(path)} should end in .png.")
     check_target(path, overwrite)
+    _figure_class()
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MaerestoreError("drawing needs matplotlib: pip install 'maerestore[features]'") from None
+    return Figure
 
 
 def draw_confusion(evaluation: Evaluation, path: Path, overwrite: bool = False) -> None:
@@ -165,15 +175,11 @@ def draw_confusion(evaluation: Evaluation, path: Path, overwrite: bool = False) 
         MaerestoreError: matplotlib is missing, another suffix, or a file that cannot be written.
     """
     check_picture(path, overwrite)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MaerestoreError("drawing needs matplotlib: pip install 'maerestore[features]'") from None
     count = len(evaluation.classes)
     totals = evaluation.confusion.sum(1, keepdims=True)
     shares = evaluation.confusion / np.maximum(totals, 1)
     side = min(max(4.0, 0.45 * count), 24.0)
-    figure = Figure(figsize=(side + 2.4, side + 1.6), dpi=110, layout="constrained")
+    figure = _figure_class()(figsize=(side + 2.4, side + 1.6), dpi=110, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if count <= _MOST_NUMBERS:
