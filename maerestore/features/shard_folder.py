@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maerestore.features.failures import Failure
-from maerestore.features.remote import RemotePath, filesystem, is_uri
+from maerestore.features.filesystems import RemotePath, filesystem, is_uri
 from maerestore.features.table import FeatureTable
 from maerestore.features.table_files import FACTS_NAME, PLAN_NAME, planned_names, write_table
 from maerestore.image.errors import InputError, quoted, reason_of

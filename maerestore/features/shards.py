@@ -28,9 +28,10 @@ import numpy as np
 from maerestore import cluster
 from maerestore.features.distributed import FeatureActor, on_cpu
 from maerestore.features.failures import Failure, Failures, none_read
+from maerestore.features.filesystems import File, RemotePath, filesystem, is_local
 from maerestore.features.items import as_utf8
 from maerestore.features.loaders import Loader
-from maerestore.features.remote import ARCHIVES, File, RemotePath, filesystem, is_local, items_in, list_files
+from maerestore.features.remote import ARCHIVES, items_in, list_files
 from maerestore.features.run import Report, table_facts
 from maerestore.features.shard_folder import ShardFolder, local_copy
 from maerestore.features.table import FeatureTable

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maerestore.features import remote
+from maerestore.features import filesystems
 from maerestore.features.decode import load_image
+from maerestore.features.filesystems import is_uri
 from maerestore.features.items import find_items, read_bytes
-from maerestore.features.remote import find_sources, is_uri, items_in, list_files
+from maerestore.features.remote import find_sources, items_in, list_files
 from maerestore.image import InputError
 
 pa = pytest.importorskip("pyarrow")
@@ -116,7 +117,9 @@ def test_a_filesystem_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyarrow import fs
 
     memory, _ = fs.FileSystem.from_uri("mock:///")
-    monkeypatch.setattr(remote, "_opened", lambda root: (memory, ""))  # it holds nothing for another connection
+    monkeypatch.setattr(
+        filesystems, "opened_system", lambda root: (memory, "")
+    )  # it holds nothing for another connection
     memory.create_dir("bucket/cats")
     for name, content in (("bucket/cats/a.png", png(1)), ("bucket/b.png", png(2))):
         with memory.open_output_stream(name) as file:
@@ -130,8 +133,8 @@ def test_a_filesystem_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_passwords_and_options_are_in_no_name() -> None:
-    assert remote._public("s3://key:secret@bucket/a?region=x") == "s3://bucket/a"
-    assert remote._public("photos/what?.png") == "photos/what?.png"
+    assert filesystems.public_name("s3://key:secret@bucket/a?region=x") == "s3://bucket/a"
+    assert filesystems.public_name("photos/what?.png") == "photos/what?.png"
 
 
 def test_a_list_of_uris_and_paths(photos: Path, tmp_path: Path) -> None:

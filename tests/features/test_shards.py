@@ -19,7 +19,7 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from maerestore.features.remote import RemotePath
+from maerestore.features.filesystems import RemotePath
 from maerestore.features.shard_folder import ShardFolder, local_copy
 from maerestore.features.shards import extract_shards, plan_shards, read_shards
 from maerestore.features.table import FeatureTable

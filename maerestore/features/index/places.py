@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from maerestore.features.filesystems import is_uri
 from maerestore.features.index.entries import Entries, load_pyarrow
 from maerestore.features.items import as_utf8, tar_items
-from maerestore.features.remote import is_uri
 from maerestore.image import InputError
 
 

@@ -1,0 +1,156 @@
+"""The images of a Parquet table that names them, or holds their files: in a column of paths, or one of bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, cast
+
+from maerestore.features.filesystems import File, RemotePath, authority, filesystem, is_uri, opened_system, public_name
+from maerestore.features.items import Item
+from maerestore.image.errors import InputError, quoted
+
+__all__ = ["rows_of"]
+
+BYTES_COLUMNS = ("image", "bytes", "image_bytes", "jpg", "jpeg", "png", "webp", "data", "content", "img")
+PATH_COLUMNS = ("path", "photo", "image", "image_path", "file", "file_name", "filename", "uri", "url")
+LABEL_COLUMNS = ("label", "class", "cls")
+_ROWS = 1024  # that are listed at once
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """The bytes of an image in a row of a Parquet table."""
+
+    table: RemotePath
+    column: tuple[str, ...]
+    group: int
+    row: int
+    mtime_ns: int
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        with _ONE_READER:  # the decoding threads ask for rows of one group: it is read once
+            values = _group(self.table, self.column, self.group, self.mtime_ns)
+        return io.BytesIO(values[self.row].as_py() or b"")
+
+    def __str__(self) -> str:
+        return self.table.path
+
+
+_ONE_READER = threading.Lock()
+
+
+def rows_of(file: File) -> Iterator[Item]:
+    """The images of a Parquet table, row by row, with their labels where it has a column of those.
+
+    Raises:
+        InputError: it has no column of images.
+        Exception: one of pyarrow's many, where it is damaged.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with file.path.open() as opened, pq.ParquetFile(opened) as table:
+        schema = table.schema_arrow
+        if not file.named and b"maerestore" in (schema.metadata or {}):
+            return
+        image, holds_bytes = _image_column(schema, file.name)
+        label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+        wanted = [".".join(image)] if label is None else [".".join(image), label]
+        number = 0
+        for group in range(table.num_row_groups):
+            row = 0
+            for batch in table.iter_batches(_ROWS, [group], wanted):
+                values = _leaf(batch, image)
+                labels = [None] * len(batch) if label is None else batch.column(label).to_pylist()
+                if holds_bytes:
+                    items = [
+                        Item(f"{file.name}/{number + k}",
+                             cast(Path, _Cell(file.path, image, group, row + k, file.mtime_ns)),
+                             "", size or 0, file.mtime_ns)
+                        for k, size in enumerate(pc.binary_length(values).to_pylist())
+                    ]  # fmt: skip
+                else:
+                    items = _of_paths([str(value or "") for value in values.to_pylist()])
+                for k, (item, of_class) in enumerate(zip(items, labels, strict=True)):
+                    name = item.name or f"{file.name}/{number + k}"  # where no path is given
+                    yield replace(item, name=name, label=None if of_class is None else str(of_class))
+                number, row = number + len(batch), row + len(batch)
+
+
+def _image_column(schema: Any, name: str) -> tuple[tuple[str, ...], bool]:
+    """The column that images are in, and its field where it has some; and whether it holds their bytes or their paths.
+
+    Names that are usual for bytes come first, then those for paths, then any column of bytes.
+    """
+    import pyarrow.types as kinds
+
+    def is_bytes(kind: Any) -> bool:
+        return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
+
+    def of_bytes(columns: Sequence[str]) -> tuple[str, ...] | None:
+        for column in columns:
+            kind = schema.field(column).type
+            if is_bytes(kind):
+                return (column,)
+            if kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0 and is_bytes(kind.field("bytes").type):
+                return column, "bytes"  # as the library datasets writes images
+        return None
+
+    there = [name for name in schema.names if schema.names.count(name) == 1]  # pyarrow finds no other by its name
+    if (usual := of_bytes([column for column in BYTES_COLUMNS if column in there])) is not None:
+        return usual, True
+    for column in PATH_COLUMNS:
+        if column in there and (kinds.is_string(schema.field(column).type)
+                                or kinds.is_large_string(schema.field(column).type)):  # fmt: skip
+            return (column,), False
+    if (other := of_bytes(there)) is not None:
+        return other, True
+    raise InputError(f"{quoted(name)} has no column of images: name one 'path', or 'image' with the files' bytes.")
+
+
+def _leaf(batch: Any, column: tuple[str, ...]) -> Any:
+    outer, *inner = column
+    values = batch.column(outer)
+    return values.field(inner[0]) if inner else values
+
+
+@lru_cache(maxsize=2)
+def _group(table: RemotePath, column: tuple[str, ...], group: int, mtime_ns: int) -> Any:
+    """The images of a row group; the time tells one content of the table from the next."""
+    import pyarrow.parquet as pq
+
+    with table.open() as opened, pq.ParquetFile(opened) as file:
+        read = file.read_row_group(group, [".".join(column)])
+    [batch] = read.combine_chunks().to_batches(max_chunksize=None) or [None]
+    return _leaf(batch, column)
+
+
+def _of_paths(paths: list[str]) -> list[Item]:
+    """The items of paths in a table; where nothing is there, one whose reading fails."""
+    items: dict[str, Item] = {}
+    groups: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        if is_uri(path):
+            groups.setdefault(authority(path), []).append(path)
+            continue
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError
+            items[path] = Item(path, Path(path), None, status.st_size, status.st_mtime_ns)
+        except (OSError, ValueError):
+            items[path] = Item(path, Path(path), None, -1, 0)
+    for root, uris in groups.items():  # asked for together: far stores answer many questions at once
+        inner = [filesystem(uri)[1] for uri in uris]
+        for uri, info in zip(uris, opened_system(root)[0].get_file_info(inner), strict=True):
+            size = -1 if info.size is None else info.size
+            where = cast(Path, RemotePath(uri, info.path))
+            items[uri] = Item(public_name(uri), where, "", size, info.mtime_ns or 0)
+    return [items[path] for path in paths]
