@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
-from maerestore.features.filesystems import File, RemotePath, authority, filesystem, is_uri, opened_system, public_name
+from maerestore.features.filesystems import File, RemotePath, authority, filesystem, is_uri, public_name
 from maerestore.features.items import Item
 from maerestore.image.errors import InputError, quoted
 
@@ -147,9 +147,10 @@ def _of_paths(paths: list[str]) -> list[Item]:
             items[path] = Item(path, Path(path), None, status.st_size, status.st_mtime_ns)
         except (OSError, ValueError):
             items[path] = Item(path, Path(path), None, -1, 0)
-    for root, uris in groups.items():  # asked for together: far stores answer many questions at once
+    for uris in groups.values():  # asked for together: far stores answer many questions at once
+        system = filesystem(uris[0])[0]
         inner = [filesystem(uri)[1] for uri in uris]
-        for uri, info in zip(uris, opened_system(root)[0].get_file_info(inner), strict=True):
+        for uri, info in zip(uris, system.get_file_info(inner), strict=True):
             size = -1 if info.size is None else info.size
             where = cast(Path, RemotePath(uri, info.path))
             items[uri] = Item(public_name(uri), where, "", size, info.mtime_ns or 0)

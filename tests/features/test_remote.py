@@ -117,9 +117,7 @@ def test_a_filesystem_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyarrow import fs
 
     memory, _ = fs.FileSystem.from_uri("mock:///")
-    monkeypatch.setattr(
-        filesystems, "opened_system", lambda root: (memory, "")
-    )  # it holds nothing for another connection
+    monkeypatch.setattr(filesystems, "_opened", lambda root: (memory, ""))  # it holds nothing for another connection
     memory.create_dir("bucket/cats")
     for name, content in (("bucket/cats/a.png", png(1)), ("bucket/b.png", png(2))):
         with memory.open_output_stream(name) as file:
