@@ -1,4 +1,7 @@
-"""Autoencoder and refiner as one network: photo, hole and smooth fill in, refined fills out."""
+"""The restorer: autoencoder and refiner as one network; photo, hole and smooth fill in, refined fills out.
+
+`maerestore train-restorer` trains its refiner, and the autoencoder stays as it is unless the recipe says otherwise.
+"""
 
 from __future__ import annotations
 
