@@ -91,8 +91,9 @@ def _write_model(args: argparse.Namespace) -> int:
 
     import torch
 
+    from maerestore.hub.config import read_notes
     from maerestore.hub.export import encoder_of, export_transformers
-    from maerestore.hub.load import load_autoencoder, read_notes
+    from maerestore.hub.load import load_autoencoder
     from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_refiner
     from maerestore.hub.save import save_autoencoder
 

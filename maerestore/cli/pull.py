@@ -89,9 +89,9 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
 
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
     """Copy the files; each appears whole or not at all."""
+    from maerestore.hub.config import WEIGHTS_NAMES
     from maerestore.hub.errors import ModelError
     from maerestore.hub.files import HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WHITENING_NAME
-    from maerestore.hub.load import WEIGHTS_NAMES
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

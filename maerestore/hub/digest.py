@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 
+from maerestore.hub.config import locate
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import model_files, resolve_model
-from maerestore.hub.load import locate
 
 _CHUNK = 1 << 24
 

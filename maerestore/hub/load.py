@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from maerestore.hub.config import (
+    MODEL_TYPE,
+    kind_of,
+    locate,
+    own_settings,
+    read_config,
+    read_folder,
+    read_json,
+    read_notes,
+    read_preprocessor,
+)
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME, WHITENING_NAME
+from maerestore.hub.files import CONFIG_NAME
 from maerestore.hub.foreign import (
     check_keywords,
     complete_config,
@@ -19,62 +29,16 @@ from maerestore.hub.foreign import (
     stated_by_transformers,
 )
 from maerestore.hub.layouts import Named, to_reference
-from maerestore.hub.save import MODEL_TYPE, preprocessing
 from maerestore.hub.weights import checked, read_weights
 from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.model.positions import sincos_positions
 from maerestore.threads import one_thread_if_forked
 
-WEIGHTS_NAMES = (WEIGHTS_NAME, WEIGHTS_NAME + ".index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_NO_AUTOENCODER = (REFINER_NAME, HEAD_NAME, WHITENING_NAME)
+# Those that read a config live in maerestore.hub.config.
+__all__ = ["load_autoencoder", "pick_device", "read_config", "read_folder", "read_notes"]
+
 _TABLES = {"pos_embed": "embed_dim", "decoder_pos_embed": "decoder_embed_dim"}
 _LARGEST_GRID = 1024  # patches along a side; a position table made for more comes from a damaged config
-
-
-def read_folder(folder: Path) -> dict[str, Any]:
-    """The configuration of a model of this package.
-
-    Raises:
-        ModelError: not there, no JSON object, or not a model of this package.
-    """
-    config = _read_json(folder / CONFIG_NAME)
-    if _kind(config) != "maerestore":
-        raise ModelError(f'{folder / CONFIG_NAME}: not a maerestore model (model_type should be "{MODEL_TYPE}")')
-    return config
-
-
-def read_notes(source: str | Path) -> dict[str, dict[str, Any]]:
-    """What is kept with a model of this package beside its settings; nothing with those of other libraries.
-
-    Args:
-        source: a folder or a file, as for `load_autoencoder`.
-
-    Returns:
-        of "fill" (settings of the inpainting pipeline) and "training" (facts about it), those that there are.
-
-    Raises:
-        ModelError: a config that cannot be read, or notes that are no mapping.
-    """
-    config_path, config = read_config(source)
-    notes = {name: config[name] for name in ("fill", "training") if config.get(name)}
-    for name, value in notes.items():
-        if not isinstance(value, dict):
-            raise ModelError(f"{config_path}: {name} must be a mapping")
-    return notes
-
-
-def read_config(source: str | Path) -> tuple[Path | None, dict[str, Any]]:
-    """The path and content of the config of a model of this package; its content is empty for those of other libraries.
-
-    Args:
-        source: a folder or a file, as for `load_autoencoder`.
-
-    Raises:
-        ModelError: a config that cannot be read.
-    """
-    path, _ = locate(Path(source))
-    config = _read_json(path) if path else {}
-    return path, config if _kind(config) == "maerestore" else {}
 
 
 def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settings: Any) -> MaskedAutoencoder:
@@ -106,14 +70,14 @@ def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settin
     source = Path(source)
     check_keywords(settings)
     config_path, weights_path = locate(source)
-    config = _read_json(config_path) if config_path else {}
-    kind = _kind(config) if config_path else None
+    config = read_json(config_path) if config_path else {}
+    kind = kind_of(config) if config_path else None
     if config_path and kind is None:
         raise ModelError(
             f'{config_path}: not a maerestore model (model_type "{MODEL_TYPE}"), nor one of transformers (model_type '
             '"vit_mae") or timm (architecture "vit_...")'
         )
-    own = _own_settings(config_path, config) if config_path and kind == "maerestore" else {}
+    own = own_settings(config_path, config) if config_path and kind == "maerestore" else {}
     stored = read_weights(weights_path)
     try:
         named = to_reference(stored.weights)
@@ -127,7 +91,7 @@ def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settin
             )
         if kind == "transformers":
             known = {"mean", "std"} <= set(settings)
-            processor = None if known else _read_optional(source.parent if source.is_file() else source)
+            processor = None if known else read_preprocessor(source.parent if source.is_file() else source)
             stated = stated_by_transformers(config, processor, encoder_only=not sizes["decoder_depth"])
         elif kind == "timm":
             stated = stated_by_timm(config)
@@ -204,78 +168,3 @@ def _build(named: Named, config: MAEConfig) -> MaskedAutoencoder:
         value = torch.tensor(getattr(config, name), dtype=torch.float32, device="cpu")  # whatever the defaults are
         model.register_buffer(name, value.view(1, -1, 1, 1), persistent=False)
     return model.eval()
-
-
-def locate(source: Path) -> tuple[Path | None, Path]:
-    """The config, where there is one, and the weights of a folder or file; of a run folder, those of its model.
-
-    Args:
-        source: as for `load_autoencoder`. Whether the files are there is not looked at.
-
-    Raises:
-        ModelError: a folder with several files of weights, none of which has a standard name.
-    """
-    run = source.parent if source.name == "checkpoint.pt" else source
-    if not (source / CONFIG_NAME).exists() and (run / "checkpoint.pt").is_file() and (run / "model").is_dir():
-        source = run / "model"  # the checkpoint itself is for resuming: the averaged weights are the model
-    if source.is_file():
-        config = source.with_name(CONFIG_NAME)
-        return (config if source.name in WEIGHTS_NAMES and config.is_file() else None), source
-    present = [name for name in WEIGHTS_NAMES if (source / name).exists()]
-    # A repository may hold just a checkpoint; a file of a standard name, though, wants the config that goes with it.
-    if source.is_dir() and not present:
-        config = source / CONFIG_NAME
-        kinds = (".pth", ".safetensors") if config.exists() else (".pth", ".pt", ".safetensors", ".bin")
-        files = [p for p in sorted(source.iterdir()) if p.suffix in kinds and p.name not in _NO_AUTOENCODER]
-        if len(files) > 1:
-            listed = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
-            raise ModelError(f"{source}: holds {len(files)} files of weights ({listed}): give the one that you want")
-        if files:
-            return (config if config.exists() and _kind(_read_json(config)) else None), files[0]
-    return source / CONFIG_NAME, source / (present[0] if present else WEIGHTS_NAME)
-
-
-def _kind(config: dict[str, Any]) -> str | None:
-    """Whose `config.json` it is: "maerestore", "transformers", "timm", or None."""
-    model_type, architecture = config.get("model_type"), config.get("architecture")
-    if model_type == MODEL_TYPE and "autoencoder" in config:
-        return "maerestore"
-    if model_type == "vit_mae":
-        return "transformers"
-    return "timm" if model_type is None and isinstance(architecture, str) and architecture.startswith("vit_") else None
-
-
-def _own_settings(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The settings in this package's config, checked."""
-    settings = config["autoencoder"]
-    if not isinstance(settings, dict):
-        raise ModelError(f"{path}: autoencoder must be a mapping")
-    try:
-        checked = MAEConfig.from_dict(settings)
-    except (ValueError, OverflowError) as err:  # may show a name of the file, with line breaks in it
-        raise ModelError(f"{path}: {' '.join(str(err).split())}") from err
-    stated = config.get("preprocessing")
-    if stated is not None:
-        expected = preprocessing(checked)
-        if not isinstance(stated, dict) or set(stated) - set(expected):
-            raise ModelError(f"{path}: preprocessing must be a mapping of {', '.join(expected)}")
-        if wrong := [name for name in stated if stated[name] != expected[name]]:
-            raise ModelError(
-                f"{path}: preprocessing states {wrong[0]} {stated[wrong[0]]!r}, autoencoder {expected[wrong[0]]!r}"
-            )
-    return checked.to_dict()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ModelError(f"{path}: cannot be read ({err.strerror}); a model folder holds {CONFIG_NAME}") from err
-    except (ValueError, RecursionError) as err:
-        raise ModelError(f"{path}: not valid JSON ({str(err) or type(err).__name__})") from err
-    return content if isinstance(content, dict) else {}
-
-
-def _read_optional(folder: Path) -> dict[str, Any] | None:
-    path = folder / PREPROCESSOR_NAME
-    return _read_json(path) if path.exists() else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from maerestore.hub.card import model_card, pictures_of
 from maerestore.hub.client import TRIES, ask_hub, clean_token
+from maerestore.hub.config import read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import REPOSITORY, may_be_repository
 from maerestore.hub.files import (
@@ -20,7 +21,7 @@ from maerestore.hub.files import (
     WEIGHTS_NAME,
     WHITENING_NAME,
 )
-from maerestore.hub.load import load_autoencoder, read_notes
+from maerestore.hub.load import load_autoencoder
 from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_networks
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from maerestore.hub.config import read_config, read_folder
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, REFINER_NAME
-from maerestore.hub.load import read_config, read_folder
 from maerestore.hub.save import in_dtype, save_autoencoder, save_tensors, write_json
 from maerestore.hub.weights import checked, read_weights
 from maerestore.model import MaskedAutoencoder

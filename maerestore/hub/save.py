@@ -13,13 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from maerestore.hub.config import MODEL_TYPE, preprocessing
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, WEIGHTS_NAME
 from maerestore.hub.layouts import AUTOENCODER_PREFIX
 from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.model.positions import sincos_positions
-
-MODEL_TYPE = "maerestore"
 
 
 def save_autoencoder(
@@ -55,22 +54,6 @@ def save_autoencoder(
     # Sin-cos tables follow from the config. Trained ones are kept, and not rounded to half precision.
     weights |= in_dtype(_trained_tables(model.config, state), torch.float32)
     write_files(folder, {AUTOENCODER_PREFIX + name: value for name, value in weights.items()}, {CONFIG_NAME: config})
-
-
-def preprocessing(config: MAEConfig) -> dict[str, Any]:
-    """How a photograph becomes the model's input, for readers that do not know this package.
-
-    Returns:
-        mean and std by channel, for pixels in [0, 1]; the side in pixels; the interpolation that resizes to it; and
-        the factor that brings 8-bit pixels to [0, 1].
-    """
-    return {
-        "mean": list(config.mean),
-        "std": list(config.std),
-        "size": config.image_size,
-        "interpolation": "bicubic",
-        "rescale": 1 / 255,
-    }
 
 
 def in_dtype(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from maerestore.cli.main import main
+from maerestore.hub.config import read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.export import export_transformers
-from maerestore.hub.load import load_autoencoder, read_notes
+from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import save_autoencoder
 
 

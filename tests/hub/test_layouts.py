@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from maerestore.hub.config import read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.export import export_transformers
 from maerestore.hub.foreign import complete_config, ratio, sizes_of
 from maerestore.hub.layouts import recognise, to_reference, to_transformers
-from maerestore.hub.load import load_autoencoder, read_notes
+from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MAEConfig, MaskedAutoencoder
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from maerestore.hub.config import read_folder
 from maerestore.hub.errors import ModelError
-from maerestore.hub.load import load_autoencoder, read_folder
+from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import save_autoencoder, write_json
 
 
