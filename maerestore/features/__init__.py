@@ -1,4 +1,4 @@
-"""Images to vectors: extract, keep, classify and search. Names are imported when they are first used.
+"""Features of images: extract them, keep them in tables, classify and search. Names are imported on first use.
 
 >>> from maerestore.features import FeatureOptions
 >>> FeatureOptions(pooling="cls").pooling

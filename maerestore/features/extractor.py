@@ -1,4 +1,4 @@
-"""Images to vectors, with one pretrained encoder and nothing hidden."""
+"""Feature vectors of images, from one pretrained encoder. Nothing is masked."""
 
 from __future__ import annotations
 
@@ -36,31 +36,33 @@ _DECODED, _DECODED_BYTES = 256, 1 << 28  # images that wait at once: a folder ma
 
 
 class FeatureExtractor:
-    """Features of images, for classifying and searching.
+    """Computes feature vectors of images, for classification and search.
 
     Convention:
-        Images of any size and aspect: each is scaled to the area that the model was trained at (`size`), and cut to
-        whole patches; none is squashed. A strip is at least one patch wide, and the ends of a very long one are cut
-        off: with the bundled model, half of an image of 400:1 is seen, and less of longer ones. Nothing is masked and
-        nothing is drawn at random: an image has the same features alone, in any batch, and in any order, to 1e-5 (of
-        length 1) in fp32 and 2e-2 in bf16. Colours are RGB, uint8 or float in [0, 1]; the model's own normalisation is
-        applied here.
+        Images may have any size and aspect ratio. Each is scaled to the area that the model was trained at (`size`),
+        keeping its aspect ratio, and cropped to whole patches. An elongated image is at least one patch wide, so the
+        ends of a very long one are cut off: with the bundled model, half of a 400:1 image is used, and less of longer
+        ones. Nothing is masked and nothing is random: an image has the same feature alone, in any batch and in any
+        order, to 1e-5 in fp32 and 2e-2 in bf16 (for features of length 1). Images are RGB, uint8 in [0, 255] or float
+        in [0, 1]; the normalisation of the model is applied here.
 
     Args:
         backbone: the network, in eval mode.
-        options: pooling, layers, sizes.
-        device: where it runs: "auto", "cpu", "cuda" or "mps".
-        batch_size: images of one shape that go through the network at once; on a CPU 16 at most.
-        whitening: fitted on features of an extractor like this one; applied last, before the length becomes 1.
-        name: what the model is called, for records.
+        options: pooling, layers, scales, size, normalisation and precision; None for the defaults.
+        device: "auto", "cpu", "cuda" or "mps".
+        batch_size: images of one shape that go through the network at once, at least 1; at most 16 are used on a CPU.
+        whitening: fitted on features of an extractor with the same model and options. It is applied to the pooled
+            feature, before that is scaled to length 1.
+        name: of the model, stored in tables and indexes.
 
     Attributes:
-        dim: D, the width of a feature.
-        fingerprint: SHA-256, 64 hex digits, of the encoder's weights and of all that changes a feature (the precision
-            does not count). What keeps features keeps this beside them.
+        dim: D, the number of values of a feature.
+        fingerprint: 64 hex digits, the SHA-256 of the weights and of every option that changes features (the precision
+            is not one of them). Tables, classifiers and indexes store it, and refuse features of another one.
 
     Raises:
-        ModelError: options that the model cannot give, a whitening of another extractor, or no such device.
+        MaerestoreError: batch_size below 1.
+        ModelError: options that the model does not support, a whitening of another extractor, or an unknown device.
 
     Example:
         >>> import numpy as np
@@ -117,21 +119,21 @@ class FeatureExtractor:
         local_files_only: bool = False,
         **fields: Any,
     ) -> FeatureExtractor:
-        """Load a model and set it up.
+        """Load a model and make an extractor of it.
 
         Args:
-            name_or_path: None or "features" for the bundled encoder, which was tuned for them; "default" for that of
-                the model that fills; a folder or file of weights (of this package, Meta, transformers or timm),
-                "org/name[@revision]" on the Hub, or "timm:NAME", a vision transformer of timm.
-            options: all options at once.
+            name_or_path: None or "features" for the bundled encoder, which was trained for features; "default" for the
+                encoder of the inpainting model; a folder or file of weights (of this package, Meta, transformers or
+                timm); "org/name[@revision]" on the Hub; or "timm:NAME", a vision transformer of timm.
+            options: a `FeatureOptions`; None for the defaults.
             device, batch_size: as for the class.
-            whitening: or the file that `Whitening.save` wrote.
-            revision, token, cache_dir, local_files_only: of the Hub.
-            **fields: single options (`pooling="cls"`), which replace those of `options`.
+            whitening: a `Whitening`, or the path of a file that `Whitening.save` wrote.
+            revision, token, cache_dir, local_files_only: as for `huggingface_hub.snapshot_download`.
+            **fields: single options, such as `pooling="cls"`; they replace those of `options`.
 
         Raises:
-            ModelError: no such model, or files that do not fit.
-            ValueError: an option that there is not, or its value.
+            MaerestoreError: an unknown option, or a value that it cannot have.
+            ModelError: no such model, or its files do not fit together; otherwise as for the class.
 
         Example:
             >>> extractor = FeatureExtractor.from_pretrained(pooling="cls+mean", layers=(-1, -3))
@@ -155,19 +157,27 @@ class FeatureExtractor:
         return cls(backbone, options, device=device, batch_size=batch_size, whitening=whitening, name=name)
 
     def __call__(self, images: Any) -> Any:
-        """Features of one image or many.
+        """Compute the features of one image or of many.
 
         Args:
-            images: an image or a sequence of images, or a batch (N, C, H, W) as a tensor; an image is a path, the bytes
-                of a file, a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W). A folder or a tar stands
-                for all images in it, in the order of `maerestore.features.find_items`.
+            images: an image, a sequence of images, or a batch (N, C, H, W) as a tensor. An image is a path, the bytes
+                of an image file, a PIL image, an array (H, W) or (H, W, C) with C of 1, 3 or 4, or a tensor (C, H, W)
+                with C of 1 or 3. Arrays and tensors are uint8, or float in [0, 1] (arrays with alpha: uint8 only). The
+                path of a folder or a tar stands for all images in it, in the order of `find_items`.
 
         Returns:
-            (N, D) float32 on the CPU, N = 1 for one image; with pooling "patch" a list of (h, w, D), in patches.
+            (N, D) float32 on the CPU, with N = 1 for a single image. With pooling "patch", a list of N tensors
+            (h, w, D), one vector for each patch.
 
         Raises:
-            InputError: a file that is no readable image.
-            ValueError: something that is no image.
+            InputError: a file that is not a readable image, or a folder or tar without images.
+            MaerestoreError: an object that is not an image, or values out of range.
+            ModelError: pooling "attention" with a model of timm.
+
+        Example:
+            >>> extractor = FeatureExtractor.from_pretrained(size=32)
+            >>> extractor(torch.rand(2, 3, 40, 60)).shape
+            torch.Size([2, 320])
         """
         one_thread_if_forked()
         found: list[Any] = []
@@ -186,11 +196,18 @@ class FeatureExtractor:
 
     @property
     def pixels_wanted(self) -> int:
-        """Sides in pixels that an image needs at most: what `maerestore.features.decode.load_image` may aim at."""
+        """The side in pixels of the largest scale: `at_least` of `maerestore.features.decode.load_image`."""
         return round(self.size * max(self.options.scales))
 
     def extract(self, images: Sequence[Tensor]) -> Any:
-        """As a call, for tensors (3, H, W) that `maerestore.features.preprocess.as_tensor` gave."""
+        """As a call, for images that are tensors already.
+
+        Args:
+            images: tensors (3, H, W), uint8 or float32 in [0, 1], of `maerestore.features.preprocess.as_tensor`.
+
+        Returns:
+            as a call.
+        """
         one_thread_if_forked()
         grids = self.options.pooling == "patch"
         step = min(self.batch_size, _CPU_BATCH) if self.device.type == "cpu" else self.batch_size
@@ -218,7 +235,7 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def _forward(self, images: list[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Images of one grid -> (N, D) of one scale, or (N, h, w, D), on the CPU."""
+        """Images of one grid -> their features at one scale, (N, D) or (N, h, w, D), on the CPU."""
         o, patch = self.options, self.backbone.patch_size
         cut = [to_grid(image, grid, patch) for image in images]
         if len({image.dtype for image in cut}) > 1:
@@ -244,7 +261,7 @@ class FeatureExtractor:
 
 
 def _unfolded(images: Iterable[Any]) -> Iterator[Any]:
-    """Each image, with those of folders and tars in their place."""
+    """Yield each image; folders and tars are replaced by the images in them."""
     for image in images:
         if isinstance(image, (str, Path)) and (os.path.isdir(image) or Path(image).suffix.lower() == ".tar"):
             yield from (source_of(item) for item in find_items([image]))

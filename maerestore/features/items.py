@@ -1,4 +1,4 @@
-"""The images of folders, tars and lists, each with the name, size and time by which a table of features knows it.
+"""The images in folders, tars and lists, each with the name, size and time that tables of features store.
 
 photos                a folder, searched recursively, tars in it too     photos/cats/a.jpg, label "cats"
 shard-000.tar         a tar, not compressed                              shard-000.tar/a.webp, label from a.cls
@@ -24,18 +24,18 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.
 
 @dataclass(frozen=True)
 class Item:
-    """An image, not read yet.
+    """An image that was found, but not read.
 
-    Attributes:
-        name: unique and stable: for files the path as found ("photos/cats/a.jpg"), for members of tars the tar's path
-            and the name inside ("shard.tar/a.webp"); always with forward slashes, and always valid UTF-8.
-        path: the file, or the tar.
-        member: name inside the tar.
-        size: bytes; -1 for a file of a list that is not there, and for a hard link of a tar that leads nowhere.
-        mtime_ns: when the file, or the tar, was changed, in nanoseconds.
-        offset: where the member's data begins in the tar.
-        label: name of the class: for files the first folder below the source given ("cats"), for members of tars what
-            stands in NAME.cls beside NAME.webp; None where there is none.
+    Args:
+        name: unique and stable: the path as found ("photos/cats/a.jpg"), or for members of tars the path of the tar and
+            the name inside it ("shard.tar/a.webp"). It has forward slashes and is valid UTF-8.
+        path: of the file, or of the tar.
+        member: name inside the tar; None for a file.
+        size: in bytes; -1 for a path in a list that does not exist, and for a hard link in a tar without its target.
+        mtime_ns: modification time of the file or the tar, in nanoseconds.
+        offset: where the data of the member begins in the tar, in bytes.
+        label: name of the class: for files the first folder below the source ("cats"), for NAME.webp in a tar the
+            content of NAME.cls; None where there is none.
     """
 
     name: str
@@ -48,22 +48,24 @@ class Item:
 
 
 def find_items(sources: Sequence[str | Path]) -> list[Item]:
-    """Find the images of all sources, without reading them.
+    """Find the images of sources, without reading the images.
 
     Convention:
-        Sources stay in the order given; a folder's images are in the order of their names. Hidden files and folders
-        are left out, links to folders are not followed. An image that is found twice under one name counts once, with
-        the label of the first source. Paths in lists are taken from the working directory, as those of the command
-        line; a file of a list that is not there is an item whose reading fails.
+        Items are in the order of the sources, and those of a folder in the order of their names. Hidden files and
+        folders are left out, and links to folders are not followed. An image that is found twice under one name is
+        listed once, with the label of the first source. Paths in lists are relative to the working directory; a path
+        in a list that does not exist is an item of size -1, and reading it raises an InputError. Hard links in tars
+        have the data of the member that they link to.
 
     Args:
-        sources: images, folders, tars (.tar) and lists (.txt, one path of an image or a tar a line).
+        sources: paths of images, folders, uncompressed tars (.tar) and lists (.txt: the path of an image or a tar on
+            each line).
 
     Returns:
-        at least one item; all names differ.
+        at least one item; all names are different.
 
     Raises:
-        InputError: a source that is not there or cannot be read, or no image in any.
+        InputError: a source that does not exist or cannot be read, or no image in any.
 
     Example:
         >>> import tempfile
@@ -85,13 +87,13 @@ def find_items(sources: Sequence[str | Path]) -> list[Item]:
 
 
 def read_bytes(item: Item) -> bytes:
-    """Read an image's file, or its part of the tar.
+    """Read the content of an image file, or of a member of a tar.
 
     Raises:
-        InputError: it cannot be read, or is shorter than it was when it was found.
+        InputError: it cannot be read, or the tar became shorter since the item was found.
     """
     if item.member and item.size < 0:
-        raise InputError(f"{quoted(item.name)} is a link to a file that the tar does not hold.")
+        raise InputError(f"{quoted(item.name)} is a hard link to a member that the tar does not contain.")
     try:
         if item.member is None:
             return item.path.read_bytes()
@@ -106,7 +108,7 @@ def read_bytes(item: Item) -> bytes:
 
 
 def source_of(item: Item) -> Path | bytes:
-    """What `maerestore.features.decode.load_image` takes of an item: its file, or its part of the tar.
+    """An item as `maerestore.features.decode.load_image` takes it: the path of a file, or the content of a member.
 
     Raises:
         InputError: as `read_bytes`.
@@ -144,16 +146,16 @@ def _of_folder(folder: Path) -> Iterator[Item]:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[str, ...]]:
-    """The files of a folder and of all folders in it, in the order of their names.
+    """The files in a folder and its subfolders, in the order of their names.
 
-    Hidden files and folders are left out, links to folders are not followed, and links to nowhere do not count.
+    Hidden files and folders are left out, links to folders are not followed, and broken links are skipped.
 
     Args:
-        folder: which is there.
-        suffixes: in small letters, of the files that are wanted.
+        folder: an existing folder.
+        suffixes: of the files to list, in small letters.
 
     Yields:
-        the parts of each path below `folder`.
+        the parts of the path of each file, relative to `folder`.
 
     Raises:
         InputError: a folder that cannot be read.
@@ -193,16 +195,16 @@ def _of_list(source: Path) -> Iterator[Item]:
 
 
 def tar_items(file: IO[bytes], path: Path, name: str, mtime_ns: int) -> list[Item]:
-    """The images of an opened tar, hard links to others among them.
+    """The images in an open tar; hard links have the data of the member that they link to.
 
     Args:
-        file: the tar, readable at any place.
-        path: where items say it is.
-        name: what their names begin with.
-        mtime_ns: when it was changed.
+        file: the tar, seekable.
+        path: of the tar, for the items.
+        name: of the tar, with which the names of the items begin.
+        mtime_ns: modification time of the tar, in nanoseconds.
 
     Raises:
-        InputError: no tar, or a damaged one.
+        InputError: the file is not a tar, or is damaged.
     """
     images: dict[str, tarfile.TarInfo | None] = {}
     classes: dict[str, tarfile.TarInfo] = {}

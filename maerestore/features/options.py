@@ -1,4 +1,4 @@
-"""What decides the value of a feature, beside the weights."""
+"""The options that decide the value of a feature, besides the weights."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ PRECISIONS = ("auto", "fp32", "bf16")  # as in maerestore.precision, which loads
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """How images become features; JSON-able, and cheap to import.
+    """How features are computed from images. Can be stored as JSON, and needs no torch.
 
     Args:
-        pooling: how the tokens of a layer become one vector.
+        pooling: how the tokens of a layer are combined into one vector.
 
             - "cls": the class token.
             - "mean", "max": over the patches.
             - "gem": the generalised mean of power 3 over the patches' positive parts (Radenovic et al. 2018,
               https://arxiv.org/abs/1711.02512).
             - "attention": the mean over the patches, weighted by what the class token attends to in the last block.
-            - "cls+mean": both, one after the other.
-            - "patch": no pooling; one vector a patch, in a grid.
-        layers: blocks whose output is taken, concatenated; 0 is the first, -1 the last. All pass the final norm.
-        scales: sizes at which an image is seen, as multiples of `size`, concatenated.
-        size: side in pixels of the square whose area images are scaled to, whatever their aspect; None is the size
-            that the model was trained at.
-        normalize: scale features to length 1. Each layer's and scale's part counts the same then.
-        precision: "fp32", "bf16", or "auto": bf16 on CPUs that multiply it in hardware, fp32 elsewhere.
+            - "cls+mean": the class token and the mean, concatenated.
+            - "patch": no pooling; one vector for each patch, in a grid.
+        layers: the blocks whose outputs are used, at least one, all different: 0 is the first, -1 the last. Outputs
+            pass the final norm and are concatenated.
+        scales: sizes at which an image is processed, as multiples of `size`: different numbers from 0.05 to 20, whose
+            features are concatenated; (1.0,) for pooling "patch".
+        size: 1 to 8192; images are scaled to the area of a square of this side in pixels, whatever their aspect ratio.
+            None for the size that the model was trained at.
+        normalize: scale features to length 1; the parts of each layer and scale then have equal weight.
+        precision: "fp32", "bf16", or "auto": bf16 on CPUs with bf16 instructions, otherwise fp32.
 
     Raises:
-        ValueError: another value, named with its argument.
+        MaerestoreError: a value that an option cannot have; the message names the option.
 
     Example:
         >>> FeatureOptions(pooling="cls", layers=[-1, -2]).layers
@@ -69,7 +71,7 @@ class FeatureOptions:
             raise MaerestoreError(f"pooling 'patch' takes one scale, 1, got {list(self.scales)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it.
+        """The options as a dict that can be stored as JSON.
 
         Example:
             >>> FeatureOptions.from_dict(FeatureOptions(size=64).to_dict()) == FeatureOptions(size=64)
@@ -79,10 +81,13 @@ class FeatureOptions:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FeatureOptions:
-        """Read back what `to_dict` gave.
+        """Make options from what `to_dict` returned.
+
+        Args:
+            values: by the names of the options; those that are missing get their defaults.
 
         Raises:
-            ValueError: a name that is none of the options, or a value that does not fit.
+            MaerestoreError: an unknown name, or a value that an option cannot have.
         """
         surplus = sorted(set(values) - {field.name for field in fields(cls)})
         if surplus:

@@ -90,7 +90,7 @@ def as_tensor(image: Any, at_least: int | None = None) -> Tensor:
 
     Raises:
         InputError: a file that is no readable image.
-        ValueError: another kind, shape, dtype or range.
+        MaerestoreError: another kind, shape, dtype or range.
     """
     if isinstance(image, (str, Path, bytes, Image.Image)):
         return torch.from_numpy(load_image(image, at_least)).permute(2, 0, 1)

@@ -81,7 +81,7 @@ def extract(
         InputError: the table is of another fingerprint, another process works on it, or it cannot be written; with
             `some`, no image can be read.
         ModelError: as `FeatureExtractor.from_pretrained`.
-        ValueError: pooling "patch", whose grids do not fit a table, or less than one worker.
+        MaerestoreError: pooling "patch", whose grids do not fit a table, or less than one worker.
 
     Example:
         >>> from maerestore.features import find_items                                          # doctest: +SKIP
@@ -122,7 +122,7 @@ def table_facts(extractor: Extractor, half: bool = False) -> dict[str, Any]:
     """What a table tells of its features.
 
     Raises:
-        ValueError: pooling "patch".
+        MaerestoreError: pooling "patch".
     """
     if extractor.options.pooling == "patch":
         raise MaerestoreError("pooling 'patch' gives a grid for each image, which fits no table: use FeatureExtractor.")

@@ -1,4 +1,4 @@
-"""A table of features in memory: images' names, features, labels and errors, with what made the features."""
+"""A table of features in memory: names, features, labels and errors of images, and how the features were made."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ __all__ = ["FeatureTable", "join_tables"]
 class FeatureTable:
     """Features of N images.
 
-    Attributes:
-        names: of the images, all different (`maerestore.features.items.Item.name`).
-        features: (N, D) float32 (float16 while halves are stored); NaN in rows with an error.
-        errors: why an image has no feature; None where it has one.
-        labels: names of classes; None where none is known.
-        facts: "model", "fingerprint", "options" and "dim" of the extractor, and whatever else JSON holds.
-        sizes: (N,) int64, bytes of each image's file, -1 where it could not be read.
-        mtimes: (N,) int64, when it was changed, in nanoseconds.
+    Args:
+        names: N different names of images (`maerestore.features.items.Item.name`).
+        features: (N, D) float32, or float16; NaN in rows with an error.
+        errors: N texts: why an image has no feature; None where it has one.
+        labels: N names of classes; None where none is known.
+        facts: how the features were made: "model", "fingerprint", "options" and "dim" of the extractor, and any other
+            values that can be stored as JSON.
+        sizes: (N,) int64, the size of each file in bytes; -1 where it could not be opened.
+        mtimes: (N,) int64, the modification time of each file in nanoseconds.
 
     Raises:
-        ValueError: lengths that differ.
+        ValueError: columns of different lengths, or features that are not 2-dimensional.
 
     Example:
         >>> table = FeatureTable(["a.jpg", "b.jpg"], np.float32([[0.6, 0.8], [np.nan, np.nan]]), [None, "damaged"],
@@ -53,7 +54,11 @@ class FeatureTable:
         return len(self.names)
 
     def rows(self, rows: Sequence[int] | np.ndarray) -> FeatureTable:
-        """Some of the rows, in the order given."""
+        """Select rows.
+
+        Args:
+            rows: M row numbers, 0 to N - 1, in any order.
+        """
         at = np.asarray(rows, dtype=np.int64)
         return replace(
             self,
@@ -66,24 +71,27 @@ class FeatureTable:
         )
 
     def not_seen(self, seen: set[str]) -> FeatureTable:
-        """The rows whose names are not among `seen`, and of several with one name the first; adds them to `seen`."""
+        """Select the rows whose names are not in `seen`, each name once, and add those names to `seen`."""
         fresh = [row for row, name in enumerate(self.names) if not (name in seen or seen.add(name))]  # type: ignore[func-returns-value]
         return self if len(fresh) == len(self) else self.rows(fresh)
 
     def without_errors(self) -> FeatureTable:
-        """The rows that have a feature."""
+        """Select the rows that have a feature."""
         return self.rows([i for i, error in enumerate(self.errors) if error is None])
 
     def failures(self) -> list[tuple[str, str]]:
-        """Name and reason of each image that has no feature."""
+        """Names and errors of the images that have no feature."""
         return [(name, error) for name, error in zip(self.names, self.errors, strict=True) if error is not None]
 
 
 def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
-    """Rows of several tables, one after the other; the facts of the first.
+    """Concatenate the rows of tables; the facts are those of the first.
+
+    Args:
+        tables: at least one, all with features of the same width.
 
     Raises:
-        ValueError: no table, or widths that differ.
+        ValueError: no table, or features of different widths.
     """
     if not tables or len({table.features.shape[1] for table in tables}) > 1:
         raise ValueError(f"tables to join must have one width, got {[table.features.shape for table in tables]}")

@@ -47,10 +47,10 @@ _SHARDS = "shard-*.parquet"
 
 
 def suffix_of(path: Path) -> str:
-    """The format that a table's name asks for, one of `SUFFIXES`.
+    """The suffix of a table in small letters, which decides its format.
 
     Raises:
-        InputError: another suffix, or pyarrow is missing for Parquet.
+        InputError: it is none of `SUFFIXES`, or it is .parquet and pyarrow is missing.
 
     Example:
         >>> suffix_of(Path("photos.NPY"))
@@ -65,14 +65,14 @@ def suffix_of(path: Path) -> str:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a source is a table of features, by its suffix, or a folder of such tables; else it is of images."""
+    """Whether a source is a table of features (by its suffix), or a folder of such tables; otherwise it has images."""
     if not path.is_dir():
         return path.suffix.lower() in SUFFIXES
     return (path / FACTS_NAME).is_file() and any(path.glob(_SHARDS))
 
 
 def is_folder(out: str | Path) -> bool:
-    """Whether an output is to be a folder of tables: it ends with a slash.
+    """Whether an output names a folder of tables, which ends with a slash.
 
     Example:
         >>> is_folder("features/"), is_folder("features.parquet"), is_folder("s3://bucket/features/")
@@ -82,13 +82,27 @@ def is_folder(out: str | Path) -> bool:
 
 
 def read_table(path: Path) -> FeatureTable:
-    """Read a table that `write_table` wrote, or the tables of a folder as one; features as float32.
+    """Read a table that `write_table` wrote, or a folder of tables as one.
 
-    Of a folder, the tables that the last finished run has left count; all, where none was finished yet. An image that
-    is in two of them counts once, as the newer table has it.
+    In a folder, only the tables listed in plan.json are read, which the last finished run wrote; without plan.json, all
+    tables are. Of an image that is in several tables, the row of the newest table is kept.
+
+    Args:
+        path: of a file that ends in one of `SUFFIXES`, or of a folder.
+
+    Returns:
+        the table, with features as float32.
 
     Raises:
-        InputError: it is not there, was not written by this package, or is damaged.
+        InputError: there is no such table, it was not written by this package, it is damaged, or pyarrow is missing.
+
+    Example:
+        >>> import tempfile
+        >>> table = FeatureTable(["a.jpg"], np.float32([[0.6, 0.8]]), [None], ["cat"], {}, np.int64([9]), np.int64([1]))
+        >>> path = Path(tempfile.mkdtemp(), "features.npy")
+        >>> write_table(table, path)
+        >>> read_table(path).features
+        array([[0.6, 0.8]], dtype=float32)
     """
     path = Path(path)
     if path.is_dir() and is_table(path):
@@ -114,14 +128,14 @@ def _joined_shards(folder: Path) -> FeatureTable:
 
 
 def planned_names(content: bytes, folder: str) -> list[str]:
-    """The names in a file `PLAN_NAME`, sorted.
+    """The names that a file `PLAN_NAME` lists, sorted.
 
     Args:
         content: of the file.
-        folder: that it is in, for the message.
+        folder: which the file is in, for error messages.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the file is damaged.
     """
     try:
         names = json.loads(content)["shards"]
@@ -134,7 +148,7 @@ def planned_names(content: bytes, folder: str) -> list[str]:
 
 
 def read_stored(path: Path) -> FeatureTable:
-    """As `read_table`, with features in the number format that they are stored in."""
+    """As `read_table` for a file, with features in the dtype that they are stored in: float32 or float16."""
     path = Path(path)
     suffix = suffix_of(path)
     if not path.is_file():
@@ -151,19 +165,28 @@ def read_stored(path: Path) -> FeatureTable:
 
 
 def write_table(table: FeatureTable, path: Path, overwrite: bool = True, durable: bool = True) -> None:
-    """Write a table, each file whole or not at all; the suffix of the path decides the format.
+    """Write a table; the suffix of the path decides the format.
 
-    Halves (float16 features) are stored as such. An array in .npy and its sidecar are replaced one after the other: a
+    Each file is written completely or not at all. A .npy file and its .npy.json are replaced one after the other: a
     process that is killed between the two leaves a pair that `read_table` refuses.
 
     Args:
-        table: of any length.
+        table: of any length; its features are stored in their dtype, float32 or float16.
         path: ends in one of `SUFFIXES`.
-        overwrite: replace a table that is there.
-        durable: wait until the disk holds it, so that a power cut cannot undo it either.
+        overwrite: allow replacing an existing file.
+        durable: flush the file to the disk before it gets its name, so that it also survives a power failure.
 
     Raises:
-        InputError: another suffix, or the file cannot be written.
+        InputError: another suffix, the file exists and `overwrite` is not set, it cannot be written, or pyarrow is
+            missing.
+
+    Example:
+        >>> import tempfile
+        >>> table = FeatureTable(["a.jpg"], np.float32([[0.6, 0.8]]), [None], ["cat"], {}, np.int64([9]), np.int64([1]))
+        >>> path = Path(tempfile.mkdtemp(), "features.safetensors")
+        >>> write_table(table, path)
+        >>> path.exists()
+        True
     """
     path = Path(path)
     for target, write in WRITERS[suffix_of(path)](table, path):

@@ -21,11 +21,11 @@ from maerestore.image import atomic_file
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """A fitted whitening.
+    """A fitted PCA whitening.
 
-    Attributes:
-        mean: (D,) float32.
-        projection: (D, K) float32.
+    Args:
+        mean: (D,) float32, subtracted from features.
+        projection: (D, K) float32, by which they are multiplied then.
         fingerprint: of the extractor whose features it was fitted on.
 
     Example:
@@ -41,20 +41,20 @@ class Whitening:
 
     @property
     def dim(self) -> int:
-        """K, the width of what comes out."""
+        """K, the number of values of a whitened feature."""
         return self.projection.shape[1]
 
     @classmethod
     def fit(cls, features: Any, dim: int | None = None, *, fingerprint: str) -> Whitening:
-        """Fit on features.
+        """Fit a whitening to features.
 
         Args:
-            features: (M, D) array or tensor; M should be many times D.
-            dim: K, at most D and M - 1; None for the lesser of D and M - 1.
-            fingerprint: of the extractor that they come from.
+            features: (M, D) array or tensor of any float type, M at least 2; M should be many times D.
+            dim: K, from 1 to the lesser of D and M - 1, which is the default.
+            fingerprint: of the extractor that computed the features.
 
         Raises:
-            ValueError: fewer than two rows, values that are not finite, or a dim that does not fit.
+            MaerestoreError: fewer than two rows, values that are not finite, or `dim` out of range.
         """
         rows = np.asarray(features, dtype=np.float64)
         if rows.ndim != 2 or len(rows) < 2 or not np.isfinite(rows).all():
@@ -74,18 +74,22 @@ class Whitening:
         )
 
     def __call__(self, features: Tensor) -> Tensor:
-        """(N, D) -> (N, K)."""
+        """Whiten features: (N, D) float32 -> (N, K) float32."""
         return (features - self.mean) @ self.projection
 
     def digest(self) -> str:
-        """SHA-256 of its numbers: 64 hex digits."""
+        """SHA-256 of mean and projection, 64 hex digits."""
         return hashlib.sha256(self.mean.numpy().tobytes() + self.projection.contiguous().numpy().tobytes()).hexdigest()
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write a safetensors file, whole or not at all.
+        """Write a safetensors file, completely or not at all.
+
+        Args:
+            path: of the file.
+            overwrite: allow replacing an existing file.
 
         Raises:
-            InputError: it cannot be written, or is there and `overwrite` is not set.
+            InputError: the file cannot be written, or exists and `overwrite` is not set.
         """
         from safetensors.torch import save
 
@@ -96,10 +100,10 @@ class Whitening:
 
     @classmethod
     def load(cls, path: str | Path) -> Whitening:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            ModelError: no such file, or another one.
+            ModelError: there is no such file, or it is not a whitening.
         """
         from safetensors import SafetensorError, safe_open
 

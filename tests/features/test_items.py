@@ -114,7 +114,9 @@ def test_hard_links_in_a_tar_have_the_data_of_their_files() -> None:
         ("shard.tar/c.png", None),
     ]
     assert [read_bytes(item) for item in items[:2]] == [png(7)] * 2
-    with pytest.raises(InputError, match=r"^'shard\.tar/c\.png' is a link to a file that the tar does not hold\.$"):
+    with pytest.raises(
+        InputError, match=r"^'shard\.tar/c\.png' is a hard link to a member that the tar does not contain\.$"
+    ):
         read_bytes(items[2])
 
 

@@ -70,7 +70,7 @@ def find_duplicates(
         largest group first, then by the name of its first image.
 
     Raises:
-        ValueError: another threshold, or one with more than 50 million links.
+        InputError: another threshold, or one with more than 50 million links.
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold must be above 0 and at most 1, got {threshold:g}")

@@ -106,8 +106,7 @@ class ImageIndex(IndexReader):
 
         Raises:
             InputError: an index is there, or other files; no image; features of several models, or without a direction;
-                faiss is not installed.
-            ValueError: another kind.
+                faiss is not installed; another kind.
         """
         index, _ = cls.build_with_report(folder, source, extractor, kind, overwrite, progress)
         return index
@@ -220,8 +219,7 @@ class ImageIndex(IndexReader):
             kind: one of `kinds.KINDS`, "auto", or None for what it was built as.
 
         Raises:
-            ValueError: another kind.
-            InputError: the index cannot be written.
+            InputError: another kind, or the index cannot be written.
         """
         with self._store.writing():
             old = self._store.read(load_snapshot)

@@ -64,7 +64,7 @@ def choose_kind(n: int, wanted: str = "auto") -> str:
             from the images.
 
     Raises:
-        ValueError: another kind.
+        InputError: another kind.
 
     Example:
         >>> [choose_kind(n) for n in (1_000, 100_000, 10_000_000)], choose_kind(1_000, "hnsw")
@@ -84,7 +84,7 @@ def unit(features: np.ndarray) -> np.ndarray:
         features: (N, D) of any float type.
 
     Raises:
-        ValueError: another shape.
+        InputError: another shape.
     """
     if features.ndim != 2 or not features.shape[1]:
         raise InputError(f"features are (N, D), got shape {features.shape}")

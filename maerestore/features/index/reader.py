@@ -99,7 +99,7 @@ class IndexReader:
             for each feature at most k hits, nearest first.
 
         Raises:
-            ValueError: another shape or k.
+            InputError: another shape or k.
         """
         features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != self._snapshot.facts["dim"]:
@@ -157,7 +157,7 @@ class IndexReader:
             groups of linked images, largest first; see `maerestore.features.index.duplicates`.
 
         Raises:
-            ValueError: another threshold, or one under which too many pairs are linked.
+            InputError: another threshold, or one under which too many pairs are linked.
         """
         return self._read(lambda snapshot: find_duplicates(snapshot, threshold, centred, progress))
 

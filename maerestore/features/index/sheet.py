@@ -46,7 +46,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], across: int = _ACROSS) -> Imag
         an RGB picture.
 
     Raises:
-        ValueError: no tile.
+        InputError: no tile.
 
     Example:
         >>> contact_sheet([[Tile("gone.jpg", "query", framed=True), Tile("gone too.jpg", "0.97")]]).mode
