@@ -35,7 +35,8 @@ from maerestore.errors import MaerestoreError
 from maerestore.model import MaskedAutoencoder
 from maerestore.train.packing import DataError, find_images, pack
 from maerestore.train.pretrain import Pretrainer
-from maerestore.train.recipe import PretrainRecipe, load_recipe
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.recipe_file import load_recipe
 
 SIZES: dict[str, dict[str, Any]] = {
     "vit_small": {"embed_dim": 384, "depth": 12, "num_heads": 6, "decoder_embed_dim": 256, "decoder_depth": 4,

@@ -36,7 +36,8 @@ from maerestore.hub.load import load_autoencoder
 from maerestore.masking import FAMILIES
 from maerestore.train.checkpoint import CHECKPOINT
 from maerestore.train.pretrain import Pretrainer
-from maerestore.train.recipe import PretrainRecipe, load_recipe
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.recipe_file import load_recipe
 from maerestore.train.resident import ResidentCorpus
 from maerestore.train.validate import Validation
 
@@ -116,7 +117,7 @@ def _train(
     corpus = _corpus(run)
     corpus.train_ids = corpus.train_ids[: max(1, round(share * len(corpus.train_ids)))]
     figures = run.run()
-    if run.signal:
+    if run.signals.number:
         raise BenchError(f"stopped after {run.samples} samples: the same command goes on from here")
     if not figures:
         raise BenchError("no photograph was kept aside: one in 64 is, by its name")

@@ -28,7 +28,9 @@ from benchlib.results import check_targets, write_json
 
 from maerestore.errors import MaerestoreError
 from maerestore.train.pretrain import Pretrainer
-from maerestore.train.recipe import PretrainRecipe, RecipeError, load_recipe
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.recipe_file import load_recipe
+from maerestore.train.values import RecipeError
 
 RESERVE = 0.85  # share of a GPU's memory to plan with: temporaries, fragments, the libraries' own
 

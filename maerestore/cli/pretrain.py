@@ -39,6 +39,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace, **settings: Any) -> Pretrainer:
     from maerestore.train.pretrain import Pretrainer
-    from maerestore.train.recipe import load_recipe
+    from maerestore.train.recipe_file import load_recipe
 
     return Pretrainer(load_recipe(args.recipe, args.set), args.data, args.out, init=args.init, **settings)

@@ -15,7 +15,7 @@ from maerestore.cli.flags import MODEL
 from maerestore.cli.training import add_training_arguments, train
 
 if TYPE_CHECKING:
-    from maerestore.train.restore import RestorerTrainer
+    from maerestore.train.restorer import RestorerTrainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, **settings: Any) -> RestorerTrainer:
-    from maerestore.train.recipe import load_recipe
-    from maerestore.train.restore import RestorerTrainer
+    from maerestore.train.recipe_file import load_recipe
+    from maerestore.train.restorer import RestorerTrainer
     from maerestore.train.restorer_recipe import RestorerRecipe
 
     recipe = load_recipe(args.recipe, args.set, RestorerRecipe)

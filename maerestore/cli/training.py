@@ -73,4 +73,4 @@ def train(verb: str, args: argparse.Namespace, build: Callable[..., TrainingRun[
     run = build(args, cpu=args.cpu, workers=workers)
     for name, value in run.run().items():
         print(f"{name} {value:.4f}")
-    return 128 + run.signal if run.signal else 0  # as shells count a program that a signal ended
+    return 128 + run.signals.number if run.signals.number else 0  # as shells count a program that a signal ended

@@ -20,9 +20,12 @@ class TeacherSettings:
         backbone, weights: of `maerestore.train.frozen.FrozenNetwork`.
         layer: whose output is copied: (N, C), or (N, C, H, W), of which the mean over the positions is taken;
             "features" of MobileNetV2, SqueezeNet, VGG, ..., "layer4" of a ResNet.
-        weight: of the disagreement, beside the other losses.
+        weight: of the disagreement, beside the other losses; over 0.
         side: of what the teacher sees, in pixels; the views are resized to it.
-        layers: of the heads between the encoder's features and the teacher's.
+        layers: of the heads between the encoder's features and the teacher's, at least 1.
+
+    Raises:
+        RecipeError: a value of another type or out of range; the message names the setting.
     """
 
     backbone: str = "mobilenet_v2"
@@ -65,22 +68,27 @@ class ContrastiveSettings:
     """The `contrastive` block of a recipe.
 
     Args:
-        weight: of the contrastive loss, beside the reconstruction's; 0 leaves it out where there is a teacher.
+        weight: of the contrastive loss, beside the reconstruction's; over 0, or 0 where there is a teacher.
         loss: "infonce": each view must find the other one of its photograph among all views of the batch (Chen et al.
             2020); "nnclr": it must find the other one's nearest neighbour in a queue (Dwibedi et al. 2021,
             https://arxiv.org/abs/2104.14548).
-        temperature: similarities are divided by it.
+        temperature: similarities are divided by it; over 0.
         pooling: what of the encoder's output the loss is put on: "cls", "mean" (of the patches), or "cls+mean": on
             each of the two, with a head of its own.
         layers: of the head, a perceptron; 0 puts the loss on the features themselves, without a head.
         width, dim: of its hidden layers (the teacher's heads have such, too) and its output.
-        hide: share of the patches that each view leaves out.
-        side: of the views in pixels; 0 takes that of the crops.
-        reconstruct: one photograph in so many is reconstructed as well; the contrastive loss wants large batches.
+        hide: share of the patches that each view leaves out, in [0, 1); 0 for a model whose hidden patches hold
+            something.
+        side: of the views in pixels, a multiple of the patch size; 0 takes that of the crops.
+        reconstruct: one photograph in so many is reconstructed as well, as the contrastive loss wants large batches;
+            divides the photographs of a process's part of the batch.
         head_samples: so long, the contrastive loss and the teacher train the heads only.
         queue: features that "nnclr" looks for neighbours in.
         views: how they are made.
         teacher: a network to learn from beside the other view; None for none.
+
+    Raises:
+        RecipeError: a value of another type or out of range; the message names the setting.
     """
 
     weight: float = 1.0

@@ -15,7 +15,7 @@ from torch import Tensor
 from maerestore.masking.patches import draw_patch_masks, hide_highest, keep_count
 from maerestore.masking.pixels import HOLE, RIM, draw_each, stacked
 from maerestore.train.phases import FREE_FORM, MaskingPhase
-from maerestore.train.recipe import RunRecipe
+from maerestore.train.run_recipe import RunRecipe
 from maerestore.train.workers import leave_signals_to_the_parent
 
 

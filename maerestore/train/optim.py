@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from maerestore.train.run_recipe import RunRecipe
 from maerestore.train.values import RecipeError
-
-if TYPE_CHECKING:  # recipes need a library for YAML, which those who only ask for rates may lack
-    from maerestore.train.recipe import RunRecipe
 
 Key = tuple[bool, float, float]  # for Muon, multiple of the rate, weight decay
 
@@ -115,18 +113,3 @@ def update_ema(average: nn.Module, model: nn.Module, decay: float, step: int) ->
     ours: list[Tensor] = list(average.parameters())
     theirs: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(ours, theirs, 1 - decay)
-
-
-@torch.no_grad()
-def all_finite(networks: list[nn.Module]) -> bool:
-    """Whether every parameter of these networks is.
-
-    Example:
-        >>> layer = nn.Linear(2, 2)
-        >>> before = all_finite([layer])
-        >>> layer.bias.data[0] = float("inf")
-        >>> before, all_finite([layer])
-        (True, False)
-    """
-    finite = [p.isfinite().all() for network in networks for p in network.parameters()]
-    return bool(torch.stack(finite).all()) if finite else True

@@ -19,12 +19,17 @@ class MaskingPhase:
     """Masking from one sample of the run on.
 
     Args:
-        start: the sample the phase begins at ("from" in a recipe).
-        policies: weight of each policy; a batch takes one of them. `maerestore.masking.patches.POLICIES`, and
-            "free_form": holes of pixels (`maerestore.masking.pixels`), which need a model with `mask_embed`.
-        mask_ratio: share of the patches to remove, a number or a range, of which a batch takes one of five values.
+        start: the sample the phase begins at ("from" in a recipe); the first phase's is 0.
+        policies: weight of each policy, at least 0 and not all 0; a batch takes one of them.
+            `maerestore.masking.patches.POLICIES`, and "free_form": holes of pixels (`maerestore.masking.pixels`), which
+            need a model with `mask_embed`.
+        mask_ratio: share of the patches to remove, a number in [0, 1) or a range, of which a batch takes one of five
+            values.
         free_form_drop: the same for the patches that are removed beside a free-form hole.
         ramp: whether policies' weights, ratio and drop move in a straight line to the next phase's.
+
+    Raises:
+        RecipeError: an unknown policy, or a value of another type or out of range; the message names the setting.
     """
 
     start: int = 0

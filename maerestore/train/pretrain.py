@@ -23,31 +23,42 @@ from maerestore.train.losses import Composite, Criterion, composite
 from maerestore.train.masks import HoleBanks, MaskBatch, MaskChoice, patch_masks
 from maerestore.train.objective import Objective
 from maerestore.train.phases import FREE_FORM
-from maerestore.train.recipe import PretrainRecipe, RecipeError
+from maerestore.train.pretrain_recipe import PretrainRecipe
 from maerestore.train.run import TrainingRun
 from maerestore.train.teacher import Teacher
 from maerestore.train.validate import Validation
+from maerestore.train.values import RecipeError
 from maerestore.train.views import two_views
-
-
-class PretrainBatch(NamedTuple):
-    """Images (n, C, side, side), normalised, their masks, and noise for hidden patches where the model takes it."""
-
-    images: Tensor
-    masks: MaskBatch
-    noise: Tensor | None
 
 
 class Views(NamedTuple):
     """Two views of each photograph for the contrastive loss.
 
-    (2 n, C, S, S), normalised; (2 n, L) noise; and, for a teacher, the (2 n, C, S, S) crops in [0, 1] that they were
-    made of.
+    Attributes:
+        images: (2 n, C, S, S), normalised; first views, then second ones.
+        noise: (2 n, L), decides which patches are left out.
+        crops: (2 n, C, S, S) in [0, 1], what they were made of; for a teacher.
     """
 
     images: Tensor
     noise: Tensor
     crops: Tensor | None
+
+
+class PretrainBatch(NamedTuple):
+    """What a step sees.
+
+    Attributes:
+        images: (n, C, side, side), normalised.
+        masks: what is hidden of them.
+        noise: (n, C, side, side), what stands in hidden patches, where the model takes that.
+        views: of the photographs, for a contrastive loss.
+    """
+
+    images: Tensor
+    masks: MaskBatch
+    noise: Tensor | None = None
+    views: Views | None = None
 
 
 class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
@@ -91,8 +102,9 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         recipe, total, side = self.recipe, self.recipe.batch_size, self.recipe.side(self.samples)
         generator = self._generator()
         canvas, sizes = self.corpus.canvases(total, part, generator)
+        views = None
         if recipe.contrastive is not None:
-            self.views = self._views(canvas, sizes, part, generator)
+            views = self._views(canvas, sizes, part, generator)
             every = recipe.contrastive.reconstruct
             canvas, sizes = canvas[::every], sizes[::every]
             total, part = total // every, slice(part.start // every, part.stop // every)
@@ -101,26 +113,26 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         images = random_crops(canvas, sizes, total, part, side, recipe.crop_scale, generator, recipe.flip, self.cut)
         images = self.model.normalize(self._channels(images))
         if choice.policy == FREE_FORM:
-            return PretrainBatch(images, self.banks.at(side).masks(choice, total, part, generator), None)
+            return PretrainBatch(images, self.banks.at(side).masks(choice, total, part, generator), views=views)
         grid = side // recipe.config.patch_size
         masks = patch_masks(choice, total, part, grid, generator, lambda: self._responses(images))
         if recipe.config.mask_embed:  # every parameter takes part in every step, as several processes need
             masks.pixel_mask = torch.zeros(len(images), 1, side, side, device=self.device)
-        if recipe.config.hidden != "noise":
-            return PretrainBatch(images, masks, None)
-        noise = torch.randn(total, *images.shape[1:], generator=generator, device=self.device)[part]
-        return PretrainBatch(images, masks, noise)
+        noise = None
+        if recipe.config.hidden == "noise":
+            noise = torch.randn(total, *images.shape[1:], generator=generator, device=self.device)[part]
+        return PretrainBatch(images, masks, noise, views)
 
     def _compare(self, batch: PretrainBatch, pasted: bool) -> tuple[Tensor, dict[str, Tensor], Composite | None]:
-        images, masks, noise = batch
-        seen = images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise
-        if self.recipe.contrastive is None:
+        masks, views = batch.masks, batch.views
+        seen = batch.images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, batch.noise
+        if self.recipe.contrastive is None or views is None:
             loss, terms, pred = self.objective(*seen)
         else:
             head_only = self.samples < self.recipe.contrastive.head_samples
-            views, noise, crops = self.views
-            loss, terms, pred = self.objective(*seen, views, noise, head_only, self._wanted(crops))
-        shown = composite(self.model, images, pred, masks.mask, masks.pixel_weight) if pasted else None
+            wanted = self._wanted(views.crops)
+            loss, terms, pred = self.objective(*seen, views.images, views.noise, head_only, wanted)
+        shown = composite(self.model, batch.images, pred, masks.mask, masks.pixel_weight) if pasted else None
         return loss, terms, shown
 
     def _views(self, canvas: Tensor, sizes: Tensor, part: slice, generator: torch.Generator) -> Views:

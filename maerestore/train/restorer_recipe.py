@@ -7,9 +7,9 @@ from typing import Any
 
 from maerestore.model.refiner import RefinerConfig
 from maerestore.train.losses import LossError, parse_terms
-from maerestore.train.recipe import RecipeError, RunRecipe
 from maerestore.train.restorer_losses import RESTORER_OPTIONS
-from maerestore.train.values import check, number
+from maerestore.train.run_recipe import RunRecipe
+from maerestore.train.values import RecipeError, check, number
 
 FROZEN = [{"match": "^autoencoder", "lr": 0.0}]
 
@@ -22,9 +22,15 @@ class RestorerRecipe(RunRecipe):
 
     Args:
         refiner: settings of the `RefinerConfig`; the width of the tokens follows from the autoencoder.
-        loss: weight of each term, or its settings (`maerestore.train.restorer_losses.RestorerCriterion`).
-        ratios: by how much the autoencoder sees a picture smaller than the refiner, and how often.
-        validation_side: pixels of the held-out squares that are measured; the autoencoder sees them at its own size.
+        loss: weight of each term, at least 0 and not all 0, or its settings: mse, l1, perceptual
+            (`maerestore.train.restorer_losses`).
+        ratios: by how much the autoencoder sees a picture smaller than the refiner (at least 1), and how often.
+        layer_decay: 1 here; rates of the autoencoder's parts are for `groups` to say.
+        validation_side: pixels of the held-out squares that are measured, at least 16; the autoencoder sees them at
+            its own size.
+
+    Raises:
+        RecipeError: a value of another type or out of range, or settings that do not fit each other; in one line.
     """
 
     refiner: dict[str, Any] = field(default_factory=dict)

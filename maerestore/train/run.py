@@ -1,4 +1,4 @@
-"""What every training run does around its steps: signals, log, validation, saving, resuming; one process or many.
+"""What every training run does around its steps: log, validation, saving, resuming; one process or many.
 
 On Hugging Face accelerate. Every step draws what is random from a generator seeded with (seed, step), for the whole
 batch; each process then takes its part. So a run that stops and resumes computes what one that never stopped does,
@@ -9,7 +9,6 @@ kernels are fastest is found out anew).
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from abc import ABC, abstractmethod
 from datetime import timedelta
@@ -28,9 +27,12 @@ from maerestore.train.corpus import Corpus, Layout
 from maerestore.train.log import Meter, Progress, RunLog
 from maerestore.train.losses import Composite
 from maerestore.train.masks import HoleBanks
-from maerestore.train.optim import all_finite, build_optimizers, load_optimizer, set_lr, update_ema
-from maerestore.train.recipe import RecipeError, RunRecipe
+from maerestore.train.optim import build_optimizers, set_lr, update_ema
+from maerestore.train.run_recipe import RunRecipe
 from maerestore.train.sources import open_corpus
+from maerestore.train.stopping import StopSignals
+from maerestore.train.trained import Trained
+from maerestore.train.values import RecipeError
 
 Recipe = TypeVar("Recipe", bound=RunRecipe)
 Batch = TypeVar("Batch")
@@ -101,7 +103,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             raise RecipeError(str(err).splitlines()[0] if str(err) else type(err).__name__) from err
         self.optimizers = build_optimizers(self.model, recipe, self.contrast)
         self.step = self.samples = 0
-        self.stop, self.signal = False, 0
+        self.signals = StopSignals()
         # What is decoded once, is decoded by one; where machines share no folder, by one on each.
         with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
             self.corpus: Corpus = open_corpus(
@@ -158,36 +160,38 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         Returns:
             the last validation's figures; empty where no photograph was held out.
         """
-        recipe, main = self.recipe, self.accelerator.is_main_process
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
-        self.log = RunLog(self.out if main else None)
-        self.validates = main and self._prepare_validation()
-        figures: dict[str, float] = {}
+        main = self.accelerator.is_main_process
+        with self.signals:
+            self.log = RunLog(self.out if main else None)
+            try:
+                self.validates = main and self._prepare_validation()
+                with Progress(self.recipe.samples, self.samples, hidden=not main) as self.progress:
+                    self._introduce()
+                    figures = self._loop()
+                    self._conclude()
+            finally:
+                self.banks.close()
+                self.log.close()
+        return figures
+
+    def _loop(self) -> dict[str, float]:
+        recipe, figures = self.recipe, {}
         meter = Meter(recipe.log_every, recipe.batch_size, self.step, self.samples)
-        try:
-            with Progress(recipe.samples, self.samples, hidden=not main) as self.progress:
-                self._introduce()
-                while self.samples < recipe.samples and not self._stopping():
-                    meter.add(*self._train_step(meter.timed))
-                    self.progress.advance(recipe.batch_size)
-                    if self._due(recipe.log_every):
-                        self._log(meter.take())
-                    if self._due(recipe.save_every):
-                        meter.check()
-                        self._save()
-                    if self._due(recipe.validate_every):
-                        figures = self._validate()
-                        meter.restart()
+        while self.samples < recipe.samples and not self.signals.stopping(self.accelerator, self.step):
+            meter.add(*self._train_step(meter.timed))
+            self.progress.advance(recipe.batch_size)
+            if self._due(recipe.log_every):
+                self._log(meter.take())
+            if self._due(recipe.save_every):
                 meter.check()
-                self._save()  # at once: who sends a signal may not wait for a validation
-                if not self.signal and not (self._due(recipe.validate_every) and figures):
-                    figures = self._validate()
-                self._conclude()
-        finally:
-            self.banks.close()
-            self.log.close()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+                self._save()
+            if self._due(recipe.validate_every):
+                figures = self._validate()
+                meter.restart()
+        meter.check()
+        self._save()  # at once: who sends a signal may not wait for a validation
+        if not self.signals.number and not (self._due(recipe.validate_every) and figures):
+            figures = self._validate()
         return figures
 
     def _introduce(self) -> None:
@@ -259,19 +263,6 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def _stopping(self) -> bool:
-        """Whether a signal came; several processes ask each other every few steps, so that all end at the same one."""
-        if self.accelerator.num_processes == 1:
-            return self.stop
-        if self.step % 16:
-            return False
-        flag = torch.tensor([float(self.stop)], device=self.device)
-        return float(self.accelerator.reduce(flag, "sum")) > 0
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        self.stop = True  # the loop ends after this step, and saves
-        self.signal = number
-
     def _log(self, values: dict[str, float]) -> None:
         recipe = self.recipe
         values |= {"lr": recipe.lr * recipe.lr_factor(self.samples), "side": recipe.side(self.samples)}
@@ -299,48 +290,21 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         Raises:
             RecipeError: weights that are not finite, in every process; or a folder that cannot be written.
         """
-        discriminator = self.adversary.discriminator if self.adversary is not None else None
-        networks = (self.model, self.average, self.contrast, discriminator)
-        # The losses say it one step later only.
-        if not all_finite([network for network in networks if network is not None]):
+        if not self._trained.finite():  # of the step just made; the losses say it one step later
             raise RecipeError(f"weights are not finite after {self.samples} samples, and are not saved: lower base_lr")
         if self.accelerator.is_main_process:
-            write_checkpoint(self.out / CHECKPOINT, self._state())
+            place = {"step": self.step, "samples": self.samples, "recipe": self.recipe.to_dict(), **self._facts()}
+            write_checkpoint(self.out / CHECKPOINT, place | self._trained.state_dict())
             self._save_model({"samples": self.samples, "data": self.corpus.fingerprint})
 
-    def _state(self) -> dict[str, Any]:
-        state = {
-            "step": self.step,
-            "samples": self.samples,
-            "recipe": self.recipe.to_dict(),
-            **self._facts(),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
-        }
-        beside = {"adversary": self.adversary, "contrast": self.contrast}
-        return state | {name: each.state_dict() for name, each in beside.items() if each is not None}
+    @property
+    def _trained(self) -> Trained:
+        return Trained(self.model, self.average, self.optimizers, self.adversary, self.contrast)
 
     def _resume(self, path: Path) -> None:
         """Take over a checkpoint of this run: weights, optimisers and the place in the run."""
         state = self._read_checkpoint(path)
-        try:
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-        except (RuntimeError, TypeError, AttributeError) as err:
-            raise RecipeError(f"{path}: its weights are not those of the recipe's model") from err
-        try:
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                load_optimizer(optimizer, saved)
-            if self.adversary is not None and "adversary" in state:
-                self.adversary.load_state_dict(state["adversary"])
-            if self.contrast is not None:
-                self.contrast.load_state_dict(state["contrast"])
-        except (ValueError, KeyError, RuntimeError) as err:
-            raise RecipeError(
-                f"{path}: its optimisers are not the recipe's (optimizer, layer_decay, groups, adversarial, "
-                "contrastive): go on with the same, or start another run from it with --init"
-            ) from err
+        self._trained.load_state_dict(state, path)
         self.step, self.samples = state["step"], state["samples"]
 
     def _check_processes(self) -> None:

@@ -26,14 +26,17 @@ class ViewSettings:
     """How a view is made.
 
     Args:
-        scale: area range of its crop, as a share of the photo's.
+        scale: area range of its crop, as a share of the photo's, in (0, 1].
         flip: whether it is mirrored at random.
         jitter: probability that brightness, contrast, saturation and hue are changed.
-        brightness, contrast, saturation: they are multiplied with a factor from 1 - x to 1 + x.
-        hue: it is turned by up to this share of the colour circle.
+        brightness, contrast, saturation: they are multiplied with a factor from 1 - x to 1 + x, x in [0, 1].
+        hue: it is turned by up to this share of the colour circle, in [0, 0.5].
         gray: probability that the colours are taken away.
         blur: probability of a Gaussian blur.
-        sigma: range of its standard deviation, in thousandths of the side.
+        sigma: range of its standard deviation, in thousandths of the side; over 0.
+
+    Raises:
+        RecipeError: a value of another type or out of range; the message names the setting.
     """
 
     scale: tuple[float, float] = (0.2, 1.0)

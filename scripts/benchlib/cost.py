@@ -94,8 +94,9 @@ def clock(device: torch.device) -> float:
 
 def _loss(run: Pretrainer, batch: PretrainBatch) -> Tensor:
     """What a step on the batch makes small."""
-    images, masks, noise = batch
-    loss, _, _ = run.objective(images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, noise)
+    masks = batch.masks
+    seen = batch.images, masks.mask, masks.num_visible, masks.pixel_mask, masks.pixel_weight, batch.noise
+    loss, _, _ = run.objective(*seen)
     return loss
 
 

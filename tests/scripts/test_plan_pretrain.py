@@ -11,7 +11,9 @@ import plan_pretrain
 from benchlib.cost import activation_bytes
 
 from maerestore.train.pretrain import Pretrainer
-from maerestore.train.recipe import PretrainRecipe, RecipeError, load_recipe
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.recipe_file import load_recipe
+from maerestore.train.values import RecipeError
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").glob("vit-*.yaml"))
 

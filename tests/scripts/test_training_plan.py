@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from maerestore.cli.main import build_parser
-from maerestore.train.recipe import PretrainRecipe, load_recipe
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.recipe_file import load_recipe
 from maerestore.train.restorer_recipe import RestorerRecipe
 
 ROOT = Path(__file__).resolve().parents[2]

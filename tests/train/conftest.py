@@ -40,7 +40,7 @@ def packed(tmp_path_factory):
 @pytest.fixture
 def tiny_recipe(tiny_settings):
     """make(**settings): a recipe for 32 px images that logs every step."""
-    from maerestore.train.recipe import PretrainRecipe
+    from maerestore.train.pretrain_recipe import PretrainRecipe
 
     def make(**settings):
         values = {
@@ -83,7 +83,7 @@ def trainer(packed, tmp_path):
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     from maerestore.train.pretrain import Pretrainer
-    from maerestore.train.restore import RestorerTrainer
+    from maerestore.train.restorer import RestorerTrainer
     from maerestore.train.restorer_recipe import RestorerRecipe
 
     precision = torch.get_float32_matmul_precision()
@@ -100,7 +100,7 @@ def trainer(packed, tmp_path):
 
         def step(*args, **kwargs):
             result = train_step(*args, **kwargs)
-            run.stop = run.stop or run.step == stop_at
+            run.signals.wanted = run.signals.wanted or run.step == stop_at
             return result
 
         run._train_step = step

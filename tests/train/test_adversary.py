@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from maerestore.errors import MaerestoreError
-from maerestore.train.adversary import Adversary, PatchDiscriminator, fake_labels
+from maerestore.train.adversary import Adversary, fake_labels
+from maerestore.train.discriminator import PatchDiscriminator
 
 
 class Cells(nn.Module):

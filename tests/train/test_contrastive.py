@@ -13,7 +13,9 @@ from maerestore.train.contrastive import Contrast, ContrastiveObjective, ViewRet
 from maerestore.train.contrastive_settings import ContrastiveSettings
 from maerestore.train.crops import random_crops
 from maerestore.train.losses import Criterion
-from maerestore.train.recipe import PretrainRecipe, RecipeError, load_recipe
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.recipe_file import load_recipe
+from maerestore.train.values import RecipeError
 from maerestore.train.views import ViewSettings, blur, colour_matrix, distort, two_views
 from train.test_pretrain import assert_same_state, log_of
 from train.test_processes import SETTINGS, launch, start_of

@@ -6,8 +6,8 @@ import torch
 from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
-from maerestore.train.recipe import RecipeError
 from maerestore.train.restorer_recipe import RestorerRecipe
+from maerestore.train.values import RecipeError
 
 
 def names_of(model, groups):

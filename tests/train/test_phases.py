@@ -2,7 +2,8 @@ import pytest
 
 from maerestore.train.masks import MaskChoice
 from maerestore.train.phases import MaskingPhase, phase_at, read_phases
-from maerestore.train.recipe import PretrainRecipe, RecipeError
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.values import RecipeError
 
 
 def test_a_ratio_is_a_number_or_a_range():

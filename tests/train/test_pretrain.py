@@ -14,7 +14,7 @@ from maerestore.errors import MaerestoreError
 from maerestore.hub.load import load_autoencoder, read_folder
 from maerestore.model.positions import resample_positions, sincos_positions
 from maerestore.train.checkpoint import write_checkpoint
-from maerestore.train.recipe import RecipeError
+from maerestore.train.values import RecipeError
 
 
 def log_of(folder):
@@ -177,8 +177,8 @@ def test_a_step_is_drawn_from_seed_and_step_alone(trainer, tiny_recipe):
     one, other = trainer(tiny_recipe(), "one"), trainer(tiny_recipe(), "other")
     other.run()
     other.step, other.samples = 0, 0
-    images, masks, _ = one._batch(slice(0, 8))
-    again, masks_again, _ = other._batch(slice(0, 8))
+    images, masks, *_ = one._batch(slice(0, 8))
+    again, masks_again, *_ = other._batch(slice(0, 8))
     assert torch.equal(images, again)
     assert torch.equal(masks.mask, masks_again.mask)
     other.step = 1
@@ -190,7 +190,7 @@ def test_a_step_is_drawn_from_seed_and_step_alone(trainer, tiny_recipe):
 def test_the_policy_decides_between_patches_and_holes(trainer, tiny_recipe, policy, kind):
     run = trainer(tiny_recipe(masking={"policies": {policy: 1.0}, "free_form_drop": [0.0, 0.5]}))
     for run.step in range(4):
-        _, masks, _ = run._batch(slice(0, 8))
+        masks = run._batch(slice(0, 8)).masks
         assert (masks.pixel_weight is not None) == (kind == "holes")
         assert masks.mask.sum(1).tolist() == [16 - masks.num_visible] * 8
 
@@ -217,7 +217,7 @@ def test_a_model_without_mask_embed_never_sees_the_pixels_it_is_scored_on(traine
     except RecipeError:
         return  # refusing is fine too
     run = trainer(recipe)
-    images, masks, _ = run._batch(slice(0, 8))
+    images, masks, *_ = run._batch(slice(0, 8))
     changed = images if masks.pixel_mask is None else torch.where(masks.pixel_mask > 0, 50.0, images)
     arguments = {"mask": masks.mask, "pixel_mask": masks.pixel_mask, "num_visible": masks.num_visible}
     with torch.no_grad():
@@ -427,7 +427,7 @@ def test_a_stopped_run_saves_without_validating_and_says_so(trainer, tiny_recipe
     validate = run._validate
     run._validate = lambda: saved.append((tmp_path / "run/checkpoint.pt").exists()) or validate()
     run.run()
-    assert run.signal == signal.SIGTERM
+    assert run.signals.number == signal.SIGTERM
     assert saved == [False] * 3  # those that were due, and none at the end
     said = capsys.readouterr().err
     assert "14 photographs in memory, 3 more kept aside" in said

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from maerestore.train.corpus import Layout
-from maerestore.train.recipe import load_recipe
+from maerestore.train.recipe_file import load_recipe
 
 SETTINGS = {
     "samples": 24, "batch_size": 8, "warmup_samples": 8, "base_lr": 1e-2, "optimizer": "muon", "precision": "fp32",
@@ -99,7 +99,7 @@ def test_a_part_of_a_batch_is_cut_from_the_whole(trainer, tiny_recipe, tiny_sett
     run = trainer(tiny_recipe(model=model, masking={"policies": {policy: 1}}))
     whole = run._batch(slice(0, 8))
     for part in (slice(0, 3), slice(3, 8)):
-        images, masks, noise = run._batch(part)
+        images, masks, noise, _ = run._batch(part)
         assert torch.equal(images, whole[0][part])
         assert torch.equal(masks.mask, whole[1].mask[part])
         if masks.pixel_weight is not None:

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from maerestore.train.recipe import PretrainRecipe, RecipeError, load_recipe
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.recipe_file import load_recipe
 from maerestore.train.restorer_recipe import RestorerRecipe
+from maerestore.train.values import RecipeError
 
 SMALL_CPU = Path(__file__).resolve().parents[2] / "scripts/recipes/small-cpu.yaml"
 

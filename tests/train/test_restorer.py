@@ -14,8 +14,9 @@ from maerestore.errors import MaerestoreError
 from maerestore.hub.load import load_autoencoder, read_notes
 from maerestore.hub.refiner import load_refiner, read_refiner_notes
 from maerestore.model.smooth import smooth_fill
-from maerestore.train.recipe import RecipeError, load_recipe
+from maerestore.train.recipe_file import load_recipe
 from maerestore.train.restorer_recipe import RestorerRecipe
+from maerestore.train.values import RecipeError
 from train.test_pretrain import assert_same_state, log_of
 from train.test_processes import assert_same_update, launch, start_of, state_of
 

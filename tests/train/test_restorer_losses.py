@@ -8,7 +8,8 @@ from torch import nn
 
 from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restored, Restorer
-from maerestore.train.adversary import Adversary, PatchDiscriminator, build_adversary
+from maerestore.train.adversary import Adversary, build_adversary
+from maerestore.train.discriminator import PatchDiscriminator
 from maerestore.train.losses import Composite, LossError
 from maerestore.train.restorer_losses import RestorerCriterion, paste, weighted_mean
 

@@ -345,7 +345,7 @@ def test_a_colour_model_trains_on_gray(trainer, tiny_recipe, tmp_path):
     write_mnist(tmp_path / "root", np.random.default_rng(0).integers(0, 256, (200, 28, 28), dtype=np.uint8))
     run = trainer(tiny_recipe(samples=8), data=f"torchvision:MNIST:{tmp_path / 'root'}")
     run.run()
-    images, _, _ = run._batch(slice(0, 8))
+    images = run._batch(slice(0, 8)).images
     assert images.shape == (8, 3, 32, 32)
 
 

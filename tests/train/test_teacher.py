@@ -12,8 +12,10 @@ from maerestore.hub.errors import ModelError
 from maerestore.hub.load import load_autoencoder
 from maerestore.train.contrastive import Contrast, pooled
 from maerestore.train.contrastive_settings import ContrastiveSettings, TeacherSettings
-from maerestore.train.recipe import PretrainRecipe, RecipeError, load_recipe
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.recipe_file import load_recipe
 from maerestore.train.teacher import Teacher, disagreement
+from maerestore.train.values import RecipeError
 from train.test_contrastive import PLAIN, RECIPES, TEACHER, TINY, seeded
 from train.test_pretrain import log_of
 
@@ -119,10 +121,12 @@ def test_the_teacher_sees_the_crops_before_they_are_distorted(trainer, tiny_reci
         model |= {"in_chans": 1, "mean": [0.5], "std": [0.5]}
     taught = {**TINY, "hide": 0.0, "teacher": TEACHER, "views": {"jitter": 1.0, "gray": 0.0, "blur": 0.0}}
     run = trainer(tiny_recipe(model=model, samples=8, contrastive=taught))
-    seen, teacher = [], run.teacher.forward
+    seen, batches, teacher = [], [], run.teacher.forward
     run.teacher.forward = lambda crops: seen.append(crops) or teacher(crops)
+    batch = run._batch
+    run._batch = lambda part: batches.append(batch(part)) or batches[-1]
     run.run()
-    views = run.model.denormalize(run.views.images)
+    views = run.model.denormalize(batches[0].views.images)
     assert [len(crops) for crops in seen] == [4, 16]  # two photographs are kept aside for validation
     difference = (seen[1] - views).abs().mean((1, 2, 3))
     assert 0.02 < float(difference.max()) < 0.4

@@ -1,23 +1,14 @@
-"""Recipes: everything that decides what a run computes, in one YAML file."""
+"""Recipes: everything that decides what a run computes. Here is what pretraining and the restorer's training share."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from maerestore.masking import FAMILIES, TRAINING
-from maerestore.model.config import MAEConfig
-from maerestore.train.contrastive_settings import ContrastiveSettings
-from maerestore.train.losses import LossError, parse_terms
-from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
 from maerestore.train.values import RecipeError, check, number, pair, read_numbers, whole
-
-__all__ = ["PretrainRecipe", "RecipeError", "RunRecipe", "load_recipe"]
 
 Kind = TypeVar("Kind", bound="RunRecipe")
 
@@ -27,37 +18,44 @@ class RunRecipe:
     """Settings that every training run has. Lengths are counted in samples (images seen), not epochs or steps.
 
     Args:
-        samples: length of the run.
-        batch_size: images a step, over all processes and accumulated parts.
+        samples: length of the run, at least 1.
+        batch_size: images a step, over all processes and accumulated parts; a multiple of both.
         accumulate: parts that a batch is computed in, one after the other; the gradients add up.
-        base_lr: learning rate at batch 256; the rate used is `base_lr * batch_size / 256`, as in the MAE paper.
+        base_lr: learning rate at batch 256, over 0; the rate used is `base_lr * batch_size / 256`, as in the MAE paper.
         optimizer: "adamw", or "muon" (momentum orthogonalised, Jordan et al. 2024) for the matrices of the blocks and
             AdamW for the rest; the rates of the two match in RMS, so `base_lr` means the same.
         schedule: "cosine", or "wsd": constant, then linear to zero over the last `decay_share` of the run. The second
             can be lengthened later from any checkpoint before the decay.
-        warmup_samples: linear warm-up.
-        weight_decay, betas: of AdamW.
-        layer_decay: the rate of each encoder block as a multiple of the next one's, as in BEiT's fine-tuning; 1 in
-            pretraining. The patch embedding comes below the first block, the decoder has the full rate.
+        decay_share: in (0, 1].
+        warmup_samples: linear warm-up, 0 for none.
+        weight_decay: of matrices and kernels, at least 0.
+        betas: of AdamW, in [0, 1).
+        layer_decay: in (0, 1]: the rate of each encoder block as a multiple of the next one's, as in BEiT's
+            fine-tuning; 1 in pretraining. The patch embedding comes below the first block, the decoder has the full
+            rate.
         groups: settings for some parameters: {match: a regular expression found in their names, lr: multiple of the
             rate, weight_decay: another one}. The first group that matches counts; lr 0 freezes.
-        adversarial: settings of a patch discriminator (`maerestore.train.adversary.Adversary`); empty for none.
-        ema_decay: decay per step of the averaged weights, which are the ones saved as the model.
-        resolution: (from sample, side in pixels) pairs, ascending; training may start small.
-        crop_scale: area range of the random resized crops.
+        ema_decay: in [0, 1): decay per step of the averaged weights, which are the ones saved as the model.
+        adversarial: settings of a patch discriminator (`maerestore.train.adversary.build_adversary`); empty for none.
+        resolution: (from sample, side in pixels) pairs, ascending from 0; training may start small.
+        crop_scale: area range of the random resized crops, in (0, 1].
         flip: whether crops are mirrored at random.
         short_side: to which photographs are scaled when they are decoded, in pixels; 0 takes a quarter more than the
             largest crop, and no less than what is measured in validation. Packed folders and data sets of small images
             keep their own.
         resident_gb: decoded pixels to hold on the device, in 10^9 bytes; a larger corpus is streamed.
-        families: weight of each free-form family.
-        mask_count: free-form holes to draw.
-        rim_width, rim_weight: known pixels around the hole that count in the loss, at 128 px; scaled with the side.
+        families: weight of each free-form family (`maerestore.masking.pixels`), at least 0, not all 0.
+        mask_count: free-form holes to draw, at least 8.
+        rim_width: known pixels around the hole that count in the loss, at 128 px; scaled with the side.
+        rim_weight: how much they count, beside 1 for the hole's; at least 0.
         precision: "bf16" or "fp32".
         compile: whether the blocks of transformers, and the cutting of crops, are compiled (`torch.compile`).
-        seed: of everything random.
-        log_every, validate_every, save_every: in samples.
-        validation_images: how many held-out photographs are measured.
+        seed: of everything random, in [0, 2^32).
+        log_every, validate_every, save_every: in samples, at least 1.
+        validation_images: how many held-out photographs are measured at most; 0 for none.
+
+    Raises:
+        RecipeError: a value of another type or out of range; the message is one line and names the setting.
     """
 
     samples: int = 1_000_000
@@ -199,140 +197,10 @@ class RunRecipe:
         """The same recipe with some settings changed, and checked anew.
 
         Example:
-            >>> PretrainRecipe(samples=1000).but(batch_size=64).samples
+            >>> RunRecipe(samples=1000).but(batch_size=64).samples
             1000
         """
         return type(self)(**{**self.to_dict(), **changes})
-
-
-@dataclass
-class PretrainRecipe(RunRecipe):
-    """Settings of a pretraining run, beside those of `RunRecipe`.
-
-    Args:
-        model: settings of the `MAEConfig`.
-        loss: weight of each term, or its settings (`maerestore.train.losses.Criterion`).
-        masking: a `MaskingPhase`, or a list of them ("from" in samples): policies, mask_ratio, free_form_drop, ramp.
-        contrastive: settings of a contrastive loss beside the reconstruction
-            (`maerestore.train.contrastive.ContrastiveSettings`); None for none.
-    """
-
-    model: dict[str, Any] = field(default_factory=dict)
-    loss: dict[str, Any] = field(default_factory=lambda: {"masked_mse": 1.0})
-    masking: list[MaskingPhase] = field(default_factory=lambda: [MaskingPhase()])
-    contrastive: ContrastiveSettings | None = None
-
-    def __post_init__(self) -> None:
-        self.masking = read_phases(self.masking)
-        self.contrastive = None if self.contrastive is None else ContrastiveSettings.from_dict(self.contrastive)
-        super().__post_init__()
-        try:
-            parse_terms(self.loss)
-        except LossError as err:
-            raise RecipeError(str(err)) from err
-        config = self.config
-        check(
-            [
-                (config.mask_embed or not self._draws_holes(), "free_form masks need a model with mask_embed: true"),
-                (config.has_decoder, "model: pretraining needs a decoder, decoder_depth is 0"),
-                (bool(self.loss), "loss needs a term, for example masked_mse: 1.0"),
-                (
-                    all(side % config.patch_size == 0 for _, side in self.resolution),
-                    f"every side in resolution must be a multiple of the patch size {config.patch_size}",
-                ),
-            ]
-        )
-        if self.contrastive is not None:
-            self._check_contrastive(self.contrastive, config)
-
-    def _check_contrastive(self, settings: ContrastiveSettings, config: MAEConfig) -> None:
-        check(
-            [
-                (
-                    settings.side % config.patch_size == 0,
-                    f"contrastive.side must be a multiple of the patch size {config.patch_size}, got {settings.side}",
-                ),
-                (
-                    settings.hide == 0 or config.hidden == "drop",
-                    f"contrastive.hide saves nothing where hidden patches hold a {config.hidden}: set it to 0",
-                ),
-            ]
-        )
-
-    def _default_side(self) -> int:
-        return self.config.image_size
-
-    def _largest_side(self) -> int:
-        return max(super()._largest_side(), self.contrastive.side if self.contrastive is not None else 0)
-
-    def _measured_side(self) -> int:
-        return self.config.image_size
-
-    def _draws_holes(self) -> bool:
-        return any(FREE_FORM in phase.policies for phase in self.masking)
-
-    @property
-    def config(self) -> MAEConfig:
-        """The model's configuration."""
-        if not isinstance(self.model, dict):
-            raise RecipeError(f"model is a mapping of settings, got {self.model!r}")
-        try:
-            return MAEConfig.from_dict(self.model)
-        except ValueError as err:
-            raise RecipeError(f"model: {err}") from err
-
-    def phase(self, samples: int) -> MaskingPhase:
-        """How images are masked after so many samples."""
-        return phase_at(self.masking, samples)
-
-
-def load_recipe(
-    path: Path,
-    overrides: list[str] | None = None,
-    kind: type[Kind] = PretrainRecipe,  # type: ignore[assignment]
-) -> Kind:
-    """Read a YAML recipe.
-
-    Args:
-        path: the file.
-        overrides: "key=value" strings that replace settings; the value is read as YAML, and dots lead into mappings:
-            "masking.mask_ratio=0.75".
-        kind: the recipe's class.
-
-    Raises:
-        RecipeError: not there, no YAML mapping, an unknown key, or a value that does not fit.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for item in overrides or []:
-            key, equals, value = item.partition("=")
-            if not equals:
-                raise RecipeError(f"--set wants KEY=VALUE, got {item!r}")
-            _put(values, key, yaml.safe_load(value))
-    except OSError as err:
-        raise RecipeError(f"{path}: cannot be read ({err.strerror})") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise RecipeError(f"{path}: not valid YAML ({str(err).splitlines()[0]})") from err
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of settings")
-    unknown = sorted(set(map(str, values)) - {f.name for f in fields(kind)})
-    if unknown:
-        raise RecipeError(f"{path}: unknown setting(s) {', '.join(unknown)}")
-    try:
-        return kind(**values)
-    except RecipeError as err:
-        raise RecipeError(f"{path}: {err}") from err
-
-
-def _put(values: Any, key: str, value: Any) -> None:
-    """Set a value in nested mappings; where a name on the way is none, the recipe's own checks say so."""
-    *way, last = key.split(".")
-    for name in way:
-        values = values.setdefault(name, {}) if isinstance(values, dict) else None
-    if isinstance(values, dict):
-        values[last] = value
-    elif way:
-        raise RecipeError(f"--set {key}: {way[-1]} is no mapping")
 
 
 def _read_groups(values: Any) -> list[dict[str, Any]]:

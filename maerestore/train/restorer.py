@@ -23,11 +23,11 @@ from maerestore.train.adversary import build_adversary
 from maerestore.train.checkpoint import read_state
 from maerestore.train.losses import Composite
 from maerestore.train.masks import HoleBanks
-from maerestore.train.recipe import RecipeError
 from maerestore.train.restorer_losses import RestorerCriterion, paste
 from maerestore.train.restorer_recipe import RestorerRecipe
 from maerestore.train.run import TrainingRun
 from maerestore.train.validate import RestorerValidation
+from maerestore.train.values import RecipeError
 
 
 class RestorerBatch(NamedTuple):

@@ -1,0 +1,98 @@
+"""The recipe of a pretraining run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from maerestore.model.config import MAEConfig
+from maerestore.train.contrastive_settings import ContrastiveSettings
+from maerestore.train.losses import LossError, parse_terms
+from maerestore.train.phases import FREE_FORM, MaskingPhase, phase_at, read_phases
+from maerestore.train.run_recipe import RunRecipe
+from maerestore.train.values import RecipeError, check
+
+
+@dataclass
+class PretrainRecipe(RunRecipe):
+    """Settings of a pretraining run, beside those of `RunRecipe`.
+
+    Args:
+        model: settings of the `MAEConfig`, with a decoder; with `mask_embed` where there are free-form masks. Every
+            side in `resolution` is a multiple of its patch size.
+        loss: weight of each term, at least 0 and not all 0, or its settings (`maerestore.train.losses`).
+        masking: a `MaskingPhase`, or a list of them ("from" in samples): policies, mask_ratio, free_form_drop, ramp.
+        contrastive: settings of a contrastive loss beside the reconstruction
+            (`maerestore.train.contrastive_settings.ContrastiveSettings`); None for none.
+
+    Raises:
+        RecipeError: a value of another type or out of range, or settings that do not fit each other; in one line.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=lambda: {"masked_mse": 1.0})
+    masking: list[MaskingPhase] = field(default_factory=lambda: [MaskingPhase()])
+    contrastive: ContrastiveSettings | None = None
+
+    def __post_init__(self) -> None:
+        self.masking = read_phases(self.masking)
+        self.contrastive = None if self.contrastive is None else ContrastiveSettings.from_dict(self.contrastive)
+        super().__post_init__()
+        try:
+            parse_terms(self.loss)
+        except LossError as err:
+            raise RecipeError(str(err)) from err
+        config = self.config
+        check(
+            [
+                (config.mask_embed or not self._draws_holes(), "free_form masks need a model with mask_embed: true"),
+                (config.has_decoder, "model: pretraining needs a decoder, decoder_depth is 0"),
+                (bool(self.loss), "loss needs a term, for example masked_mse: 1.0"),
+                (
+                    all(side % config.patch_size == 0 for _, side in self.resolution),
+                    f"every side in resolution must be a multiple of the patch size {config.patch_size}",
+                ),
+            ]
+        )
+        if self.contrastive is not None:
+            self._check_contrastive(self.contrastive, config)
+
+    def _check_contrastive(self, settings: ContrastiveSettings, config: MAEConfig) -> None:
+        check(
+            [
+                (
+                    settings.side % config.patch_size == 0,
+                    f"contrastive.side must be a multiple of the patch size {config.patch_size}, got {settings.side}",
+                ),
+                (
+                    settings.hide == 0 or config.hidden == "drop",
+                    f"contrastive.hide saves nothing where hidden patches hold a {config.hidden}: set it to 0",
+                ),
+            ]
+        )
+
+    def _default_side(self) -> int:
+        return self.config.image_size
+
+    def _largest_side(self) -> int:
+        return max(super()._largest_side(), self.contrastive.side if self.contrastive is not None else 0)
+
+    def _measured_side(self) -> int:
+        return self.config.image_size
+
+    def _draws_holes(self) -> bool:
+        return any(FREE_FORM in phase.policies for phase in self.masking)
+
+    @property
+    def config(self) -> MAEConfig:
+        """The model's configuration."""
+        if not isinstance(self.model, dict):
+            raise RecipeError(f"model is a mapping of settings, got {self.model!r}")
+        try:
+            return MAEConfig.from_dict(self.model)
+        except ValueError as err:
+            raise RecipeError(f"model: {err}") from err
+
+    def phase(self, samples: int) -> MaskingPhase:
+        """How images are masked after so many samples."""
+        return phase_at(self.masking, samples)

@@ -1,0 +1,64 @@
+"""Recipes as YAML files."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from maerestore.train.pretrain_recipe import PretrainRecipe
+from maerestore.train.run_recipe import RunRecipe
+from maerestore.train.values import RecipeError
+
+Kind = TypeVar("Kind", bound=RunRecipe)
+
+
+def load_recipe(
+    path: Path,
+    overrides: list[str] | None = None,
+    kind: type[Kind] = PretrainRecipe,  # type: ignore[assignment]
+) -> Kind:
+    """Read a YAML recipe.
+
+    Args:
+        path: the file.
+        overrides: "key=value" strings that replace settings; the value is read as YAML, and dots lead into mappings:
+            "masking.mask_ratio=0.75".
+        kind: the recipe's class.
+
+    Raises:
+        RecipeError: not there, no YAML mapping, an unknown key, or a value that does not fit.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for item in overrides or []:
+            key, equals, value = item.partition("=")
+            if not equals:
+                raise RecipeError(f"--set wants KEY=VALUE, got {item!r}")
+            _put(values, key, yaml.safe_load(value))
+    except OSError as err:
+        raise RecipeError(f"{path}: cannot be read ({err.strerror})") from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise RecipeError(f"{path}: not valid YAML ({str(err).splitlines()[0]})") from err
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of settings")
+    unknown = sorted(set(map(str, values)) - {f.name for f in fields(kind)})
+    if unknown:
+        raise RecipeError(f"{path}: unknown setting(s) {', '.join(unknown)}")
+    try:
+        return kind(**values)
+    except RecipeError as err:
+        raise RecipeError(f"{path}: {err}") from err
+
+
+def _put(values: Any, key: str, value: Any) -> None:
+    """Set a value in nested mappings; where a name on the way is none, the recipe's own checks say so."""
+    *way, last = key.split(".")
+    for name in way:
+        values = values.setdefault(name, {}) if isinstance(values, dict) else None
+    if isinstance(values, dict):
+        values[last] = value
+    elif way:
+        raise RecipeError(f"--set {key}: {way[-1]} is no mapping")
