@@ -1,1 +1,1 @@
-"""Retrieval: an index of image features on disk, its nearest neighbours and its near-duplicates."""
+"""Retrieval: an index of image features on disk, with search for nearest neighbours and near-duplicates."""

@@ -1,4 +1,4 @@
-"""What may come into an index: features of its own model, each with a direction, one of each file and name."""
+"""Checks of what is added to an index: features of its model, finite and not zero, one for each file and name."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from maerestore.image.errors import quoted
 def unchanged_rows(
     entries: Entries, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray, folder: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of images that are named from the working directory, and whether they are as they were.
+    """Find images in an index, and tell which have not changed.
 
-    An image is the file at its place, however its name is spelled. One whose name is in the index for a file at another
-    place, where nothing is any more, was moved.
+    Images are identified by their files, however the paths are spelled. If the file of an entry no longer exists, an
+    image of the same name in the working directory counts as that image, moved.
 
     Args:
         entries: of the index.
-        names: of N images.
-        sizes, mtimes: (N,) int64, bytes and nanoseconds.
-        folder: of the index, for messages.
+        names: of N images, relative to the working directory.
+        sizes, mtimes: (N,) int64, in bytes and nanoseconds.
+        folder: of the index, for error messages.
 
     Returns:
-        (N,) int64 rows, -1 where there is none, and (N,) bool: size and time are those of the row.
+        (N,) int64, the row of each image, -1 where there is none; and (N,) bool, whether size and modification time are
+        those of the row.
 
     Raises:
-        InputError: a name that is in the index for another file, which is there.
+        InputError: a name that another existing file has in the index.
     """
     here = working_folder()
     rows, clashing = match_images(entries, names, here)
@@ -52,10 +53,10 @@ def unchanged_rows(
 
 
 def usable_rows(table: FeatureTable) -> tuple[FeatureTable, list[tuple[str, str]]]:
-    """Rows that have a feature, one for each file, and (name, reason) of the others.
+    """Select the rows that have a feature, one for each file; also return (name, reason) of the rows without.
 
     Raises:
-        InputError: two rows of one name.
+        InputError: two rows with one name.
     """
     errors = table.failures()
     table = table.without_errors() if errors else table
@@ -68,7 +69,7 @@ def usable_rows(table: FeatureTable) -> tuple[FeatureTable, list[tuple[str, str]
 
 
 def one_a_place(names: Sequence[str]) -> list[int]:
-    """The numbers of names, without those that lead from the working directory to the file of an earlier one."""
+    """The positions of names, without those that refer to the same file as an earlier name."""
     here = working_folder()
     places: dict[str, int] = {}
     for number, name in enumerate(names):
@@ -77,10 +78,10 @@ def one_a_place(names: Sequence[str]) -> list[int]:
 
 
 def as_stored(table: FeatureTable) -> tuple[np.ndarray, Entries]:
-    """Vectors and entries of usable rows as an index stores them.
+    """The vectors and entries that an index stores for a table without errors.
 
     Raises:
-        InputError: no rows, or a feature that has no direction.
+        InputError: no rows, or a feature that is zero or not finite.
     """
     if not len(table):
         raise InputError("the sources hold no features: nothing to make an index of.")
@@ -92,12 +93,12 @@ def as_stored(table: FeatureTable) -> tuple[np.ndarray, Entries]:
 
 
 def as_known(more: Entries, old: Entries, rows: np.ndarray) -> Entries:
-    """Entries of images that replace others, with the names under which the index knows their files.
+    """Give entries that replace others the names that their files already have in the index.
 
     Args:
-        more: N entries.
-        old: of the index.
-        rows: (N,) int64, the rows of `old` that they replace; -1 for none.
+        more: N new entries.
+        old: the entries of the index.
+        rows: (N,) int64, the rows of `old` that are replaced; -1 for none.
     """
     every = np.arange(len(more))
     names, folders = more.names(every), more.folders(every)
@@ -110,13 +111,13 @@ def as_known(more: Entries, old: Entries, rows: np.ndarray) -> Entries:
 
 
 def check_alike(held: dict[str, Any], given: dict[str, Any], dim: int, folder: Path) -> None:
-    """Raise InputError unless features belong into an index.
+    """Raise InputError unless features fit an index.
 
     Args:
-        held: facts of the index.
-        given: of the features, "model" and "fingerprint".
-        dim: width of the features.
-        folder: of the index, for the message.
+        held: the facts of the index.
+        given: the facts of the features, "model" and "fingerprint".
+        dim: number of values of a feature.
+        folder: of the index, for error messages.
     """
     mine, theirs = held["fingerprint"], given.get("fingerprint")
     if mine != theirs or held["dim"] != dim:

@@ -1,4 +1,4 @@
-"""The next generation of an index, made of the one that there is; all within the lock of a writer."""
+"""Publishing a new generation of an index, made from the current one. The caller holds the write lock."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from maerestore.features.index.store import Generations
 
 
 def publish_change(store: Generations, old: Snapshot, dead: np.ndarray, more: Entries, vectors: np.ndarray) -> None:
-    """Publish a generation with some rows dead and some more behind.
+    """Publish a generation without some rows, and with new ones.
 
-    Dead rows stay where they are until they are a fifth of all, and the faiss index grows; but the flat kind, one that
-    becomes another, and IVF-PQ that has outgrown its clusters are made again of the rows that live.
+    Removed rows are only marked, and new rows are appended to the faiss index. It is rebuilt from the rows that are
+    alive when more than a fifth are marked, when its kind is flat or changes, and when an IVF-PQ index has too few
+    clusters.
 
     Args:
         store: of the index.
-        old: what there is.
-        dead: rows of `old`.
-        more, vectors: entries, and (n, D) float16.
+        old: the current generation.
+        dead: the rows of `old` to remove.
+        more, vectors: n new entries, and their vectors (n, D) float16.
 
     Raises:
-        InputError: the index cannot be written; it is as it was.
+        InputError: the index cannot be written; it stays as it was.
     """
     entries = old.entries.without(dead).and_then(more)
     living = int(entries.alive.sum())
@@ -41,14 +42,14 @@ def publish_change(store: Generations, old: Snapshot, dead: np.ndarray, more: En
 
 
 def publish_again(store: Generations, old: Snapshot, wanted: str) -> None:
-    """Publish a generation of the rows that live, with an index made again.
+    """Publish a generation of the rows that are alive, with a faiss index built anew.
 
     Args:
         store, old: as for `publish_change`.
         wanted: one of `kinds.KINDS`, or "auto".
 
     Raises:
-        InputError: the index cannot be written; it is as it was.
+        InputError: the index cannot be written; it stays as it was.
     """
     _publish_again(store, old, old.entries, (old.vectors,), wanted)
 

@@ -1,4 +1,4 @@
-"""What an index knows about its images beside their vectors: names, sizes, times, and which rows live."""
+"""The metadata of the images of an index: names, sizes, modification times, and which rows are alive."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def load_pyarrow() -> Any:
 
 @dataclass(frozen=True)
 class Entries:
-    """The rows of an index; never changed, changes make others.
+    """The rows of an index. Immutable: methods that change something return new entries.
 
     Attributes:
-        table: of pyarrow, with the columns name (string), size and mtime_ns (int64), folder (string: the working
-            directory from which the name leads to the image), alive (bool).
+        table: a table of pyarrow with the columns name (string), size and mtime_ns (int64), folder (string: the working
+            directory to which the name is relative), alive (bool: False for rows that were removed).
     """
 
     table: Any
 
     @classmethod
     def of(cls, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray, folder: str | Sequence[str]) -> Entries:
-        """Living rows.
+        """Make entries, all alive.
 
         Args:
             names: of N images.
-            sizes, mtimes: (N,) int64, bytes and nanoseconds.
-            folder: from which the names lead to the images; of all of them, or of each.
+            sizes, mtimes: (N,) int64, in bytes and nanoseconds.
+            folder: to which the names are relative: one for all, or N.
         """
         pa = load_pyarrow()
         folders = [folder] * len(names) if isinstance(folder, str) else folder
@@ -62,7 +62,7 @@ class Entries:
 
     @classmethod
     def read(cls, path: Path) -> Entries:
-        """Read what `write` wrote.
+        """Read a file that `write` wrote.
 
         Raises:
             InputError: the file is damaged.
@@ -94,16 +94,16 @@ class Entries:
         return self.table[name].to_numpy()
 
     def names(self, rows: np.ndarray | None = None) -> list[str]:
-        """Names of some rows; of those that live by default."""
+        """The names of rows; by default of all rows that are alive."""
         rows = np.flatnonzero(self.alive) if rows is None else rows
         return self.take(rows).table["name"].to_pylist()
 
     def folders(self, rows: np.ndarray) -> list[str]:
-        """The folders from which the names of some rows lead to the images."""
+        """The folders to which the names of rows are relative."""
         return self.take(rows).table["folder"].to_pylist()
 
     def rows_of(self, names: Sequence[str]) -> np.ndarray:
-        """(len(names),) int64: the living row of each name; -1 where there is none."""
+        """(len(names),) int64: the row of each name that is alive; -1 where there is none."""
         pa = load_pyarrow()
         living = np.flatnonzero(self.alive)
         known = self.take(living).table["name"].combine_chunks()
@@ -112,21 +112,21 @@ class Entries:
         return np.where(places < 0, -1, living[places]) if len(living) else np.full(len(names), -1, np.int64)
 
     def take(self, rows: np.ndarray) -> Entries:
-        """Some rows, in the order given."""
+        """Select rows, in the order given."""
         return Entries(self.table.take(load_pyarrow().array(rows, "int64")))
 
     def without(self, rows: np.ndarray) -> Entries:
-        """The same with some rows dead."""
+        """Mark rows as removed."""
         alive = self.alive.copy()
         alive[rows] = False
         return self._with_alive(alive)
 
     def and_then(self, more: Entries) -> Entries:
-        """These rows, and others behind."""
+        """Append other entries."""
         return Entries(load_pyarrow().concat_tables([self.table, more.table]).combine_chunks())
 
     def living(self) -> Entries:
-        """The rows that live, and no others."""
+        """Select the rows that are alive."""
         return Entries(self.table.filter(self.table["alive"]).combine_chunks())
 
     def _with_alive(self, alive: np.ndarray) -> Entries:

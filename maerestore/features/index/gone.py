@@ -1,4 +1,4 @@
-"""Images of an index whose files are gone from a folder."""
+"""Pruning: the images of an index whose files no longer exist."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from maerestore.image.errors import quoted
 
 
 def folders_of(source: FeatureTable | Sequence[str | Path]) -> list[Path]:
-    """The folders of images among sources.
+    """Select the folders of images among sources.
 
     Raises:
-        InputError: there is none, though all are there.
+        InputError: there is none, although all sources exist.
     """
     given: Sequence[str | Path] = [] if isinstance(source, FeatureTable) else source
     paths = [Path(path) for path in ([given] if isinstance(given, str | Path) else given)]
@@ -32,14 +32,14 @@ def folders_of(source: FeatureTable | Sequence[str | Path]) -> list[Path]:
 
 
 def check_full(folders: Sequence[Path], items: Sequence[Item]) -> None:
-    """Refuse a folder in which nothing is found: a disk that is not mounted looks like that.
+    """Refuse folders without images, since a disk that is not mounted looks like an empty folder.
 
     Args:
         folders: to prune.
-        items: what was found in all sources.
+        items: all items found in the sources.
 
     Raises:
-        InputError: there is such a folder.
+        InputError: a folder holds none of the items.
     """
     for folder in folders:
         if not any(item.path.is_relative_to(folder) for item in items):
@@ -50,12 +50,12 @@ def check_full(folders: Sequence[Path], items: Sequence[Item]) -> None:
 
 
 def gone_rows(entries: Entries, folders: Sequence[Path], items: Sequence[Item]) -> np.ndarray:
-    """Living rows of images below folders whose file, or member of a tar, is not there any more.
+    """The rows of images below folders whose file, or member of a tar, no longer exists.
 
     Args:
         entries: of the index.
-        folders: that are there.
-        items: what was found in them.
+        folders: existing folders.
+        items: found in them.
 
     Returns:
         (n,) int64, ascending.

@@ -1,4 +1,4 @@
-"""An index of images on disk: nearest images, near-duplicates; images come, change and go."""
+"""An index of images on disk: built, searched, added to and removed from."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = ["Change", "Hit", "ImageIndex", "Progress"]
 
 @dataclass(frozen=True)
 class Change:
-    """What `ImageIndex.add` did.
+    """The changes that `ImageIndex.add` made.
 
     Attributes:
         added, replaced, unchanged, removed: numbers of images.
-        errors: (name, reason) of images that cannot be read. The index keeps what it had of them.
+        errors: (name, reason) of images that cannot be read; their old entries stay in the index.
     """
 
     added: int = 0
@@ -47,22 +47,22 @@ class Change:
 
 
 class ImageIndex(IndexReader):
-    """Features of images on disk, and what is near to what.
+    """An index of image features in a folder, for similarity search.
 
     Convention:
-        Similarity is the cosine. An index holds features of one model with one set of options, and refuses others; the
-        vectors themselves are stored as float16. Every change is made in one step: a process that is killed at any
-        moment leaves the old content or the new one. One process writes at a time, others wait for it; readers see what
-        there was when they opened the index, or last changed it.
+        Similarity is the cosine. An index holds features of one model with one set of options, and refuses others;
+        vectors are stored as float16. Each change is atomic: a process that is killed at any moment leaves the old
+        content or the new one. One process writes at a time, and others wait for it; readers see the content of the
+        moment when they opened the index, or last changed it.
 
     Args:
-        folder: of an index.
+        folder: of an existing index; `build` makes a new one.
 
     Attributes:
         folder: of the index.
 
     Raises:
-        InputError: no index there, or a damaged one; faiss or pyarrow are not installed.
+        InputError: there is no index, it is damaged, or faiss or pyarrow is not installed.
 
     Example:
         >>> import tempfile
@@ -92,21 +92,23 @@ class ImageIndex(IndexReader):
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> ImageIndex:
-        """Make an index.
+        """Build an index.
 
         Args:
-            folder: for the index, made where it is missing.
-            source: features, or images, folders, tars and tables of features (.parquet, .npy, .safetensors). Images
-                that cannot be read are left out.
-            extractor: for images, or an `ExtractorSettings` that loads one when it is needed; by default the bundled
-                model's.
-            kind: "flat" (exact), "hnsw", "ivfpq", or "auto" by the number of images, now and whenever it changes.
-            overwrite: replace an index that is there.
-            progress: of the extraction.
+            folder: for the index, created where it is missing.
+            source: a table of features; or paths of images, folders, tars, lists (.txt) and tables of features
+                (.parquet, .npy, .safetensors). Images that cannot be read are left out.
+            extractor: for images; or an `ExtractorSettings`, which loads one only when it is needed. None for the
+                bundled model.
+            kind: "flat" (exact), "hnsw" or "ivfpq" (approximate), or "auto": chosen by the number of images, and again
+                whenever that changes.
+            overwrite: replace an existing index.
+            progress: called during the extraction.
 
         Raises:
-            InputError: an index is there, or other files; no image; features of several models, or without a direction;
-                faiss is not installed; another kind.
+            InputError: the folder holds an index or other files; no image, or none that can be read; features of
+                several models, or that are zero or not finite; faiss is not installed; an unknown kind.
+            ModelError: the model cannot be loaded.
         """
         index, _ = cls.build_with_report(folder, source, extractor, kind, overwrite, progress)
         return index
@@ -155,20 +157,25 @@ class ImageIndex(IndexReader):
         progress: Progress | None = None,
         prune: bool = False,
     ) -> Change:
-        """Add images. One that is there and has the same size and time is left as it is; another is replaced.
+        """Add images.
 
-        An image is a file, by whatever path it is named: it keeps the name under which it came. Where nothing is at the
-        place of that file any more, an image of the same name elsewhere counts as the same, moved.
+        An image that is in the index and has the same size and modification time is left as it is; otherwise it is
+        replaced. Images are identified by their files, however the paths are spelled, and keep the name under which
+        they were added first. If the file of an entry no longer exists, an image of the same name in another working
+        directory counts as that image, moved.
 
         Args:
             source, progress: as for `build`.
-            extractor: as for `build`; by default made of what the index was built with.
-            prune: also remove images below the folders of the source whose files are gone.
+            extractor: as for `build`; None to load the model that the index was built with.
+            prune: also remove the images below the folders of the source whose files no longer exist.
+
+        Returns:
+            the numbers of images added, replaced, unchanged and removed, and the errors.
 
         Raises:
-            InputError: features of another model or with other options; no image; one whose name the index has for
-                another file; the index cannot be written; no folder to prune, or one without images.
-            ModelError: the model that the index was built with is not there.
+            InputError: features of another model or with other options; no image; a name that another file has in the
+                index; the index cannot be written; with `prune`, no folder among the sources, or one without images.
+            ModelError: the model that the index was built with cannot be loaded.
         """
         folders = folders_of(source) if prune else []
         with _features_of(self._store, source, extractor, self, progress, folders) as got:
@@ -191,10 +198,13 @@ class ImageIndex(IndexReader):
         return Change(int((~there).sum()), int((there & ~same).sum()), known + int(same.sum()), errors, len(gone))
 
     def remove(self, names: Sequence[str]) -> int:
-        """Remove images, all or none of them.
+        """Remove images: all of them, or none where one is not in the index.
+
+        Args:
+            names: as in `names`.
 
         Returns:
-            how many there were.
+            the number of images removed.
 
         Raises:
             InputError: a name that is not in the index, or the index cannot be written.
@@ -213,13 +223,13 @@ class ImageIndex(IndexReader):
         return len(rows)
 
     def rebuild(self, kind: str | None = None) -> None:
-        """Make the index again of the vectors that it holds, as another kind if asked.
+        """Build the index again from its stored vectors, optionally as another kind.
 
         Args:
-            kind: one of `kinds.KINDS`, "auto", or None for what it was built as.
+            kind: "flat", "hnsw", "ivfpq" or "auto"; None for the kind that was asked for before.
 
         Raises:
-            InputError: another kind, or the index cannot be written.
+            InputError: an unknown kind, or the index cannot be written.
         """
         with self._store.writing():
             old = self._store.read(load_snapshot)

@@ -1,18 +1,18 @@
-"""Three kinds of faiss index behind one face, and which of them suits how many images.
+"""Three kinds of faiss index behind one interface, and which of them is used for how many images.
 
-    flat      every vector is compared: exact, and fast enough while there are few
+    flat      every vector is compared: exact, and fast enough for few images
     hnsw      a graph of near neighbours (Malkov and Yashunin 2018, https://arxiv.org/abs/1603.09320)
     ivfpq     clusters of compressed vectors (Jegou et al. 2011, https://hal.inria.fr/inria-00514462v2)
 
-What the last two find is ranked again by the vectors themselves, and where so many are asked for that half of all would
-be ranked, all are compared. Features of one network are near to each other, so
-that small errors count: at 100,000 images, recall@10 is 0.983 without it, however broadly HNSW searches, and 0.9999
-with it. Up to about 10,000 images the flat kind answers as fast as HNSW (of 192 numbers, on one core), and at 20,000
-within 2 ms; it is built at once, where HNSW takes 30 s for 100,000. IVF-PQ takes the least memory, which counts where
-there are millions; it learns its clusters from the images, and serves less well what comes later.
+The results of the last two are ranked again by the stored vectors. Features of one network are close to each other, so
+small errors matter: at 100,000 images, recall@10 of HNSW is 0.983 without that, however large efSearch is, and 0.9999
+with it. A search that would rank half of all vectors compares all of them, which is exact. Up to about 10,000 images
+the flat kind is as fast as HNSW (192 dimensions, one core), and at 20,000 a query takes 2 ms; building it takes no
+time, where HNSW takes 30 s for 100,000. IVF-PQ needs the least memory, which matters for millions of images; it learns
+its clusters from the images, and fits images that are added later less well.
 
-The rows of a faiss index are those of the stored vectors, dead ones too: a search is told which live, and the
-index is built again when many are dead. So removal works alike for all kinds; HNSW of faiss has none.
+The rows of a faiss index are those of the stored vectors, including rows that were removed: a search gets the rows that
+are alive, and the index is rebuilt when many are not. This makes removal work for all kinds; HNSW in faiss has none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS = ("flat", "hnsw", "ivfpq")
 FLAT_UNTIL = 20_000
 HNSW_UNTIL = 1_000_000
 DEAD_SHARE = 0.2
-"""Of the rows; with more, the index is built again of those that live."""
+"""The share of removed rows above which the index is rebuilt."""
 
 _BLOCK = 1 << 16  # rows that are held as float32 at once
 _LINKS, _BREADTH_BUILDING, _BREADTH = 32, 100, 96  # of HNSW: M, efConstruction, efSearch
@@ -60,11 +60,11 @@ def choose_kind(n: int, wanted: str = "auto") -> str:
 
     Args:
         n: number of images.
-        wanted: one of `KINDS`, or "auto". With fewer than 256 images "ivfpq" is flat still: it learns its centroids
-            from the images.
+        wanted: one of `KINDS`, or "auto". With fewer than 256 images, from which its centroids would be learnt, "ivfpq"
+            is flat as well.
 
     Raises:
-        InputError: another kind.
+        InputError: an unknown kind.
 
     Example:
         >>> [choose_kind(n) for n in (1_000, 100_000, 10_000_000)], choose_kind(1_000, "hnsw")
@@ -78,7 +78,7 @@ def choose_kind(n: int, wanted: str = "auto") -> str:
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Features as they are stored: length 1, float16.
+    """Scale features to length 1, and convert them to float16, as they are stored.
 
     Args:
         features: (N, D) of any float type.
@@ -95,16 +95,16 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 
 def as_float(vectors: np.ndarray) -> np.ndarray:
-    """Stored vectors as float32 of length 1: the rounding to float16 changed it a little."""
+    """Stored vectors as float32, scaled to length 1 again: rounding to float16 changes the length a little."""
     rows = np.asarray(vectors, dtype=np.float32)
     return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-30))
 
 
 def build(kind: str, vectors: np.ndarray) -> Any:
-    """A faiss index of stored vectors.
+    """Build a faiss index of stored vectors.
 
     Args:
-        kind: one of `KINDS`; "ivfpq" needs 256 vectors or more.
+        kind: one of `KINDS`; "ivfpq" needs at least 256 vectors.
         vectors: (N, D) float16 of length 1, in memory or on disk.
     """
     faiss = load_faiss()
@@ -139,7 +139,7 @@ def write(index: Any, path: Path) -> None:
     """Write a faiss index to a file.
 
     Raises:
-        OSError, RuntimeError: it cannot be written.
+        OSError, RuntimeError: the file cannot be written.
     """
     if as_utf8(str(path)) == str(path):
         load_faiss().write_index(index, str(path))
@@ -148,10 +148,10 @@ def write(index: Any, path: Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """Read what `write` wrote.
+    """Read a file that `write` wrote.
 
     Raises:
-        OSError, RuntimeError: it cannot be read, or is damaged.
+        OSError, RuntimeError: the file cannot be read, or is damaged.
     """
     if as_utf8(str(path)) == str(path):
         return load_faiss().read_index(str(path))
@@ -166,18 +166,18 @@ def outgrown(index: Any, kind: str, n: int) -> bool:
 def search(
     index: Any, kind: str, vectors: np.ndarray, queries: np.ndarray, k: int, alive: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest rows of each query.
+    """Find the nearest rows of each query.
 
     Args:
-        index: of `build`.
+        index: what `build` returned.
         kind: of the index.
-        vectors: (N, D) float16, those of the index.
+        vectors: (N, D) float16, the vectors of the index.
         queries: (Q, D) float32 of length 1.
-        k: how many, at least 1.
+        k: number of results, at least 1.
         alive: (N,) bool, the rows that may be found; None for all.
 
     Returns:
-        (Q, k) float32 cosine similarities, falling, and (Q, k) int64 rows; -1 where there are no more.
+        (Q, k) float32, cosine similarities in descending order, and (Q, k) int64, the rows; -1 where there are no more.
     """
     faiss = load_faiss()
     selector = None if alive is None else faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
@@ -199,7 +199,7 @@ def search(
 def _search_all(
     vectors: np.ndarray, queries: np.ndarray, k: int, alive: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `search`, by comparison with every vector."""
+    """As `search`, but exact: every vector is compared."""
     faiss = load_faiss()
     rows = np.arange(len(vectors)) if alive is None else np.flatnonzero(alive)
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
@@ -212,7 +212,7 @@ def _search_all(
 
 
 def _rank_again(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of candidate rows (Q, C) by the vectors themselves."""
+    """The k best of candidate rows (Q, C), by their similarities to the stored vectors."""
     scores = np.full((len(queries), k), -np.inf, np.float32)
     best = np.full((len(queries), k), -1, np.int64)
     for i, found in enumerate(rows):
@@ -224,5 +224,5 @@ def _rank_again(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray, k: i
 
 
 def _code_size(dim: int) -> int:
-    """Bytes of a compressed vector: one for 4 numbers, where the dimension can be split so."""
+    """Bytes of a compressed vector: one for 4 dimensions, or for more where `dim` is not divisible by 4."""
     return max(m for m in range(1, max(1, dim // 4) + 1) if dim % m == 0)

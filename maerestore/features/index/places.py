@@ -1,4 +1,4 @@
-"""Where the images of an index are: which names lead to one file, and whether it is there."""
+"""The files that the names of an index refer to: whether two names refer to one file, and whether it exists."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from maerestore.image import InputError
 
 
 def working_folder() -> str:
-    """The working directory, as entries hold it: names are taken from there."""
+    """The working directory as entries store it, to which names are relative."""
     return as_utf8(os.getcwd())
 
 
 def place_of(folder: str, name: str) -> str:
-    """Where an image is, however its name is spelled; links are not followed.
+    """The absolute path of an image, normalised, or its URI. Links are not followed.
 
     Args:
-        folder: the working directory from which the name leads to the image.
-        name: a path, of a member of a tar too, or a URI.
+        folder: to which the name is relative.
+        name: the path of a file or of a member of a tar, or a URI.
 
     Example:
         >>> place_of("/data", "photos/../a.jpg"), place_of("/data", "/more/a.jpg"), place_of("/data", "s3://b/a.jpg")
@@ -34,22 +34,22 @@ def place_of(folder: str, name: str) -> str:
 
 
 def match_images(entries: Entries, names: Sequence[str], folder: str) -> tuple[np.ndarray, list[int]]:
-    """Find images among entries: by their places, and by their names where nothing is at the old place any more.
+    """Find images among entries by their paths; by their names where the file of an entry no longer exists.
 
     Args:
         entries: of the index.
-        names: of N images, all different, and at different places.
-        folder: from which the names lead to the images.
+        names: of N images, which refer to N different files.
+        folder: to which the names are relative.
 
     Returns:
-        (N,) int64, the living row of each image, -1 where there is none; and the numbers of the images whose names are
-        those of other images in the index.
+        (N,) int64, the row of each image that is alive, -1 where there is none; and the positions in `names` of those
+        names that another existing file has in the index.
     """
     known = entries.rows_of(names)
     rows = np.full(len(names), -1, np.int64)
     if not len(entries):
         return rows, []
-    others: dict[int, str] = {}  # places of other images, by the numbers of those whose names they have
+    others: dict[int, str] = {}  # position in `names` -> path of another file of that name
     there = np.flatnonzero(known >= 0).tolist()
     for i, start in zip(there, entries.folders(known[there]), strict=True):
         if start == folder or place_of(start, names[i]) == place_of(folder, names[i]):
@@ -72,7 +72,7 @@ def match_images(entries: Entries, names: Sequence[str], folder: str) -> tuple[n
 
 
 def _rows_at(entries: Entries, places: set[str]) -> dict[str, int]:
-    """The living rows of images that are at some places."""
+    """The rows, if alive, of the images at some paths."""
     if not places:
         return {}
     pa = load_pyarrow()
@@ -85,7 +85,7 @@ def _rows_at(entries: Entries, places: set[str]) -> dict[str, int]:
 
 
 class Members(dict[Path, set[str] | None]):
-    """Places of the images of each tar, read when first asked for; None where it cannot be read."""
+    """The paths of the images in each tar, listed on first use; None where the tar cannot be read."""
 
     def __missing__(self, tar: Path) -> set[str] | None:
         try:
@@ -98,11 +98,11 @@ class Members(dict[Path, set[str] | None]):
 
 
 def is_there(place: str, members: Members) -> bool:
-    """Whether there is a file at a place, or a member of a tar; in doubt there is.
+    """Whether a file or a member of a tar exists; True where that cannot be determined.
 
     Args:
-        place: of `place_of`.
-        members: of the tars that were looked into before.
+        place: a path that `place_of` returned.
+        members: the tars that were listed before.
     """
     try:
         os.stat(place)

@@ -1,4 +1,4 @@
-"""What can be asked of an index on disk: nearest images, near-duplicates, and what is in it."""
+"""Reading an index on disk: its images, nearest neighbours and near-duplicates."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["Hit", "IndexReader", "Progress"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how many of how many are."""
+"""progress(what, done, total): called with what is counted ("images"), how many are done, and how many there are."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that was found.
+    """A search result.
 
     Attributes:
-        name: as the index knows it.
+        name: of the image in the index.
         score: cosine similarity, -1 to 1.
-        folder: the working directory from which the name leads to the image.
+        folder: the working directory when the image was added; relative names start from there.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Hit:
 
 
 class IndexReader:
-    """The part of a `maerestore.features.index.image_index.ImageIndex` that changes nothing; arguments as there."""
+    """The methods of `maerestore.features.index.image_index.ImageIndex` that do not change the index."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -55,21 +55,27 @@ class IndexReader:
 
     @property
     def names(self) -> list[str]:
-        """Of the images."""
+        """The names of the images."""
         return self._snapshot.entries.names()
 
     @property
     def kind(self) -> str:
-        """One of `kinds.KINDS`."""
+        """ "flat", "hnsw" or "ivfpq"."""
         return self._snapshot.kind
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the index was built with: "model", "fingerprint", "options", "dim", "kind", "wanted"."""
+        """How the index was built: "model", "fingerprint", "options", "dim", "kind" and "wanted" (the kind asked for)."""
         return dict(self._snapshot.facts)
 
     def features(self, names: Sequence[str]) -> np.ndarray:
-        """Stored features of some images: (N, D) float32 of length 1.
+        """Get stored features.
+
+        Args:
+            names: of N images in the index.
+
+        Returns:
+            (N, D) float32, of length 1.
 
         Raises:
             InputError: a name that is not in the index.
@@ -77,29 +83,32 @@ class IndexReader:
         return kinds.as_float(self._snapshot.vectors[self._rows(self._snapshot, names)])
 
     def unchanged(self, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
-        """(N,) bool: which images are in the index with this size in bytes and this time in nanoseconds.
+        """Tell which images are in the index, and have not changed since.
 
         Args:
-            names: of N images, from the working directory.
-            sizes, mtimes: (N,) int64.
+            names: of N images, relative to the working directory.
+            sizes, mtimes: (N,) int64, their sizes in bytes and modification times in nanoseconds.
+
+        Returns:
+            (N,) bool.
 
         Raises:
-            InputError: a name that the index has for another file.
+            InputError: a name that another file has in the index.
         """
         return unchanged_rows(self._snapshot.entries, names, sizes, mtimes, self.folder)[1]
 
     def search(self, features: np.ndarray, k: int = 10) -> list[list[Hit]]:
-        """Nearest images of features.
+        """Find the images nearest to features.
 
         Args:
-            features: (Q, D), of any length.
-            k: how many, at least 1.
+            features: (Q, D) of any float type; they need not have length 1.
+            k: number of results for each feature, at least 1.
 
         Returns:
-            for each feature at most k hits, nearest first.
+            for each feature at most k hits, the nearest first.
 
         Raises:
-            InputError: another shape or k.
+            InputError: another shape, or k below 1.
         """
         features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != self._snapshot.facts["dim"]:
@@ -124,20 +133,21 @@ class IndexReader:
         ]
 
     def query(self, images: Any, k: int = 10, extractor: FeatureExtractor | None = None) -> list[list[Hit]]:
-        """Nearest images of images.
+        """Find the images nearest to images.
 
         Args:
-            images: one or several, of any kind that `FeatureExtractor` takes.
-            k: how many, at least 1.
-            extractor: by default made of what the index was built with; give one to load the model only once.
+            images: one image or several, of any kind that `FeatureExtractor` takes.
+            k: number of results for each image, at least 1.
+            extractor: None to load the model that the index was built with; pass one to load it only once.
 
         Returns:
-            for each image at most k hits, nearest first. An image that is in the index finds itself, unless k others
-            are as near; the kinds "hnsw" and "ivfpq" may miss it where thousands of images are nearly the same.
+            for each image at most k hits, the nearest first. An image of the index finds itself, unless at least k
+            others are equally near. The kinds "hnsw" and "ivfpq" are approximate, and may miss it where thousands of
+            images are nearly identical.
 
         Raises:
-            InputError: an image that cannot be read, or an extractor whose features are not those of the index.
-            ModelError: the model that the index was built with is not there.
+            InputError: an image that cannot be read, or an extractor with other weights or options than the index.
+            ModelError: the model that the index was built with cannot be loaded.
         """
         extractor = self.extractor() if extractor is None else extractor
         self.check_alike({"model": extractor.name, "fingerprint": extractor.fingerprint}, extractor.dim)
@@ -146,27 +156,31 @@ class IndexReader:
     def duplicates(
         self, threshold: float = 0.93, centred: bool = True, progress: Progress | None = None
     ) -> list[DuplicateGroup]:
-        """Groups of images that are nearly the same.
+        """Find groups of images that are nearly the same.
 
         Args:
-            threshold: similarity from which two images are linked, above 0 to 1.
-            centred: compare features without what all in the index have in common, their mean; else as a query does.
-            progress: of the search.
+            threshold: similarity from which two images are linked, above 0 and at most 1.
+            centred: subtract the mean of the index from all features before comparing them; without, similarities are
+                those of `query`.
+            progress: called during the search.
 
         Returns:
-            groups of linked images, largest first; see `maerestore.features.index.duplicates`.
+            groups of linked images, the largest first; see `maerestore.features.index.duplicates`.
 
         Raises:
-            InputError: another threshold, or one under which too many pairs are linked.
+            InputError: a threshold out of range, or one that links too many pairs.
         """
         return self._read(lambda snapshot: find_duplicates(snapshot, threshold, centred, progress))
 
     def extractor(self, device: str = "auto", batch_size: int = 32) -> FeatureExtractor:
-        """An extractor as the index was built with.
+        """Load the extractor that the index was built with.
+
+        Args:
+            device, batch_size: as for `FeatureExtractor`.
 
         Raises:
-            ModelError: its model is not there.
-            InputError: it has other weights now, or is not known.
+            ModelError: its model cannot be loaded.
+            InputError: the model has other weights now, or the index does not store which model it was.
         """
         from maerestore.features.index.sources import settings_of
 
@@ -175,11 +189,11 @@ class IndexReader:
         return extractor
 
     def check_alike(self, facts: dict[str, Any], dim: int) -> None:
-        """Raise InputError unless features of these facts belong into this index.
+        """Raise InputError unless features fit the index.
 
         Args:
-            facts: "model" and "fingerprint".
-            dim: width of the features.
+            facts: of the features, "model" and "fingerprint".
+            dim: their number of values.
         """
         check_alike(self._snapshot.facts, facts, dim, self.folder)
 
@@ -192,7 +206,7 @@ class IndexReader:
         return rows
 
     def _read(self, work: Callable[[Snapshot], Any]) -> Any:
-        """Use the snapshot; where a writer has removed the files of one that was not read yet, the newest."""
+        """Call `work` with the snapshot; with the newest one where a writer has removed the files of this one."""
         try:
             return work(self._snapshot)
         except FileNotFoundError:

@@ -5,7 +5,7 @@
     vectors.npy       (N, D) float16 of length 1, row by row; read through a memory map
     index.faiss       the faiss index; none for the flat kind, which is made of the vectors at once
 
-The vectors themselves are kept, so that an index can change its kind without the images.
+The vectors are stored too, so that an index can change its kind without the images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHUNK = 1 << 16  # rows that are copied at once
 
 @dataclass
 class Snapshot:
-    """What a generation holds, opened.
+    """An open generation.
 
     Attributes:
         facts: "model", "fingerprint", "options", "dim", "kind" (one of `kinds.KINDS`), "wanted" (or "auto").
@@ -52,7 +52,7 @@ class Snapshot:
 
     @property
     def faiss(self) -> Any:
-        """The faiss index, read or made when it is first used.
+        """The faiss index, read or built on first use.
 
         Raises:
             InputError: it is damaged.
@@ -72,7 +72,7 @@ class Snapshot:
         return self._faiss
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `kinds.search`, of living rows."""
+        """As `kinds.search`, among the rows that are alive."""
         alive = self.entries.alive
         return kinds.search(self.faiss, self.kind, self.vectors, queries, k, None if alive.all() else alive)
 
@@ -81,8 +81,8 @@ def load_snapshot(folder: Path) -> Snapshot:
     """Open a generation.
 
     Raises:
-        InputError: it is damaged, or of a later version of this package.
-        OSError: a file cannot be read, as when a writer was faster.
+        InputError: it is damaged, or was written by a later version of this package.
+        OSError: a file cannot be read, such as when a writer has removed it.
     """
     try:
         facts = json.loads((folder / _FACTS).read_text())
@@ -107,14 +107,14 @@ def load_snapshot(folder: Path) -> Snapshot:
 def write_snapshot(
     folder: Path, facts: dict[str, Any], entries: Entries, chunks: Iterator[np.ndarray], faiss: Any | None = None
 ) -> None:
-    """Fill the folder of a generation.
+    """Write a generation into a folder.
 
     Args:
-        folder: empty.
+        folder: an empty folder.
         facts: as `Snapshot.facts`.
         entries: of all N rows.
-        chunks: (n, D) float16, all N rows in their order.
-        faiss: index of the N rows; None to make it of the vectors.
+        chunks: arrays (n, D) float16, which together are all N rows in their order.
+        faiss: the index of the N rows; None to build it from the vectors.
     """
     shape = len(entries), int(facts["dim"])
     with (folder / _VECTORS).open("wb") as file:  # not a writable map, which a full disk would end with a signal
@@ -136,7 +136,7 @@ def write_snapshot(
 
 
 def chunks_of(*parts: np.ndarray, alive: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Rows of several arrays, a limited number at a time; those that live, where `alive` says which."""
+    """Yield the rows of several arrays in chunks of limited size; with `alive`, only those that are alive."""
     first = 0
     for part in parts:
         for start in range(0, len(part), _CHUNK):
