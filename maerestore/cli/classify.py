@@ -205,7 +205,8 @@ def _fitted_tables(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Cla
 
 
 def _fitted_images(args: argparse.Namespace, bar: Bar, skipped: _Skipped) -> Classifier:
-    from maerestore.features.classify.fit import check_labels, fit_images, fit_tables
+    from maerestore.features.classify.fit import check_labels, fit_tables
+    from maerestore.features.classify.fit_encoder import fit_images
     from maerestore.features.classify.images import features_of_items
     from maerestore.features.classify.labelled import check_apart, find_labelled
     from maerestore.image import InputError

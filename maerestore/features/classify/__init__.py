@@ -15,7 +15,7 @@ _LAZY = {
     "FineTuneSettings": "maerestore.features.classify.finetune",
     "FitSettings": "maerestore.features.classify.fit",
     "Prediction": "maerestore.features.classify.classifier",
-    "fit_images": "maerestore.features.classify.fit",
+    "fit_images": "maerestore.features.classify.fit_encoder",
     "fit_tables": "maerestore.features.classify.fit",
 }
 __all__ = ["Classifier", "Evaluation", "FineTuneSettings", "FitSettings", "Prediction", "fit_images", "fit_tables"]
@@ -23,7 +23,8 @@ __all__ = ["Classifier", "Evaluation", "FineTuneSettings", "FitSettings", "Predi
 if TYPE_CHECKING:
     from maerestore.features.classify.classifier import Classifier, Prediction
     from maerestore.features.classify.finetune import FineTuneSettings
-    from maerestore.features.classify.fit import FitSettings, fit_images, fit_tables
+    from maerestore.features.classify.fit import FitSettings, fit_tables
+    from maerestore.features.classify.fit_encoder import fit_images
     from maerestore.features.classify.report import Evaluation
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY, __all__)

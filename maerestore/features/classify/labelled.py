@@ -111,7 +111,7 @@ def find_labelled(sources: Sequence[Path], labels: Path | None = None, partial: 
         items = [item for item in items if item.name in given]
     else:
         given = _resolved([item.name for item in items], [item.label for item in items])
-    _check_class_names(given.values())
+    check_class_names(given.values())
     first: dict[str, Item] = {}
     for item, place in zip(items, _places(items), strict=True):
         other = first.setdefault(place, replace(item, label=given[item.name]))
@@ -153,7 +153,7 @@ def read_labelled(
     table = table.without_errors()
     if given is None:
         given = _resolved(table.names, table.labels)
-    _check_class_names(given.values())
+    check_class_names(given.values())
     return replace(table, labels=[given[name] for name in table.names])
 
 
@@ -188,6 +188,20 @@ def join_distinct(paths: Sequence[Path], tables: Sequence[FeatureTable], labels:
                 "tables, or make them anew with paths that tell the images apart."
             )
     return joined if len(kept) == len(joined) else joined.rows(kept)
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """Refuse a class whose name no head can keep.
+
+    Raises:
+        InputError: a blank name, or one with control characters, line breaks or surrogates; it names the class.
+    """
+    for name in dict.fromkeys(names):
+        if not name.strip() or not is_plain(name):
+            raise InputError(
+                f"the class {name!a} cannot be used: a name is not blank, and holds no control characters, no "
+                "line breaks, and nothing but Unicode: rename it."
+            )
 
 
 def check_apart(train: Sequence[Item] | FeatureTable, validation: Sequence[Item] | FeatureTable) -> None:
@@ -273,16 +287,6 @@ def numbers_of(labels: Sequence[str | None], classes: Sequence[str]) -> np.ndarr
             listed = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
             raise InputError(f"the class {quoted(str(label))} is not among the {len(classes)} fitted ones ({listed}).")
     return np.array([number[str(label)] for label in labels], dtype=np.int64)
-
-
-def _check_class_names(names: Iterable[str]) -> None:
-    """Refuse a class whose name no head can keep."""
-    for name in dict.fromkeys(names):
-        if not name.strip() or not is_plain(name):
-            raise InputError(
-                f"the class {name!a} cannot be used: a name is not blank, and holds no control characters, no "
-                "line breaks, and nothing but Unicode: rename it."
-            )
 
 
 def _given(names: Sequence[str], path: Path, partial: bool) -> dict[str, str]:

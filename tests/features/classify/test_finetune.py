@@ -11,7 +11,8 @@ from maerestore import MaerestoreError, ModelError
 from maerestore.features.backbone import AutoencoderBackbone
 from maerestore.features.classify.classifier import Classifier
 from maerestore.features.classify.finetune import OPTIONS, FineTuneSettings, Network, encoder_of, finetune
-from maerestore.features.classify.fit import FitSettings, fit_images, fit_tables
+from maerestore.features.classify.fit import FitSettings, fit_tables
+from maerestore.features.classify.fit_encoder import fit_images, fit_probe
 from maerestore.features.classify.images import features_of_items
 from maerestore.features.classify.labelled import find_labelled
 from maerestore.features.classify.linear import LinearHead, Standardize, fit_linear
@@ -121,19 +122,19 @@ def test_the_seed_decides_all(tiny_model, photos):
 
 def test_a_probe_without_validation_finds_something_to_choose_by(clouds, monkeypatch):
     x, y = clouds(20)
-    head, about = fitting._probe(x, y, 3, None, None, 0, None)
+    head, about = fit_probe(x, y, 3, None, None, 0, None)
     assert (about["method"], about["by"]) == ("logistic", "5-fold cross-validation")
     assert "held_out" not in about
     assert (head.probabilities(x).argmax(1) == y).float().mean() > 0.9
     rows = torch.cat([torch.arange(40), torch.tensor([40])])  # one image of the last class: no folds
-    _, about = fitting._probe(x[rows], y[rows], 3, None, None, 0, None)
+    _, about = fit_probe(x[rows], y[rows], 3, None, None, 0, None)
     assert (about["by"], about["held_out"]) == ("validation", 4)
     rows = torch.tensor([0, 20, 40])
-    head, about = fitting._probe(x[rows], y[rows], 3, None, None, 0, None)
+    head, about = fit_probe(x[rows], y[rows], 3, None, None, 0, None)
     assert about == {"method": "logistic", "C": 0.1}
     assert head.probabilities(x[rows]).argmax(1).tolist() == [0, 1, 2]
     monkeypatch.setattr(fitting, "MOST_LOGISTIC", 50)
-    head, about = fitting._probe(x, y, 3, None, None, 0, None)
+    head, about = fit_probe(x, y, 3, None, None, 0, None)
     assert (about["method"], about["held_out"]) == ("linear", 6)
     assert (head.probabilities(x).argmax(1) == y).float().mean() > 0.9
 
