@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from maerestore.features.classify.head import StoredHead
-from maerestore.features.classify.head_config import HeadConfig, is_public
-from maerestore.features.extractor import FeatureExtractor
-from maerestore.features.options import FeatureOptions
-from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import BUNDLED
+from maerestore.features.classify.head_config import HeadConfig
 from maerestore.wording import counted
 
 _KINDS = {
@@ -21,49 +14,6 @@ _KINDS = {
     "finetune": "a linear layer on the mean of the patch tokens, tuned with the encoder, epoch {kept} of {epochs}",
 }
 _MOST_NAMES = 50
-
-
-def check_public(config: HeadConfig, folder: Path) -> None:
-    """Refuse a head on features of a model that nobody else can name.
-
-    Raises:
-        ModelError: the model is a folder or a file.
-    """
-    if config.model is None or is_public(config.model):
-        return
-    raise ModelError(
-        f"{folder}: was fitted on features of {config.model!r}, which only this machine has: push that model first, "
-        f"then name its repository: Classifier.from_pretrained({str(folder)!r}, model='org/name').push_to_hub(...)"
-    )
-
-
-def check_reproducible(stored: StoredHead, folder: Path) -> None:
-    """Refuse a head on features that its bundled model does not give, by the fingerprint: nobody could use it.
-
-    Raises:
-        ModelError: the features were whitened and the head does not hold the whitening, or the model is another now.
-    """
-    config = stored.config
-    if config.model not in BUNDLED:
-        return
-    options = FeatureOptions.from_dict(config.options)
-    extractor = FeatureExtractor.from_pretrained(
-        config.model, options=options, device="cpu", whitening=stored.whitening
-    )
-    if extractor.fingerprint != config.fingerprint:
-        raise ModelError(
-            f"{folder}: was fitted on features that the bundled model {config.model!r} does not give. If they were "
-            "whitened, fit again with --whiten FILE, which is then kept with the classifier; else the model was "
-            "another one: fit again"
-        )
-
-
-def without_local_names(config: HeadConfig) -> HeadConfig:
-    """The config without the path of a model on this machine that an encoder was tuned from."""
-    start = config.training.get("start")
-    if not isinstance(start, str) or is_public(start):
-        return config
-    return replace(config, training={**config.training, "start": "a model that was not published"})
 
 
 def classifier_card(config: HeadConfig, repo_id: str | None = None, license: str | None = None) -> str:

@@ -20,7 +20,7 @@ METHODS = ("knn", "linear", "logistic", "finetune")
 SETTINGS = "classifier"  # the key in config.json
 _MOST_CLASSES = 1_000_000
 _LARGEST = 10**15  # of any number in a config
-_CHOSEN = {"knn": ("k", "temperature"), "linear": ("lr",), "logistic": ("C",), "finetune": ("epochs",)}
+_CHOSEN = {"knn": ("k", "temperature"), "linear": ("lr",), "logistic": ("C",), "finetune": ("epochs", "kept")}
 _MEASURED = ("accuracy", "low", "high", "images")
 
 

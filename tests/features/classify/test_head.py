@@ -414,7 +414,7 @@ def test_predictions_are_the_most_probable_classes(fitted):
 
 
 def test_a_finetuned_head_needs_no_model_and_others_need_one():
-    chosen = {"k": 1, "temperature": 0.07, "epochs": 1}
+    chosen = {"k": 1, "temperature": 0.07, "epochs": 1, "kept": 0}
     facts = {
         "classes": ("a", "b"),
         "counts": (1, 1),

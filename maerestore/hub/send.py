@@ -1,0 +1,79 @@
+"""Which files of a folder go to the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from maerestore.hub.card import model_card, pictures_of
+from maerestore.hub.config import read_notes
+from maerestore.hub.errors import ModelError
+from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.load import load_autoencoder
+from maerestore.hub.refiner import load_refiner, read_refiner_notes
+from maerestore.model import MaskedAutoencoder
+from maerestore.model.refiner import Refiner
+from maerestore.model.restorer import Restorer
+
+Files = dict[str, str | bytes]
+"""For each name in the repository the path of a file, or its content."""
+
+
+def files_to_send(folder: Path, repo_id: str, license: str | None) -> Files:
+    """The files of a model or a classifier that are sent; it is loaded, so that a broken one goes no further.
+
+    Args:
+        folder: holds config.json and model.safetensors, or head.safetensors of a classifier.
+        repo_id: "org/name".
+        license: for a card that is made; see `maerestore.hub.card.model_card`.
+
+    Raises:
+        ModelError: no such folder, files that are missing, or a model that does not load.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder; give one that holds {CONFIG_NAME} and {WEIGHTS_NAME}")
+    if (folder / HEAD_NAME).is_file():
+        from maerestore.features.classify.sharing import classifier_files
+
+        return classifier_files(folder, repo_id, license)
+    return _model_files(folder, repo_id, license)
+
+
+def with_card(folder: Path, names: list[str], make: Callable[[], str]) -> Files:
+    """The files of these names with the folder's card and its pictures, or with a card that is made.
+
+    Args:
+        folder: of the files.
+        names: of files in it.
+        make: makes the card's text; asked where the folder has none.
+    """
+    files: Files = {name: str(folder / name) for name in names}
+    card = folder / CARD_NAME
+    if card.is_file():
+        return files | {name: str(folder / name) for name in [CARD_NAME, *pictures_of(card)]}
+    return files | {CARD_NAME: make().encode()}
+
+
+def _model_files(folder: Path, repo_id: str, license: str | None) -> Files:
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: {name} is missing; a folder to push holds {CONFIG_NAME} and {WEIGHTS_NAME}")
+    model, refiner = load_autoencoder(folder), load_refiner(folder)
+    if refiner is not None:
+        _check_fit(folder, model, refiner)
+    names = [n for n in (CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME) if (folder / n).is_file()]
+    names += [REFINER_NAME] if refiner is not None else []
+
+    def card() -> str:
+        training = read_notes(folder).get("training")
+        sizes = None if refiner is None else refiner.config
+        return model_card(model.config, training, repo_id, license, sizes, read_refiner_notes(folder))
+
+    return with_card(folder, names, card)
+
+
+def _check_fit(folder: Path, model: MaskedAutoencoder, refiner: Refiner) -> None:
+    try:
+        Restorer(model, refiner)
+    except ValueError as err:
+        raise ModelError(f"{folder}: {err}") from err
