@@ -18,8 +18,15 @@ def model_digest(name: str | os.PathLike[str] | None = None) -> str:
     Args:
         name: as for `resolve_model`; of a run folder, its model counts.
 
+    Returns:
+        64 hex digits.
+
     Raises:
         ModelError: no such model, or files that cannot be read.
+
+    Example:
+        >>> model_digest("features") == model_digest("features"), len(model_digest("features"))
+        (True, 64)
     """
     config, weights = locate(resolve_model(name))
     # A file without a config beside it is a model of its own, whatever else lies there.

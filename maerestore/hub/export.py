@@ -50,6 +50,10 @@ def export_transformers(
     Raises:
         ModelError: a model that does not drop hidden patches; mask weights that are not zero, without
             `drop_mask_embed`; or a folder that cannot be written.
+
+    Example:
+        >>> export_transformers(mae, Path("vit-mae"), drop_mask_embed=True)                 # doctest: +SKIP
+        >>> transformers.ViTMAEForPreTraining.from_pretrained("vit-mae")                    # doctest: +SKIP
     """
     if model.config.hidden != "drop":
         hidden = model.config.hidden

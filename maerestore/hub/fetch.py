@@ -60,10 +60,20 @@ def resolve_model(
         name: None or "default" for the bundled model, "augment" for the bundled small one of `maerestore.augment`,
             "features" for the encoder of `maerestore.features`; an existing folder or file; or "org/name[@revision]" on
             the Hub. A `Path` is a folder or a file, and nothing else.
-        revision, token, cache_dir, local_files_only: as for `fetch_repository`.
+        revision: branch, tag or commit of a repository on the Hub, when not in its name.
+        token, cache_dir, local_files_only: as for `fetch_repository`.
+
+    Returns:
+        a folder that exists, or a file.
 
     Raises:
         ModelError: nothing of that name, a revision of what is not on the Hub, or it cannot be fetched.
+
+    Example:
+        >>> (resolve_model("features") / "config.json").is_file()
+        True
+        >>> resolve_model("org/name@v1.0")                                                  # doctest: +SKIP
+        PosixPath('/home/me/.cache/huggingface/hub/models--org--name/snapshots/6f0e...')
     """
     if isinstance(name, os.PathLike):
         if not os.path.exists(name):
@@ -169,7 +179,12 @@ def fetch_repository(
         the folder of the snapshot; its name is the commit.
 
     Raises:
-        ModelError: no such repository or revision, no access, no network, a damaged download, or no model in it.
+        ModelError: no such repository or revision, no access, no network, a damaged download, no model in it, or
+            several files of weights of which none has a standard name.
+
+    Example:
+        >>> fetch_repository("org/name", "v1.0").name                                       # doctest: +SKIP
+        '6f0e8ab3c2d1...'
     """
     from huggingface_hub import snapshot_download
 

@@ -61,9 +61,13 @@ def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settin
         the model in float32, in eval mode, on the CPU.
 
     Raises:
-        ModelError: files that do not fit, said in one line.
+        ModelError: files that are missing or do not fit, settings that contradict them, or facts that nobody stated;
+            one line.
 
     Example:
+        >>> from maerestore.hub.fetch import resolve_model
+        >>> load_autoencoder(resolve_model("features")).config.has_decoder
+        False
         >>> model = load_autoencoder("mae_visualize_vit_base.pth", norm_pix_loss=False)     # doctest: +SKIP
     """
     one_thread_if_forked()  # a copy of the weights is a computation

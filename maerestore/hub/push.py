@@ -42,6 +42,10 @@ def push_model(
 
     Raises:
         ModelError: as for `push_folder`.
+
+    Example:
+        >>> push_model(mae, "org/name", training={"photographs": 120_000}, license="cc-by-4.0")     # doctest: +SKIP
+        'https://huggingface.co/org/name/commit/...'
     """
     with tempfile.TemporaryDirectory() as folder:
         save_networks(model, Path(folder), **save)
@@ -81,13 +85,18 @@ def push_folder(
         revision: branch to commit to (default: main); made if it is not there.
         token: of the Hub; None for that of `hf auth login` or HF_TOKEN.
         commit_message: default "Upload model with maerestore".
-        license: for a card that is made, see `model_card`.
+        license: identifier of the Hub (apache-2.0, cc-by-4.0, ...) for a card that is made.
 
     Returns:
         the address of the commit, or of the pull request.
 
     Raises:
-        ModelError: a model that does not load (nothing was sent then), no permission, or a Hub that fails.
+        ModelError: a model that does not load, or a classifier that others could not use (nothing was sent then); no
+            permission; or a Hub that fails.
+
+    Example:
+        >>> push_folder(Path("runs/small/model"), "org/name", create_pr=True)               # doctest: +SKIP
+        'https://huggingface.co/org/name/discussions/1'
     """
     if not REPOSITORY.fullmatch(repo_id):
         raise ModelError(f"{repo_id!r}: give org/name, and a branch, if any, with --revision")

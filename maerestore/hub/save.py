@@ -39,6 +39,9 @@ def save_autoencoder(
 
     Raises:
         ModelError: weights that are not finite in `dtype`, or a folder that cannot be written.
+
+    Example:
+        >>> save_autoencoder(mae, Path("models/name"), training={"photographs": 120_000})   # doctest: +SKIP
     """
     config: dict[str, Any] = {
         "model_type": MODEL_TYPE,

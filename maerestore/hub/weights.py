@@ -49,8 +49,16 @@ def read_weights(path: Path, *, pickles: bool = True) -> StoredWeights:
         path: the file.
         pickles: whether a file of `torch.save` will do.
 
+    Returns:
+        the weights by the file's own names, and the arguments of the training program where the file keeps them.
+
     Raises:
-        ModelError: no such file, a damaged one, or one that holds more than weights; one line.
+        ModelError: no such file, a damaged one, one with compressed entries, or one that holds more than weights; one
+            line.
+
+    Example:
+        >>> read_weights(Path("mae_pretrain_vit_base.pth")).weights["cls_token"].shape      # doctest: +SKIP
+        torch.Size([1, 1, 768])
     """
     if path.suffix == ".json":
         return StoredWeights(_plain(path, _read_shards(path)), {})

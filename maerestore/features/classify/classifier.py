@@ -28,12 +28,16 @@ from maerestore.model import MaskedAutoencoder
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an image is taken for.
+    """The classes of an image.
 
     Attributes:
         label: the most probable class.
         probability: of that class, in [0, 1].
         top: the most probable classes with their probabilities, the best first.
+
+    Example:
+        >>> Prediction("cat", 0.75, (("cat", 0.75), ("dog", 0.25))).label
+        'cat'
     """
 
     label: str
@@ -42,19 +46,27 @@ class Prediction:
 
 
 class Classifier:
-    """A head on the features of a pretrained encoder, fitted by `maerestore classify fit`.
+    """A head on the features of a pretrained encoder.
+
+    Fitted by `maerestore classify fit`, `fit_tables` or `fit_images`, and loaded by `from_pretrained`.
 
     Args:
-        config: what the head is.
+        config: the facts about the head.
         head: what was fitted.
         encoder: the tuned one of the method "finetune".
-        model: where the features' model is, if not where the config says; it has to be the same model.
-        device, batch_size, whitening: of the extractor, see `FeatureExtractor`.
-        **hub: revision, token, cache_dir, local_files_only of the features' model.
+        model: name or place of the model that makes the features, if it is not where the config says; it has to be the
+            same model.
+        device: where the model runs: "auto", "cpu", "cuda" or "mps".
+        batch_size: images that go through the model together, at least 1.
+        whitening: what is applied to the features, or the file that holds it; the one that the head was fitted with.
+        **hub: revision, token, cache_dir and local_files_only of the model.
 
     Attributes:
         classes: names of the C classes.
         method: "knn", "linear", "logistic" or "finetune".
+
+    Raises:
+        ModelError: another whitening, or a model beside a tuned encoder.
 
     Example:
         >>> classifier = Classifier.from_pretrained("heads/animals")                    # doctest: +SKIP
@@ -101,12 +113,20 @@ class Classifier:
 
         Args:
             name_or_path: the folder that `save_pretrained` wrote, or "org/name[@revision]" on the Hub.
-            model, device, batch_size, whitening: as for the class.
-            revision, token, cache_dir, local_files_only: of the Hub.
+            model, device, batch_size: as for the class.
+            whitening: as for the class; needed only where none is kept with the classifier.
+            revision: branch, tag or commit of the classifier on the Hub, when not in its name.
+            token, cache_dir, local_files_only: of the Hub, for the classifier and for its model.
+
+        Returns:
+            the classifier. The model that makes the features is loaded when it is first needed.
 
         Raises:
-            ModelError: no such classifier, or files that do not fit. The features' model is looked for when it is first
-                needed.
+            ModelError: no such classifier, files that do not fit, or a revision of a folder.
+
+        Example:
+            >>> Classifier.from_pretrained("org/animals@v1").classes                    # doctest: +SKIP
+            ('cat', 'dog')
         """
         hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder, name = Path(name_or_path), str(name_or_path)
@@ -178,10 +198,16 @@ class Classifier:
             )
 
     def probabilities(self, features: Any) -> Tensor:
-        """Features of this classifier's extractor, (N, D), to probabilities, (N, C) float32.
+        """The probability of each class.
+
+        Args:
+            features: (N, D) floats, an array or a tensor, that this classifier's `extractor` made.
+
+        Returns:
+            (N, C) float32 on the CPU; rows sum to 1.
 
         Raises:
-            ModelError: another width.
+            ModelError: features of another width.
         """
         rows = torch.as_tensor(features, dtype=torch.float32)
         if rows.ndim != 2 or rows.shape[1] != self.config.dim:
@@ -192,17 +218,25 @@ class Classifier:
         """Classify one image or many.
 
         Args:
-            images: as for `FeatureExtractor`.
-            top: how many classes to tell of each.
+            images: an image or a sequence of images: paths, bytes of files, PIL images, arrays or tensors; folders and
+                tars stand for the images in them. See `FeatureExtractor`.
+            top: how many classes to give for each image, at least 1; at most C are given.
+
+        Returns:
+            a prediction for each image, in their order.
 
         Raises:
             InputError: a file that is no readable image.
-            ModelError: the features' model is not there, or is another.
+            ModelError: the model that makes the features is missing, or is another.
+
+        Example:
+            >>> classifier.predict("photo.jpg", top=2)[0].top                           # doctest: +SKIP
+            (('cat', 0.93), ('dog', 0.05))
         """
         return self.ranked(self.probabilities(self.extractor(images)), top)
 
     def ranked(self, probabilities: Tensor, top: int = 5) -> list[Prediction]:
-        """The best classes of each row of (N, C)."""
+        """The most probable classes of each row of probabilities (N, C), at most `top` of them."""
         best = probabilities.topk(min(max(top, 1), len(self.classes)), dim=1)
         rows = [
             tuple((self.classes[c], p) for p, c in zip(values, numbers, strict=True))
@@ -211,10 +245,18 @@ class Classifier:
         return [Prediction(row[0][0], row[0][1], row) for row in rows]
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write the folder, whole or not at all.
+        """Write the classifier to a folder, whole or not at all.
+
+        Args:
+            folder: to write; the folder around it has to be there.
+            overwrite: replace a classifier that is there. Its card (README.md) and pictures stay.
 
         Raises:
-            ModelError: it is there and `overwrite` is not set, or it cannot be written.
+            ModelError: the folder is there and `overwrite` is not set, it holds files that are no part of a classifier,
+                or it cannot be written.
+
+        Example:
+            >>> classifier.save_pretrained("heads/animals", overwrite=True)             # doctest: +SKIP
         """
         stored = StoredHead(self.public_config(), self.head, self.encoder, self._whitening)
         save_head(Path(folder), stored, overwrite)
@@ -223,14 +265,19 @@ class Classifier:
         """Send the classifier to the Hugging Face Hub, with a model card.
 
         Args:
-            repo_id: "org/name".
+            repo_id: "org/name"; the repository is made if it is not there.
             **settings: of `maerestore.hub.push.push_folder` (private, create_pr, revision, token, license, ...).
 
         Returns:
-            the address of the commit or pull request.
+            the address of the commit, or of the pull request.
 
         Raises:
-            ModelError: features of a model that only this machine has, no permission, or a Hub that fails.
+            ModelError: features that others cannot make (of a model that only this machine has, or of another release's
+                bundled model), no permission, or a Hub that fails.
+
+        Example:
+            >>> classifier.push_to_hub("org/animals", private=True)                     # doctest: +SKIP
+            'https://huggingface.co/org/animals/commit/...'
         """
         from maerestore.hub.push import push_folder
 

@@ -28,6 +28,7 @@ from maerestore.features.classify.linear import LinearHead, Standardize
 from maerestore.features.options import FeatureOptions
 from maerestore.features.pooling import pool
 from maerestore.features.preprocess import in_unit_range
+from maerestore.hub.export import encoder_of as without_decoder
 from maerestore.model import MaskedAutoencoder
 from maerestore.train.crops import random_boxes
 from maerestore.train.optim import layer_scale, set_lr
@@ -42,19 +43,23 @@ class FineTuneSettings:
     """How an encoder is tuned.
 
     Args:
-        epochs: passes over the training images.
-        batch_size: images a step.
-        lr: of the classifier and the last norm, for 256 images a step.
-        layer_decay: the rate of each block is this times that of the next.
-        weight_decay: on matrices and kernels.
-        warmup: share of the run in which the rate rises.
-        label_smoothing: share of the target spread over all classes.
-        min_area: crops cover this share of the image at least.
-        size: side in pixels at which images are seen; None is the model's own.
+        epochs: passes over the training images, at least 1.
+        batch_size: images in a step, at least 1.
+        lr: learning rate of the classifier and the last norm, for 256 images in a step, above 0.
+        layer_decay: the rate of each block is this times that of the next, in (0, 1].
+        weight_decay: on matrices and kernels, at least 0.
+        warmup: share of the run in which the rate rises, in [0, 1).
+        label_smoothing: share of the target that is spread over all classes, in [0, 1).
+        min_area: least share of the image that a crop covers, in (0, 1].
+        size: side in pixels at which images are seen, at least 1; None is the model's own.
         seed: of the order and the crops.
 
     Raises:
-        ValueError: a value that does not fit, named.
+        MaerestoreError: a value outside its range; the message names it.
+
+    Example:
+        >>> FineTuneSettings(epochs=5, lr=3e-4).options.pooling
+        'mean'
     """
 
     epochs: int = 20
@@ -221,9 +226,7 @@ def finetune(
 
 def encoder_of(model: MaskedAutoencoder) -> MaskedAutoencoder:
     """A copy without the decoder, its weights rounded to float16."""
-    encoder = MaskedAutoencoder(replace(model.config, decoder_depth=0))
-    encoder.load_state_dict({name: model.state_dict()[name] for name in encoder.state_dict()})
-    return rounded(encoder)
+    return rounded(without_decoder(model))
 
 
 def rounded(encoder: MaskedAutoencoder) -> MaskedAutoencoder:

@@ -92,7 +92,7 @@ def fit_knn(
         the head, and what was chosen: k, temperature and the accuracy of every candidate.
 
     Raises:
-        ValueError: several candidates and no validation set, or a candidate below 1.
+        MaerestoreError: several candidates and no validation set, or a candidate below 1.
 
     Example:
         >>> corners = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])

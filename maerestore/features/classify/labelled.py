@@ -243,15 +243,16 @@ def split(labels: Sequence[str], share: float, seed: int = 0) -> tuple[np.ndarra
     """Part off a share of each class for validation.
 
     Args:
-        labels: of N images.
-        share: in [0, 1). Each class of two images or more gives at least one, and keeps at least one.
+        labels: names of the classes of N images.
+        share: in [0, 1). Each class of two images or more gives at least one, and keeps at least one; a class of one
+            image keeps it.
         seed: of the choice.
 
     Returns:
         numbers of the images for training and for validation, ascending.
 
     Raises:
-        ValueError: a share outside [0, 1).
+        MaerestoreError: a share outside [0, 1).
 
     Example:
         >>> train, validation = split(["a"] * 8 + ["b"] * 4 + ["c"], 0.25)

@@ -107,7 +107,7 @@ def fit_linear(
         the head, and what was chosen: lr, steps and the accuracy of every candidate.
 
     Raises:
-        ValueError: several rates and no validation set, or a rate that is not positive.
+        MaerestoreError: several rates and no validation set, or a rate that is not positive.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [0.0, 2.0], [1.0, 1.0], [1.0, 2.0]])

@@ -20,11 +20,16 @@ _MOST_NAMES = 120  # classes up to which the picture names them
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Labels against predictions.
+    """Labels against predictions; made by `Evaluation.of`.
 
     Attributes:
         classes: names of the C classes.
-        confusion: (C, C) int64, rows are the labels, columns the predictions.
+        confusion: (C, C) int64, how many images of each label (row) were given each class (column).
+
+    Example:
+        >>> done = Evaluation.of(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), ("cat", "dog"))
+        >>> done.line()
+        'accuracy 75.0% (3 of 4), 95% Wilson interval 30.1% to 95.4%'
     """
 
     classes: tuple[str, ...]
@@ -35,11 +40,11 @@ class Evaluation:
         """Count.
 
         Args:
-            labels, predicted: (Q,) int, 0 to C - 1, at least one.
+            labels, predicted: (Q,) int, numbers of classes from 0 to C - 1, at least one.
             classes: names of the C classes.
 
         Raises:
-            ValueError: nothing to count, or two lengths.
+            MaerestoreError: nothing to count, or two lengths.
 
         Example:
             >>> done = Evaluation.of(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), ("cat", "dog"))
@@ -104,7 +109,7 @@ class Evaluation:
         return sum(recalls) / len(recalls)
 
     def summary(self) -> dict[str, Any]:
-        """The accuracy with its interval, JSON-able."""
+        """The accuracy with its interval and the balanced accuracy, as JSON holds it."""
         low, high = self.interval
         return {
             "images": self.images,
@@ -117,7 +122,7 @@ class Evaluation:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
+        """The summary, the figures of each class and the confusion matrix, as JSON holds them."""
         return self.summary() | {"by_class": self.by_class(), "confusion": self.confusion.tolist()}
 
     def line(self) -> str:
