@@ -1,4 +1,4 @@
-"""The networks that features come from: our own masked autoencoders, and any vision transformer of timm."""
+"""The networks that compute features: masked autoencoders of this package, and vision transformers of timm."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TIMM = "timm:"
 
 
 class Tokens(NamedTuple):
-    """What a backbone gives for a batch.
+    """The output of a backbone for a batch.
 
     Attributes:
-        layers: for each layer asked for, (N, 1 + L, D): class token, then the patches in raster order.
-        attention: (N, L), what the class token attends to in the last block; None where it was not asked for.
+        layers: for each requested layer, (N, 1 + L, D): the class token, then the patches in raster order.
+        attention: (N, L), the attention of the class token to the patches in the last block; None if not requested.
     """
 
     layers: list[Tensor]
@@ -29,13 +29,13 @@ class Tokens(NamedTuple):
 
 
 class Backbone(Protocol):
-    """What `FeatureExtractor` asks of a network.
+    """The interface of a network for `FeatureExtractor`.
 
     Attributes:
         patch_size: side of a patch in pixels.
-        image_size: side in pixels that it was trained at.
-        width: D.
-        depth: blocks.
+        image_size: side in pixels of the images it was trained with.
+        width: D, the width of a token.
+        depth: number of blocks.
         network: the module itself.
     """
 
@@ -46,7 +46,7 @@ class Backbone(Protocol):
     network: nn.Module
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) float in [0, 1] -> what `tokens` takes."""
+        """Normalise images: (N, 3, H, W) float in [0, 1] -> the input of `tokens`."""
         ...
 
     def tokens(self, images: Tensor, layers: Sequence[int], attention: bool) -> Tokens:
@@ -54,12 +54,12 @@ class Backbone(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides its features: 64 hex digits."""
+        """SHA-256 of everything that decides the features, 64 hex digits."""
         ...
 
 
 class AutoencoderBackbone:
-    """The encoder of a `MaskedAutoencoder`: ours, Meta's, transformers' or timm's weights alike."""
+    """The encoder of a `MaskedAutoencoder`, whatever format its weights came in."""
 
     def __init__(self, model: MaskedAutoencoder) -> None:
         self.network: nn.Module = model
@@ -76,7 +76,7 @@ class AutoencoderBackbone:
         return Tokens(*self.model.hidden_states(images, layers, attention))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the encoder's weights and settings; the decoder has no part in features."""
+        """SHA-256 of the weights and settings of the encoder; features do not depend on the decoder."""
         settings = {k: v for k, v in self.model.config.to_dict().items() if "decoder" not in k and k != "norm_pix_loss"}
         weights = {k: v for k, v in self.model.state_dict().items() if "decoder" not in k and k != "mask_token"}
         return digest(settings, weights)
@@ -86,10 +86,10 @@ class TimmBackbone:
     """A vision transformer of timm.
 
     Args:
-        model: of `timm.create_model(name, num_classes=0, dynamic_img_size=True)`, say.
+        model: such as `timm.create_model(name, num_classes=0, dynamic_img_size=True)`.
 
     Raises:
-        ModelError: no vision transformer with a class token.
+        ModelError: it is not a vision transformer with a class token.
     """
 
     def __init__(self, model: Any) -> None:
@@ -112,7 +112,7 @@ class TimmBackbone:
         """Run the network on normalised images.
 
         Raises:
-            ModelError: attention was asked for, which timm's fused kernels do not show.
+            ModelError: attention was requested, which the fused kernels of timm do not return.
         """
         if attention:
             raise ModelError(
@@ -138,7 +138,7 @@ def timm_backbone(name: str) -> TimmBackbone:
     """A pretrained vision transformer by timm's name.
 
     Raises:
-        ModelError: timm is missing, knows no such model, or cannot fetch it.
+        ModelError: timm is missing, has no such model, or cannot download it.
     """
     try:
         import timm
@@ -154,7 +154,7 @@ def timm_backbone(name: str) -> TimmBackbone:
 
 
 def digest(settings: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """SHA-256 of settings and weights, whatever file and number format they came in: values count, as float32."""
+    """SHA-256 of settings and of weights as float32, whatever file and dtype they were stored in."""
     found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in sorted(weights):
         value = weights[name].detach().float().cpu().contiguous()

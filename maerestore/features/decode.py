@@ -1,4 +1,4 @@
-"""Any image as upright RGB bytes, which is what features are made of."""
+"""Decoding any image to upright 8-bit RGB, from which features are computed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ _STRAIGHT = {"RGBa": "RGBA", "La": "LA"}  # by modes whose colours are multiplie
 
 
 def load_image(source: str | Path | bytes | Image.Image, at_least: int | None = None) -> np.ndarray:
-    """Decode an image: upright, without alpha (white shows through), 8 bits a channel.
+    """Decode an image: upright, 8 bits per channel, on white where it is transparent.
 
     Args:
-        source: path, the content of a file, or a PIL image.
-        at_least: sides in pixels that will do. A JPEG that is several times larger is decoded at a half, quarter or
-            eighth of its size then, which is several times faster. The shorter side stays at least twice as long.
+        source: the path of a file, its content, or a PIL image.
+        at_least: side in pixels that is needed, at least 1. A much larger JPEG is then decoded at a half, a quarter or
+            an eighth of its size, which is several times faster; its shorter side stays at least twice `at_least`. None
+            to decode at full size.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        InputError: no image, a damaged or animated one, or one of more than `maerestore.image.MAX_PIXELS`.
+        InputError: not an image, a damaged or animated one, or one of more than `maerestore.image.MAX_PIXELS` pixels.
 
     Example:
         >>> load_image(Image.new("LA", (4, 2))).shape

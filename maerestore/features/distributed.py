@@ -1,8 +1,8 @@
-"""The extraction of `maerestore.features.run` on the processes and machines of a Ray cluster.
+"""Extraction as in `maerestore.features.run`, on the processes and machines of a Ray cluster.
 
-The images are cut into shards of a fixed number. Each actor of a Ray Data stage (`map_batches`) has loaded the network
-once, and takes shard after shard: it reads and decodes in threads, as many as it has CPUs, while the network works.
-Only names and features travel to the process that writes the table, which keeps each shard as it arrives.
+The images are divided into shards of a fixed number. Each actor of a Ray Data stage (`map_batches`) loads the network
+once, and then computes shards: it decodes images in threads, one per CPU, ahead of the network. Only names and features
+are sent to the process that writes the table, which stores each shard as it arrives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from maerestore.features.table import FeatureTable, join_tables
 __all__ = ["SHARD", "FeatureActor", "extract_ray", "on_cpu", "ray_engine"]
 
 SHARD = 256
-"""Images of a shard: what is lost at most with a process."""
+"""Number of images in a shard, which is the most that an actor loses when it is killed."""
 
 
 def extract_ray(
@@ -41,21 +41,21 @@ def extract_ray(
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[str, str], None] | None = None,
 ) -> Report:
-    """As `maerestore.features.run.extract`, on a Ray cluster: the same table, resumable at the shard.
+    """As `maerestore.features.run.extract`, on a Ray cluster. The table is the same; shards are stored one by one.
 
     Convention:
-        An image has the same feature as in one process, to 1e-5 in fp32. The machines of a cluster see files under the
-        same paths, or the sources are URIs.
+        Features equal those of one process to 1e-5 in fp32. All machines of the cluster must see the files under the
+        same paths, unless the sources are URIs.
 
     Args:
-        items: what `maerestore.features.remote.find_sources` or `find_items` found.
+        items: from `maerestore.features.remote.find_sources` or `find_items`.
         settings: an `ExtractorSettings`.
-        out: the table, on this machine.
-        address: of the cluster, as `ray.init` takes it; None for Ray on this machine.
-        ray_workers: actors, each with the network; None for one a GPU, or else one a CPU.
-        workers: threads that decode in each actor; None for as many as it has CPUs.
+        out: path of the table, on this machine.
+        address: of the cluster, as for `ray.init`; None to start Ray on this machine.
+        ray_workers: number of actors, each with its own network, at least 1; None for one per GPU, or else per CPU.
+        workers: number of threads that decode in each actor; None for one per CPU of the actor.
         half, overwrite, retry, some, progress, failed: as for `extract`.
-        shard: images of a shard.
+        shard: number of images in a shard, at least 1.
 
     Raises:
         MaerestoreError: Ray is missing or cannot be reached; otherwise as for `extract`.
@@ -92,7 +92,7 @@ def ray_engine(
     workers: int | None = None,
     shard: int = SHARD,
 ) -> Engine:
-    """The engine that `extract_ray` gives to `extract`; arguments as there."""
+    """The engine that `extract_ray` uses; arguments as there."""
 
     def run(items: Sequence[Item], _: Loader, extractor: Extractor, half: bool) -> Iterator[FeatureTable]:
         shards = [list(items[i : i + shard]) for i in range(0, len(items), shard)]
@@ -105,12 +105,12 @@ def ray_engine(
 
 
 class FeatureActor:
-    """Extracts shard after shard in a process of its own.
+    """Computes the features of shards, in a process of its own.
 
     Args:
-        settings: of the extractor.
-        workers: threads that decode.
-        half: features as float16.
+        settings: load the extractor.
+        workers: number of threads that decode.
+        half: whether features are float16.
     """
 
     def __init__(self, settings: Loader, workers: int, half: bool) -> None:
@@ -119,10 +119,10 @@ class FeatureActor:
         self.engine = local_engine(workers)
 
     def __call__(self, items: Sequence[Item]) -> FeatureTable:
-        """Read, decode and extract a shard."""
+        """Compute the features of a shard."""
         return join_tables(list(self.engine(items, self.settings, self.extractor, self.half)))
 
 
 def on_cpu(settings: Loader) -> Loader:
-    """Settings for the process that only needs the fingerprint: it may have no GPU, or leave it to an actor."""
+    """The settings for a process that only needs the fingerprint: the CPU, as the GPU is left to the actors."""
     return dataclasses.replace(settings, device="cpu") if isinstance(settings, ExtractorSettings) else settings

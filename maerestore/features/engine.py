@@ -1,4 +1,4 @@
-"""From items to batches of features: threads decode ahead while the network works."""
+"""Computing features of items in batches: threads decode images ahead of the network."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["Engine", "features_of", "local_engine"]
 _MOST_BYTES = 1 << 28  # of decoded images that wait, unless a single one is larger
 
 Engine = Callable[[Sequence[Item], Loader, Extractor, bool], Iterator[FeatureTable]]
-"""engine(items, settings, extractor, half): yields finished batches, in any order, each item once; `extractor` is the
-one that this process has loaded."""
+"""engine(items, settings, extractor, half): yields batches of features in any order, each item once. `extractor` is the
+one that this process has loaded, `settings` loads another one elsewhere."""
 
 
 def local_engine(workers: int | None = None) -> Engine:
-    """The engine of one process: threads decode ahead while the network works.
+    """The engine that works in this process: threads decode images ahead of the network.
 
     Args:
-        workers: threads; None for one a core, at most 16.
+        workers: number of threads; None for one per core, at most 16.
     """
     threads = workers or min(16, os.cpu_count() or 1)
 
@@ -49,12 +49,21 @@ def local_engine(workers: int | None = None) -> Engine:
 
 
 def features_of(items: Sequence[Item], extractor: Extractor, half: bool = False) -> FeatureTable:
-    """Read, decode and extract some images, one after the other: a batch as an engine yields it."""
+    """Compute the features of some images as one batch, without threads.
+
+    Args:
+        items: the images.
+        extractor: computes the features.
+        half: whether features are float16.
+
+    Returns:
+        a row for each image, with an error where it cannot be read.
+    """
     return _batch([(item, _load(item, extractor.pixels_wanted)) for item in items], extractor, half)
 
 
 def _decoded(items: Sequence[Item], at_least: int, threads: int, ahead: int) -> Iterator[tuple[Item, np.ndarray | str]]:
-    """Decode in threads; in the order of the items, at most `ahead` of them, and a certain number of bytes, early."""
+    """Decode in threads, in the order of the items; at most `ahead` images, and `_MOST_BYTES`, are held at once."""
     pending: deque[tuple[Item, Future[np.ndarray | str]]] = deque()
     held, guard = 0, threading.Lock()
 
@@ -88,11 +97,11 @@ def _decoded(items: Sequence[Item], at_least: int, threads: int, ahead: int) -> 
 
 
 def _load(item: Item, at_least: int) -> np.ndarray | str:
-    """The image, or why there is none."""
+    """The decoded image, or the error as a text."""
     try:
         return load_image(source_of(item), at_least)
     except InputError as error:
-        return as_utf8(str(error).rstrip("."))  # it may name the file, whose name may be no UTF-8
+        return as_utf8(str(error).rstrip("."))  # the message may have a file name that is not UTF-8
     except MemoryError:
         return "not enough memory to decode it"
 
@@ -122,7 +131,7 @@ def _batch(loaded: Sequence[tuple[Item, np.ndarray | str]], extractor: Extractor
     for i in good:
         if not np.isfinite(features[i]).all():
             errors[i], features[i] = "its feature is not finite", np.nan
-    # An image that could not be opened may be there the next time, with the same size and time.
+    # An image that could not be opened may exist the next time, with the same size and time.
     again = [error is not None and not _opens(item) for item, error in zip(items, errors, strict=True)]
     sizes = [-1 if lost else item.size for item, lost in zip(items, again, strict=True)]
     return FeatureTable(
@@ -144,6 +153,6 @@ def _opens(item: Item) -> bool:
     try:
         with item.path.open("rb") as file:
             file.read(1)
-    except (OSError, ValueError):  # names that no file can have; and of filesystems and tables, pyarrow's errors
+    except (OSError, ValueError):  # also names that no file can have, and errors of pyarrow
         return False
     return True

@@ -1,4 +1,4 @@
-"""Images that cannot be read: told as they are found, and refused where there is no other."""
+"""Images that cannot be read: reported as they are found, and an error if there are no others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Failure = tuple[str, str]
 
 
 class Failures:
-    """Passes failures on, once an image could be read: until then all may fail, and that is one error.
+    """Reports failures, but not before an image could be read: if all images fail, that is a single error.
 
     Args:
-        failed: called with name and reason of each; None for nobody.
-        read: whether an image could be read already, or need not be.
+        failed: called with name and reason of each failure; None to report nothing.
+        read: whether an image was read already, or none needs to be.
 
     Example:
         >>> told = Failures(lambda name, reason: print(name, reason))
@@ -32,7 +32,7 @@ class Failures:
         self.waiting: list[Failure] = []
 
     def note(self, failures: Iterable[Failure], read: bool) -> None:
-        """Take what failed in a batch; `read` says whether an image in it did not."""
+        """Add the failures of a batch; `read` is whether any image of the batch could be read."""
         self.read = self.read or read
         self.waiting += failures
         if self.read:
@@ -43,7 +43,7 @@ class Failures:
 
 
 def none_read(failures: Sequence[Failure], out: str) -> InputError:
-    """The error of a run in which all images, at least one, failed, and whose output was left alone."""
+    """The error of a run in which all images (at least one) failed, and whose output was not written."""
     name, reason = failures[0]
     what = "no feature for" if len(failures) == 1 else f"none of {len(failures)} images could be read, the first is"
     return InputError(f"{what} {name}: {reason}; {quoted(out)} is not written.")

@@ -1,4 +1,4 @@
-"""The filesystems that pyarrow opens, by URI or path, and the files on them."""
+"""Filesystems that pyarrow opens, found by URI or path, and files on them."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one letter is a drive
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A file of a filesystem that pyarrow opens: all that `maerestore.features.items.read_bytes` asks of a path.
+    """A file on any filesystem that pyarrow opens, with the methods of a path that `Item` needs.
 
     Args:
-        root: a URI, or an absolute path of this machine, that tells the filesystem.
-        path: of the file on it.
+        root: a URI or an absolute local path, which determines the filesystem.
+        path: of the file, on that filesystem.
     """
 
     root: str
     path: str
 
     def open(self, mode: str = "rb") -> IO[bytes]:
-        """Open it for reading, at any place."""
+        """Open the file for reading; it is seekable."""
         system = filesystem(self.root)[0]
-        if is_local(system):  # pyarrow takes no names that are no UTF-8
+        if is_local(system):  # pyarrow does not accept names that are not UTF-8
             return open(self.path, "rb")
         return cast(IO[bytes], system.open_input_file(self.path))
 
@@ -50,15 +50,15 @@ class RemotePath:
 
 @dataclass(frozen=True)
 class File:
-    """A file as a filesystem lists it: an image, a tar or a Parquet table.
+    """A file of a listing: an image, a tar or a Parquet table.
 
-    Attributes:
-        name: as its images' names begin, without a password that the URI had.
-        path: where it is.
-        size: bytes.
-        mtime_ns: when it was changed, in nanoseconds; 0 where the filesystem does not tell.
-        label: the first folder below the source.
-        named: whether it is a source itself, or stands in a list; else it was found in a folder.
+    Args:
+        name: with which the names of its images begin: its path as found, or its URI without a password.
+        path: of the file.
+        size: in bytes; -1 for a path in a list that does not exist.
+        mtime_ns: modification time in nanoseconds; 0 where the filesystem does not provide it.
+        label: the first folder below the source; None where there is none.
+        named: True for sources and for files in lists; False for files that were found in a folder.
     """
 
     name: str
@@ -70,7 +70,7 @@ class File:
 
     @property
     def suffix(self) -> str:
-        """ ".tar", ".parquet", or that of an image, in small letters."""
+        """The suffix of the path, in small letters."""
         return Path(self.path.path).suffix.lower()
 
 
@@ -85,10 +85,13 @@ def is_uri(source: str | Path) -> bool:
 
 
 def filesystem(root: str) -> tuple[Any, str]:
-    """The filesystem of a URI or an absolute path, and the path on it; each filesystem is opened once a process.
+    """Open the filesystem of a URI or of an absolute local path. Each one is opened once per process.
+
+    Returns:
+        the filesystem of pyarrow, and the path on it.
 
     Raises:
-        InputError: pyarrow knows no such filesystem, cannot reach it, or is missing.
+        InputError: pyarrow does not support the filesystem, cannot reach it, or is missing.
     """
     if not is_uri(root):
         return _opened("")[0], root
@@ -98,14 +101,14 @@ def filesystem(root: str) -> tuple[Any, str]:
 
 
 def is_local(system: Any) -> bool:
-    """Whether a filesystem of pyarrow is that of this machine, whose files Python opens too."""
+    """Whether a filesystem of pyarrow is the local one, whose files Python can open."""
     from pyarrow import fs
 
     return isinstance(system, fs.LocalFileSystem)
 
 
 def authority(uri: str) -> str:
-    """A URI without its path: what tells the filesystem.
+    """A URI without its path, which determines the filesystem.
 
     Example:
         >>> authority("s3://bucket/photos/a.jpg?region=x")
@@ -128,7 +131,7 @@ def _opened(root: str) -> tuple[Any, str]:
 
 
 def public_name(uri: str) -> str:
-    """A URI as messages and tables show it, without its password and options; a path as it is.
+    """A URI without its password and options, as messages and tables show it; a path is returned as it is.
 
     Example:
         >>> public_name("s3://key:secret@bucket/a.jpg?region=x"), public_name("what?.jpg")
@@ -138,5 +141,5 @@ def public_name(uri: str) -> str:
 
 
 def unreadable(name: str, error: Exception) -> InputError:
-    """The error of a path or URI that cannot be read, without a password that it may have."""
+    """An error saying that a path or URI cannot be read; the message contains no password."""
     return InputError(f"{quoted(public_name(name))} cannot be read ({reason_of(error)}).")

@@ -1,4 +1,4 @@
-"""What makes an extractor, in this process or in another one: cheap to import, and sent to other machines."""
+"""Loading an extractor, in this process or in another one. The settings need no torch and can be pickled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Extractor", "ExtractorSettings", "Loaded", "Loader"]
 
 
 class Extractor(Protocol):
-    """What a run asks of a `maerestore.features.FeatureExtractor`."""
+    """The part of `maerestore.features.FeatureExtractor` that an extraction uses."""
 
     name: str
     dim: int
@@ -29,14 +29,14 @@ class Extractor(Protocol):
 
 
 class Loader(Protocol):
-    """What makes an extractor, here or in another process."""
+    """Loads an extractor, in this process or in another one."""
 
     def load(self) -> Extractor: ...
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An extractor that is there already, where a loader is asked for."""
+    """A loader for an extractor that is loaded already."""
 
     extractor: Extractor
 
@@ -47,14 +47,14 @@ class Loaded:
 
 @dataclass(frozen=True)
 class ExtractorSettings:
-    """Arguments of `FeatureExtractor.from_pretrained`; cheap, and can be sent to another process.
+    """The arguments of `FeatureExtractor.from_pretrained`, which can be sent to another process.
 
     Args:
-        model: None for the bundled one.
-        options: pooling, layers, sizes.
+        model: name or path of a model; None for the bundled one.
+        options: pooling, layers, scales, size, normalisation and precision.
         device: "auto", "cpu", "cuda" or "mps".
-        batch_size: images that go through the network at once.
-        whitening: a file that `Whitening.save` wrote.
+        batch_size: images that go through the network at once, at least 1.
+        whitening: path of a file that `Whitening.save` wrote; None for no whitening.
     """
 
     model: str | None = None
@@ -67,7 +67,9 @@ class ExtractorSettings:
         """Load the extractor.
 
         Raises:
-            ModelError: no such model, options that it cannot give, no such whitening or device.
+            ModelError: the model or the whitening cannot be loaded, the model does not support the options, or the
+                device is unknown.
+            MaerestoreError: batch_size below 1.
         """
         from maerestore.features.extractor import FeatureExtractor
 

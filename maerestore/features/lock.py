@@ -1,4 +1,4 @@
-"""One process at a time on one output."""
+"""A lock, so that only one process at a time writes an output."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["FolderLock"]
 
 
 class FolderLock:
-    """A folder that one process holds at a time; the system frees it when that process ends, however it ends.
+    """A folder that only one process can hold. The system releases it when that process ends, however it ends.
 
     Args:
-        folder: made where it is missing.
+        folder: created where it is missing.
 
     Raises:
-        InputError: another process holds it, or it cannot be made.
+        InputError: another process holds it, or it cannot be created.
 
     Example:
         >>> import tempfile
@@ -61,7 +61,7 @@ class FolderLock:
             os.close(descriptor)  # the file was removed in between: a lock on it holds nobody back
 
     def release(self) -> None:
-        """Give the folder back, and remove it where nothing else is in it."""
+        """Release the folder, and remove it if it is empty."""
         if self.descriptor is None:
             return
         with suppress(OSError):
@@ -73,7 +73,7 @@ class FolderLock:
 
 
 def _take(descriptor: int) -> None:
-    """Lock a file without waiting; OSError where another process has it."""
+    """Lock a file without waiting; raise OSError where another process holds it."""
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     else:

@@ -1,4 +1,4 @@
-"""The images of a Parquet table that names them, or holds their files: in a column of paths, or one of bytes."""
+"""The images of a Parquet table, which has a column of paths, or of the contents of image files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROWS = 1024  # that are listed at once
 
 @dataclass(frozen=True)
 class _Cell:
-    """The bytes of an image in a row of a Parquet table."""
+    """The content of an image in a row of a Parquet table."""
 
     table: RemotePath
     column: tuple[str, ...]
@@ -47,11 +47,11 @@ _ONE_READER = threading.Lock()
 
 
 def rows_of(file: File) -> Iterator[Item]:
-    """The images of a Parquet table, row by row, with their labels where it has a column of those.
+    """Yield the images of a Parquet table, with their labels where it has a column of labels.
 
     Raises:
         InputError: it has no column of images.
-        Exception: one of pyarrow's many, where it is damaged.
+        Exception: any error of pyarrow, where the table is damaged.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -85,9 +85,9 @@ def rows_of(file: File) -> Iterator[Item]:
 
 
 def _image_column(schema: Any, name: str) -> tuple[tuple[str, ...], bool]:
-    """The column that images are in, and its field where it has some; and whether it holds their bytes or their paths.
+    """The column of images, with the name of a field if it is a struct; and whether it holds contents, or paths.
 
-    Names that are usual for bytes come first, then those for paths, then any column of bytes.
+    Columns of bytes with a usual name come first, then columns of paths, then any other column of bytes.
     """
     import pyarrow.types as kinds
 
@@ -123,7 +123,7 @@ def _leaf(batch: Any, column: tuple[str, ...]) -> Any:
 
 @lru_cache(maxsize=2)
 def _group(table: RemotePath, column: tuple[str, ...], group: int, mtime_ns: int) -> Any:
-    """The images of a row group; the time tells one content of the table from the next."""
+    """The images of a row group, cached; with the modification time, so that a new version of the file is read anew."""
     import pyarrow.parquet as pq
 
     with table.open() as opened, pq.ParquetFile(opened) as file:
@@ -133,7 +133,7 @@ def _group(table: RemotePath, column: tuple[str, ...], group: int, mtime_ns: int
 
 
 def _of_paths(paths: list[str]) -> list[Item]:
-    """The items of paths in a table; where nothing is there, one whose reading fails."""
+    """The items of paths in a table; those of missing files have size -1."""
     items: dict[str, Item] = {}
     groups: dict[str, list[str]] = {}
     for path in dict.fromkeys(paths):
@@ -147,7 +147,7 @@ def _of_paths(paths: list[str]) -> list[Item]:
             items[path] = Item(path, Path(path), None, status.st_size, status.st_mtime_ns)
         except (OSError, ValueError):
             items[path] = Item(path, Path(path), None, -1, 0)
-    for uris in groups.values():  # asked for together: far stores answer many questions at once
+    for uris in groups.values():  # one request for all: remote stores answer many together
         system = filesystem(uris[0])[0]
         inner = [filesystem(uri)[1] for uri in uris]
         for uri, info in zip(uris, system.get_file_info(inner), strict=True):

@@ -1,4 +1,4 @@
-"""Tokens to one vector an image.
+"""Pooling: the tokens of an image to one vector.
 
 In the comments N is the batch, L the number of patches, D the width.
 """
@@ -17,10 +17,13 @@ def pool(tokens: Tensor, kind: str, attention: Tensor | None = None) -> Tensor:
     Args:
         tokens: (N, 1 + L, D), class token first.
         kind: one of `maerestore.features.options.POOLINGS` but "patch".
-        attention: (N, L), at least 0, for "attention".
+        attention: (N, L), not negative, for "attention".
 
     Returns:
         (N, D) float32; (N, 2 D) for "cls+mean".
+
+    Raises:
+        ValueError: an unknown kind, or "attention" without attention.
 
     Example:
         >>> tokens = torch.tensor([[[9.0], [1.0], [3.0]]])

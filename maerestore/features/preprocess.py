@@ -1,9 +1,9 @@
-"""Images to what a model sees: scaled to an area, whatever the aspect, and cut to whole patches; never squashed.
+"""Preparing images for a model: scaled to a given area, keeping the aspect ratio, and cropped to whole patches.
 
-A strip is one patch wide at least, so that the ends of a very long one are cut off: of the bundled model's 10 x 10
-patches, half of an image of 400:1 is seen, and less of longer ones.
+An elongated image is at least one patch wide, so the ends of a very long one are cut off: with the 10 x 10 patches of
+the bundled model, half of a 400:1 image is used, and less of longer ones.
 
-Everything here runs on the CPU, so that a device changes nothing but the network's rounding.
+Everything here runs on the CPU, so that the device changes nothing but the rounding in the network.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ from torch import Tensor
 from maerestore.errors import MaerestoreError
 from maerestore.features.decode import load_image
 
-_LONGEST = 4  # a strip has at most so many times the patches of a square, or of one of 4 x 4
-_STICKS_OUT = 8  # what is so many times as long as is kept, is cut before it is scaled
-_MARGIN = 4  # pixels that the filter looks at beside those that are kept: 2 of its own scale, and some for rounding
+_LONGEST = 4  # an elongated image has at most this many times the patches of a square one (of 4 x 4 patches at least)
+_CROP_FIRST = 8  # images that are more than this many times as long as what is kept are cropped before they are scaled
+_MARGIN = 4  # pixels around the crop that the filter needs: it reaches 2, the others are for rounding
 
 
 def grid_for(height: int, width: int, size: int, patch: int) -> tuple[int, int]:
-    """Patches (down, across) for an image: about (size / patch)^2 of them, in the image's own aspect.
+    """The grid of patches (down, across) for an image: about (size / patch)^2 patches, in its aspect ratio.
 
-    An image that is longer than (size / patch)^2 to 1 gets more, since one patch across is the least; from 16 times
-    that aspect on, the number is four times as large, and does not grow any more.
+    An image with an aspect ratio above (size / patch)^2 gets more, since it is at least one patch wide; the number is
+    limited to four times as many, which is reached at 16 times that aspect ratio.
+
+    Args:
+        height, width: of the image in pixels, at least 1.
+        size: side in pixels of the square whose area the image is scaled to.
+        patch: side of a patch in pixels.
 
     Example:
         >>> grid_for(300, 400, 128, 8), grid_for(50, 5000, 128, 8), grid_for(77, 77, 128, 8)
@@ -44,9 +49,9 @@ def grid_for(height: int, width: int, size: int, patch: int) -> tuple[int, int]:
 
 
 def to_grid(image: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    """Scale an image so that it covers a grid of patches, and cut off evenly what sticks out.
+    """Scale an image so that it covers a grid of patches, and crop it evenly to the grid.
 
-    That is less than a patch, but for strips whose grid is one patch wide: of those, the middle of the length is kept.
+    Less than one patch is cropped, except from elongated images whose grid is one patch wide.
 
     Args:
         image: (C, H, W), uint8 or float.
@@ -58,8 +63,8 @@ def to_grid(image: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     """
     height, width = grid[0] * patch, grid[1] * patch
     scale = max(height / image.shape[1], width / image.shape[2])
-    if max(image.shape[1] * scale / height, image.shape[2] * scale / width) > _STICKS_OUT:
-        # A thin strip of millions of pixels would take any memory.
+    if max(image.shape[1] * scale / height, image.shape[2] * scale / width) > _CROP_FIRST:
+        # Otherwise a thin image of millions of pixels would need far too much memory.
         image = _middle(image, height / scale, width / scale, _MARGIN * max(1, 1 / scale))
     scaled = max(height, round(image.shape[1] * scale)), max(width, round(image.shape[2] * scale))
     if scaled != tuple(image.shape[1:]):
@@ -69,7 +74,7 @@ def to_grid(image: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
 
 
 def _middle(image: Tensor, height: float, width: float, margin: float) -> Tensor:
-    """The middle of an image, at least of a height and a width, with a margin around it where the image has one."""
+    """The middle of an image, at least `height` x `width`, with a margin around it where the image is large enough."""
     rows, columns = (math.ceil(length + 2 * margin) for length in (height, width))
     top, left = (max(0, (have - want) // 2) for have, want in zip(image.shape[1:], (rows, columns), strict=True))
     return image[:, top : top + rows, left : left + columns]
@@ -81,16 +86,19 @@ def in_unit_range(image: Tensor) -> Tensor:
 
 
 def as_tensor(image: Any, at_least: int | None = None) -> Tensor:
-    """One image of any supported kind as (3, H, W), uint8 or float32 in [0, 1].
+    """Convert an image of any supported kind to a tensor.
 
     Args:
-        image: a path, the bytes of a file, a PIL image, an array (H, W) or (H, W, 1, 3 or 4), or a tensor (1 or 3, H,
-            W); arrays and tensors are uint8, or float in [0, 1].
+        image: a path, the bytes of a file, a PIL image, an array (H, W) or (H, W, C) with C of 1, 3 or 4, or a tensor
+            (C, H, W) with C of 1 or 3. Arrays and tensors are uint8, or float in [0, 1] (arrays with alpha: uint8).
         at_least: as for `load_image`.
 
+    Returns:
+        (3, H, W), uint8 or float32.
+
     Raises:
-        InputError: a file that is no readable image.
-        MaerestoreError: another kind, shape, dtype or range.
+        InputError: a file that is not a readable image.
+        MaerestoreError: another type, shape, dtype or range.
     """
     if isinstance(image, (str, Path, bytes, Image.Image)):
         return torch.from_numpy(load_image(image, at_least)).permute(2, 0, 1)

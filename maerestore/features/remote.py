@@ -1,8 +1,8 @@
-"""Images on every filesystem that pyarrow opens, and in Parquet tables, as the items that an extraction works on.
+"""Images on any filesystem that pyarrow opens, and in Parquet tables, as items for an extraction.
 
-s3://bucket/photos     images, tars and Parquet tables below it; also gs://, hdfs://, file:// and others
-photos.parquet         a table: a column of paths, or of the bytes of image files
-photos, a.tar, a.txt   on this machine, as `maerestore.features.items.find_items` takes them
+s3://bucket/photos     images, tars and Parquet tables in a folder; also gs://, hdfs://, file:// and others
+photos.parquet         a table with a column of paths, or of the contents of image files
+photos, a.tar, a.txt   local sources, as for `maerestore.features.items.find_items`
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from maerestore.image.output import same_file
 __all__ = ["ARCHIVES", "check_apart", "find_sources", "items_in", "list_files"]
 
 ARCHIVES = (".tar", ".parquet")
-"""Files that hold many images."""
+"""Suffixes of files that hold many images."""
 
 
 def find_sources(sources: Sequence[str | Path]) -> list[Item]:
-    """As `maerestore.features.items.find_items`, for URIs and Parquet tables too.
+    """As `maerestore.features.items.find_items`, but sources may also be URIs and Parquet tables.
 
     Raises:
-        InputError: a source that is not there or cannot be read, or no image in any.
+        InputError: a source that does not exist or cannot be read, or no image in any.
     """
     found: dict[str, Item] = {}
     for source in sources:
@@ -48,10 +48,10 @@ def find_sources(sources: Sequence[str | Path]) -> list[Item]:
 
 
 def check_apart(sources: Sequence[str | Path], out: Path) -> None:
-    """Refuse an output that is one of the sources: a table that names images is no table of features.
+    """Refuse an output that is one of the sources, such as a table that lists the images.
 
     Raises:
-        InputError: there is such a source.
+        InputError: the output is one of the sources.
     """
     for source in sources:
         uri = urlsplit(str(source)) if is_uri(source) else None
@@ -62,20 +62,20 @@ def check_apart(sources: Sequence[str | Path], out: Path) -> None:
 
 
 def list_files(source: str | Path, listed: bool = False) -> Iterator[File]:
-    """The images, tars and Parquet tables of a source, in the order of their names, none of them opened.
+    """List the images, tars and Parquet tables of a source in the order of their names, without opening them.
 
-    In folders of this machine, hidden files are left out and links to folders are not followed, as in `find_items`.
+    In local folders, hidden files are left out and links to folders are not followed, as in `find_items`.
 
     Args:
-        source: a URI, a file or a folder; a list of such (.txt), one a line.
-        listed: the source stands in a list: where it is not there, it is a file of size -1, whose reading fails; lists
-            are no sources.
+        source: a URI, a file or a folder; or a list of those (.txt, one on each line).
+        listed: whether the source is from a list: then it is yielded with size -1 if it does not exist, and is not read
+            as a list itself.
 
     Raises:
-        InputError: it is not there, or cannot be read.
+        InputError: the source does not exist, or cannot be read.
     """
     root = str(source) if is_uri(source) else str(Path(source).absolute())
-    name = public_name(root) if is_uri(source) else as_utf8(Path(source).as_posix())
+    name = as_utf8(public_name(root) if is_uri(source) else Path(source).as_posix())
     system, base = filesystem(root)
     try:
         kind, size, mtime_ns = _look(system, base)
@@ -103,7 +103,7 @@ def list_files(source: str | Path, listed: bool = False) -> Iterator[File]:
 
 
 def _look(system: Any, path: str) -> tuple[str, int, int]:
-    """Whether a path is a "file", a "folder" or "none"; its bytes, and when it was changed, in nanoseconds."""
+    """What a path is ("file", "folder" or "none"), its size in bytes and its modification time in nanoseconds."""
     from pyarrow import fs
 
     if is_local(system):
@@ -122,7 +122,7 @@ def _look(system: Any, path: str) -> tuple[str, int, int]:
 
 
 def _local_files(root: str, folder: str) -> Iterator[tuple[str, RemotePath, int, int]]:
-    """The images, tars and tables below a folder of this machine: path below it, in UTF-8; file, bytes, time."""
+    """The images, tars and tables below a local folder: relative path (UTF-8), file, size and modification time."""
     for parts in files_below(Path(folder), {*IMAGE_SUFFIXES, *ARCHIVES}):
         path = os.path.join(folder, *parts)
         status = os.stat(path)
@@ -130,7 +130,7 @@ def _local_files(root: str, folder: str) -> Iterator[tuple[str, RemotePath, int,
 
 
 def _far_files(root: str, system: Any, folder: str) -> Iterator[tuple[str, RemotePath, int, int]]:
-    """As `_local_files`, for any filesystem."""
+    """As `_local_files`, for other filesystems."""
     from pyarrow import fs
 
     start = len(folder.rstrip("/"))
@@ -143,13 +143,13 @@ def _far_files(root: str, system: Any, folder: str) -> Iterator[tuple[str, Remot
 
 
 def items_in(file: File) -> list[Item]:
-    """The images of a file: itself, the members of a tar, or the rows of a Parquet table.
+    """The images of a file: the file itself, the members of a tar, or the rows of a Parquet table.
 
     Convention:
-        Sizes and times are known from the listing; for rows of bytes, the column is read once for the sizes. Rows are
-        named by their numbers ("photos.parquet/17"), paths in a table as they stand there, relative ones from the
-        working directory; a path that a table names twice counts once, with its first label. Tables of features that
-        this package wrote are no images where they are found in a folder.
+        Rows with the contents of images are named by their numbers ("photos.parquet/17"), and their column is read once
+        to find the sizes. Rows with paths are named by these; relative paths start from the working directory, and a
+        path that a table contains twice is listed once, with the first label. Tables of features that this package
+        wrote have no images if they were found in a folder.
 
     Raises:
         InputError: a tar or table that cannot be read, or a table without a column of images.
@@ -165,7 +165,7 @@ def items_in(file: File) -> list[Item]:
             return list(rows.values())
     except InputError:
         raise
-    except Exception as error:  # tarfile and pyarrow have many for files that are damaged
+    except Exception as error:  # tarfile and pyarrow raise many kinds for damaged files
         raise unreadable(file.name, error) from None
-    # An item with a member, though an empty one, is read through its path's open().
+    # An item with a member, even an empty one, is read through the open() of its path.
     return [Item(file.name, cast(Path, file.path), "", file.size, file.mtime_ns, label=file.label)]

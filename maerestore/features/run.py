@@ -1,4 +1,4 @@
-"""Features of many images into one table, batch by batch, resumable."""
+"""Writing the features of many images to one table, batch by batch; an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["Report", "extract", "table_facts"]
 
 @dataclass
 class Report:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        images: rows of the table now.
-        computed: images that were new or changed, and were read now, those with errors among them.
-        kept: images whose rows were there.
-        dropped: rows that left the table because their images are gone from the sources.
+        images: number of rows of the table.
+        computed: images that were new or changed, including those with an error.
+        kept: images whose rows were kept.
+        dropped: rows that were removed, because their images are no longer in the sources.
         errors: (name, reason) of all rows with an error.
-        facts: of the table.
+        facts: of the table (`table_facts`).
     """
 
     images: int = 0
@@ -53,35 +53,35 @@ def extract(
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[str, str], None] | None = None,
 ) -> Report:
-    """Write the features of images to a table, or bring a table up to date.
+    """Write the features of images to a table, or update a table.
 
     Convention:
-        Only images that are new, or whose size or time changed, are computed; those that are not among `items` leave
-        the table. Each batch is kept as soon as it is finished: a run that was killed goes on with the next one. An
-        image that cannot be read, or for which memory does not suffice, is a row with an error; it is tried again when
-        its file changes, or when it could not be opened at all.
+        Only images that are new, or whose size or modification time changed, are computed; rows of images that are not
+        in `items` are removed. Each batch is stored as soon as it is finished, so a run that was killed continues with
+        the next batch. An image that cannot be read, or that does not fit into memory, becomes a row with an error. It
+        is tried again when its file changes, or if it could not be opened at all.
 
     Args:
-        items: what `find_items` found.
+        items: from `find_items` or `find_sources`.
         settings: an `ExtractorSettings`.
-        out: the table: .parquet, .npy or .safetensors.
-        workers: threads that decode; None for one a core, at most 16.
+        out: path of the table: .parquet, .npy or .safetensors.
+        workers: number of threads that decode, at least 1; None for one per core, at most 16.
         half: store features as float16.
-        overwrite: start anew, whatever there is.
-        retry: try images again whose rows have an error.
-        some: refuse images of which not one can be read: the table stays as it was.
-        engine: None for `local_engine`.
-        progress: called with the numbers of images done and to do.
-        failed: called with name and reason of each image that cannot be read; with `some`, once one could be.
+        overwrite: start a new table, and replace an existing one.
+        retry: compute images again whose rows have an error.
+        some: raise InputError if not one image can be read; the table stays as it was.
+        engine: computes the features; None for `local_engine`.
+        progress: called with the numbers of finished images and of all images to compute.
+        failed: called with name and reason of each image that cannot be read; with `some`, only after one was read.
 
     Returns:
         what was done.
 
     Raises:
-        InputError: the table is of another fingerprint, another process works on it, or it cannot be written; with
+        InputError: the table has another fingerprint, another process works on it, or it cannot be written; with
             `some`, no image can be read.
-        ModelError: as `FeatureExtractor.from_pretrained`.
-        MaerestoreError: pooling "patch", whose grids do not fit a table, or less than one worker.
+        ModelError: as for `FeatureExtractor.from_pretrained`.
+        MaerestoreError: pooling "patch", whose grids do not fit into a table, or fewer than one worker.
 
     Example:
         >>> from maerestore.features import find_items                                          # doctest: +SKIP
@@ -119,10 +119,13 @@ def extract(
 
 
 def table_facts(extractor: Extractor, half: bool = False) -> dict[str, Any]:
-    """What a table tells of its features.
+    """The facts that a table stores about its features.
+
+    Returns:
+        "model", "fingerprint", "options", "dim", "dtype" and "version" (of this package).
 
     Raises:
-        MaerestoreError: pooling "patch".
+        MaerestoreError: pooling "patch", whose grids do not fit into a table.
     """
     if extractor.options.pooling == "patch":
         raise MaerestoreError("pooling 'patch' gives a grid for each image, which fits no table: use FeatureExtractor.")

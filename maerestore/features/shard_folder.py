@@ -1,4 +1,4 @@
-"""A folder of tables of features on any filesystem that pyarrow opens: claimed, looked through, and written to."""
+"""A folder of tables of features on any filesystem that pyarrow opens."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _OURS = re.compile(r"shard-[0-9a-f]{16}\.parquet")
 class ShardFolder:
     """A folder of shards on any filesystem.
 
-    Files are removed only where they are tables of this package: by their names, and by what stands in them.
+    Only tables of this package are ever removed, which are told by their names and by the metadata in them.
 
     Args:
-        out: a folder or the URI of one.
+        out: the path of a folder, or its URI.
 
     Attributes:
-        root: the URI, or the path with links followed.
+        root: the URI, or the absolute path with links resolved.
     """
 
     def __init__(self, out: str) -> None:
@@ -43,7 +43,16 @@ class ShardFolder:
         self.system, self.path = filesystem(self.root)
 
     def claim(self, facts: dict[str, Any], overwrite: bool) -> None:
-        """Make the folder, and note the facts; InputError where it holds others, or what this package did not write."""
+        """Create the folder, and write the facts.
+
+        Args:
+            facts: how the features are made.
+            overwrite: remove the tables that are there, whatever their facts are.
+
+        Raises:
+            InputError: the folder holds features with other facts, or files that this package did not write, or it
+                cannot be written.
+        """
         place = f"{self.path}/{FACTS_NAME}"
         try:
             self.system.create_dir(self.path, recursive=True)
@@ -65,7 +74,7 @@ class ShardFolder:
             raise InputError(f"output {quoted(self.name)} cannot be used ({reason_of(error)}).") from None
 
     def _check_free(self) -> None:
-        """InputError where there are tables, or what is named as they are, that no facts belong to."""
+        """Raise InputError where there are files named like tables, although there are no facts."""
         strange = [name for name in self._listed() if name.startswith("shard-") and name.endswith(".parquet")]
         if strange:
             raise InputError(
@@ -74,12 +83,12 @@ class ShardFolder:
             )
 
     def names(self) -> list[str]:
-        """Of files that are named as tables of this package, the newest first."""
+        """The names of files that are named like tables of this package, the newest first."""
         found = [(-mtime, name) for name, mtime in self._listed().items() if _OURS.fullmatch(name)]
         return [name for _, name in sorted(found)]
 
     def _listed(self) -> dict[str, int]:
-        """The names of all that is there, and when it was changed, in nanoseconds."""
+        """The names of everything in the folder, with modification times in nanoseconds."""
         from pyarrow import fs
 
         try:
@@ -89,7 +98,7 @@ class ShardFolder:
         return {info.base_name: info.mtime_ns or 0 for info in found}
 
     def finished(self) -> list[str] | None:
-        """The names of the tables that the last finished run has left; None where no run was finished yet."""
+        """The names of the tables of the last finished run; None where no run has finished yet."""
         place = f"{self.path}/{PLAN_NAME}"
         try:
             if not self.system.get_file_info([place])[0].is_file:
@@ -101,7 +110,11 @@ class ShardFolder:
         return planned_names(content, self.name)
 
     def finish(self, names: set[str]) -> int:
-        """Let tables count, remove all others of this package, and give the number of images in those."""
+        """Write the plan, remove all other tables of this package, and return the number of images in those.
+
+        Args:
+            names: of the tables of the run that has finished.
+        """
         self._plan(names)
         others = self.check(set(self.names()) - names)
         for name in others:
@@ -112,14 +125,21 @@ class ShardFolder:
         self.put(PLAN_NAME, json.dumps({"shards": sorted(names)}, indent=0).encode())
 
     def check(self, names: set[str]) -> dict[str, tuple[int, list[Failure]]]:
-        """Of tables of this package that are there and whole: numbers of images, and those with errors."""
+        """Look into tables; those that are missing, damaged or not of this package are left out.
+
+        Args:
+            names: of the tables.
+
+        Returns:
+            for each name the number of images, and the failures among them.
+        """
         chosen = [name for name in self.names() if name in names]
         with ThreadPoolExecutor(16) as pool:  # far stores take their time for each
             looked = zip(chosen, pool.map(self.look, chosen), strict=True)
             return {name: found for name, found in looked if found is not None}
 
     def look(self, name: str) -> tuple[int, list[Failure]] | None:
-        """The number of images of a table, and those with errors; None where it is not there, not whole or not ours."""
+        """As `check` for one table; None where it is missing, damaged or not of this package."""
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
@@ -130,21 +150,25 @@ class ShardFolder:
                 valid = pc.is_valid(table.read(["error"]).column("error"))
                 flawed = table.read(["path", "error"]).filter(valid) if pc.any(valid).as_py() else None
                 images = table.metadata.num_rows
-        except (OSError, ValueError, KeyError):  # cut off: done again
+        except (OSError, ValueError, KeyError):  # damaged: it is computed again
             return None
         if flawed is None:
             return images, []
         return images, list(zip(*(flawed.column(c).to_pylist() for c in ("path", "error")), strict=True))
 
     def write(self, name: str, table: FeatureTable) -> None:
-        """Write a table, whole or not at all."""
+        """Write a table, completely or not at all."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             write_table(table, path, durable=False)
             self.put(name, path.read_bytes())
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a file under another name, and rename it; InputError where that fails."""
+        """Write a file under another name, and rename it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         staged = f"{self.path}/.{name}.{secrets.token_hex(6)}.tmp"
         try:
             with self.system.open_output_stream(staged) as file:
@@ -156,7 +180,7 @@ class ShardFolder:
             raise InputError(f"output {quoted(self.name)} cannot be written ({reason_of(error)}).") from None
 
     def remove(self, names: set[str]) -> None:
-        """Remove tables, and with the last of them what else this package has put there."""
+        """Remove tables; if none is left, also the facts and the plan."""
         there, planned = set(self.names()), self.finished()
         if there <= names:
             left = [FACTS_NAME] if planned is None else [PLAN_NAME, FACTS_NAME]
@@ -168,7 +192,7 @@ class ShardFolder:
             self._delete(name)
 
     def _delete(self, name: str) -> None:
-        """Remove a file; InputError where that fails."""
+        """Remove a file; raise InputError where that fails."""
         try:
             self.system.delete_file(f"{self.path}/{name}")
         except OSError as error:
@@ -177,7 +201,9 @@ class ShardFolder:
 
 @contextmanager
 def local_copy(path: RemotePath) -> Iterator[Path]:
-    """A file of any filesystem as a file of this machine, for as long as the block lasts; copied in one stream.
+    """A context manager that copies a file of any filesystem to this machine, and yields the path of the copy.
+
+    A file that is on this machine is not copied.
 
     Raises:
         InputError: it cannot be read.
@@ -199,9 +225,9 @@ def local_copy(path: RemotePath) -> Iterator[Path]:
 
 
 def _check_alike(name: str, old: Any, new: dict[str, Any], overwrite: bool) -> None:
-    """InputError where facts are not of this package, or, unless all is written anew, of other features."""
+    """Raise InputError where facts were not written by this package, or are of other features (unless `overwrite`)."""
     if not isinstance(old, dict) or "fingerprint" not in old:
-        raise InputError(f"{quoted(f'{name}/{FACTS_NAME}')} is of something else: choose another output.")
+        raise InputError(f"{quoted(f'{name}/{FACTS_NAME}')} was not written by this package: choose another output.")
     if not overwrite and any(old.get(fact) != new.get(fact) for fact in ("fingerprint", "dtype")):
         raise InputError(
             f"{quoted(name)} holds features of other weights or options: choose another output, or add --overwrite to "

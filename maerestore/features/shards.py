@@ -1,14 +1,14 @@
-"""Features of very many images as a folder of Parquet tables, written by the machines of a Ray cluster themselves.
+"""Features of very many images as a folder of Parquet tables, which the machines of a Ray cluster write.
 
     features/                            on any filesystem that pyarrow opens
-        facts.json                           the weights and options that all tables are made with
-        plan.json                            the names of the tables that the last finished run has left
-        shard-5b1f0c3a9d2e4f60.parquet       features of a tar, of a Parquet table, or of some loose images
+        facts.json                           the weights and options with which all tables were made
+        plan.json                            the names of the tables of the last finished run
+        shard-5b1f0c3a9d2e4f60.parquet       features of a tar, of a Parquet table, or of a number of single images
 
-A shard is named by what it is made of: the names, sizes and times of its files. One that is there under its name, and
-is whole, is done; all others are not needed any more, and are removed at the end. A run that is killed may leave an
-image in an old table and in a new one: what reads the folder reads the tables of the plan. The process that starts the
-work lists files only: tars and tables are opened where they are worked on.
+The name of a shard is a hash of the names, sizes and modification times of its files. A shard whose table exists and is
+complete is not computed again; tables of other names are removed at the end. After a run was killed, an image may be in
+an old table and in a new one: `read_table` and `read_shards` read the tables in plan.json. The process that starts the
+work only lists files; tars and tables are opened on the machines that work on them.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from maerestore.image.errors import InputError, quoted
 __all__ = ["LOOSE", "Shard", "extract_shards", "plan_shards", "read_shards"]
 
 LOOSE = 2048
-"""Images of a shard that are in no tar or table."""
+"""The number of single images (in no tar or table) in a shard."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some files, and where their features go.
+    """A unit of work: some files, whose features become one table.
 
     Attributes:
         name: of the table.
-        files: loose images; or one tar or Parquet table.
+        files: single images; or one tar or Parquet table.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a shard.
+    """The result of a shard.
 
     Attributes:
-        images: rows of its table.
-        errors: (name, reason) of those with an error.
-        failed: (name, reason) of the images that could not be read now.
-        stays: whether the table that was there stays, as it has more features than could be computed now.
+        images: number of rows of its table.
+        errors: (name, reason) of the rows with an error.
+        failed: (name, reason) of the images that could not be read in this run.
+        stays: whether the old table was kept, because it has more features than could be computed now.
     """
 
     images: int
@@ -77,16 +77,19 @@ class Outcome:
 def plan_shards(
     sources: Sequence[str | Path], key: str = "", loose: int = LOOSE, without: str | None = None
 ) -> list[Shard]:
-    """Cut sources into shards: each tar and table is one, loose images are taken by the number.
+    """Divide sources into shards: one for each tar and table, and one for every `loose` single images.
+
+    A file that is in several sources is in one shard only. But an image that two Parquet tables name is in the shards
+    of both.
 
     Args:
-        sources: URIs, files, folders and lists, as `list_files` takes them; no file counts twice.
-        key: what else decides the content: of the features.
-        loose: images of a shard.
-        without: URI or absolute path of a folder whose files do not count: that of the output may lie in a source.
+        sources: URIs, files, folders and lists, as for `list_files`.
+        key: identifies the weights and options; it is part of the hash that names a shard.
+        loose: number of single images in a shard, at least 1.
+        without: URI or absolute path of a folder whose files are left out, since the output may lie in a source.
 
     Raises:
-        InputError: a source that cannot be listed, or nothing in any.
+        InputError: a source that cannot be listed, or no image in any.
     """
     files = {file.name: file for source in sources for file in list_files(source) if not _below(file.path, without)}
     if not files:
@@ -113,31 +116,30 @@ def extract_shards(
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[str, str], None] | None = None,
 ) -> Report:
-    """Write the features of images to a folder of Parquet tables, or bring the folder up to date.
+    """Write the features of images to a folder of Parquet tables, or update the folder.
 
     Convention:
-        Only shards that are new or changed are computed. One process at a time works on a folder. Paths of this
-        machine, and the output where it is one, are seen by all machines.
+        Only shards that are new or changed are computed. Only one process may work on a folder at a time. Local paths,
+        of sources and of the output, must exist on all machines of the cluster.
 
     Args:
         sources: as for `plan_shards`.
         settings: an `ExtractorSettings`.
-        out: a folder or the URI of one; made where it is missing.
+        out: path or URI of a folder, created where it is missing.
         address, ray_workers, workers, half, failed: as for `maerestore.features.distributed.extract_ray`.
-        overwrite: start anew, whatever features are there.
-        retry: do shards again that have an image with an error. One of which fewer images can be read than before
-            stays as it is: a store may be out of reach for a while.
-        some: refuse images of which not one can be read, and remove their tables; those that were not to be done again
-            stay.
-        loose: images of a shard that are in no tar or table.
-        progress: called with the numbers of shards done and to do.
+        overwrite: remove existing tables first.
+        retry: compute shards again that have an image with an error. The old table of a shard is kept if fewer images
+            can be read than before, since a store may be unreachable for a while.
+        some: raise InputError if not one image can be read, and remove the tables of this run.
+        loose: number of single images in a shard, at least 1.
+        progress: called with the numbers of finished shards and of all shards to compute.
 
     Returns:
-        what was done; images of shards that were there are `kept`.
+        what was done; images of shards that were not computed again are `kept`.
 
     Raises:
-        InputError: the folder holds other features, or cannot be written; no image, or, with `some`, none that can be
-            read.
+        InputError: the folder holds other features or foreign files, or cannot be written; there is no image, or, with
+            `some`, none that can be read.
         MaerestoreError: Ray is missing or cannot be reached; otherwise as for `extract`.
     """
     cluster.check_ray()
@@ -180,13 +182,16 @@ def extract_shards(
 
 
 def read_shards(folder: str | Path) -> Iterator[FeatureTable]:
-    """The tables of a folder, one after the other; they need not fit into memory.
+    """Yield the tables of a folder one after the other; they need not fit into memory together.
 
-    They are those of the last finished run, in the order of their names. Where no run was finished yet, they are all
-    that there are, the newest first, and an image that was in one already is left out: the names have to fit then.
+    They are those of the last finished run, in the order of their names. If no run has finished yet, all tables are
+    read, the newest first, without images that an earlier one had; the names of all images are held in memory then.
+
+    Args:
+        folder: path or URI.
 
     Raises:
-        InputError: it is not there, or a table is damaged.
+        InputError: the folder does not exist, or a table is damaged.
     """
     opened = ShardFolder(str(folder))
     planned = opened.finished()
@@ -200,14 +205,20 @@ def read_shards(folder: str | Path) -> Iterator[FeatureTable]:
 
 
 class ShardActor:
-    """Writes the table of shard after shard; arguments as for `FeatureActor`, and the folder and its facts."""
+    """Computes shards and writes their tables, in a process of its own.
+
+    Args:
+        out: path or URI of the folder.
+        facts: stored in each table.
+        settings, workers, half: as for `FeatureActor`.
+    """
 
     def __init__(self, out: str, facts: dict[str, Any], settings: Loader, workers: int, half: bool) -> None:
         self.extract = FeatureActor(settings, workers, half)
         self.folder, self.facts = ShardFolder(out), facts
 
     def __call__(self, shard: Shard) -> Outcome:
-        """Compute a shard, and write its table."""
+        """Compute a shard and write its table."""
         with _nearby(shard.files) as files:
             try:
                 items = [item for file in files for item in items_in(file)]
@@ -228,7 +239,7 @@ class ShardActor:
 
 @contextmanager
 def _nearby(files: Sequence[File]) -> Iterator[list[File]]:
-    """A far tar or table is copied whole, since it is all read; loose images are read where they are."""
+    """Copy a remote tar or table to this machine, since all of it is read; single images are read where they are."""
     [*rest] = files
     if len(rest) == 1 and rest[0].suffix in ARCHIVES:
         with local_copy(rest[0].path) as path:
@@ -260,7 +271,7 @@ def _name(files: Sequence[File], key: str) -> str:
 
 
 def _rows(files: Sequence[File], error: str, dim: int) -> FeatureTable:
-    """A row without a feature for each tar or table that cannot be read."""
+    """Rows without a feature for tars or tables that cannot be read."""
     return FeatureTable(
         [file.name for file in files],
         np.full((len(files), dim), np.nan, np.float32),

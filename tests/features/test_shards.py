@@ -74,7 +74,7 @@ def test_what_others_have_named_so_is_left_alone(no_ray: None) -> None:
             extract_shards(["photos"], Fake(), "out/", overwrite=overwrite)
         assert "\n" not in str(caught.value)
     Path("out/facts.json").write_text('["of another program"]')
-    with pytest.raises(InputError, match=r"'out/facts\.json' is of something else"):
+    with pytest.raises(InputError, match=r"'out/facts\.json' was not written by this package"):
         extract_shards(["photos"], Fake(), "out/", overwrite=True)
     shard(Path("out/shard-00000000000000aa.parquet"))  # ours, and the facts with it
     for overwrite in (False, True):

@@ -65,7 +65,7 @@ class IndexReader:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """How the index was built: "model", "fingerprint", "options", "dim", "kind" and "wanted" (the kind asked for)."""
+        """How the index was built: "model", "fingerprint", "options", "dim", "kind", "wanted" (the kind asked for)."""
         return dict(self._snapshot.facts)
 
     def features(self, names: Sequence[str]) -> np.ndarray:

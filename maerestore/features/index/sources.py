@@ -1,4 +1,4 @@
-"""From what a user names (images, folders, tars, tables of features) to features for an index."""
+"""Features for an index, from the sources that a user names: images, folders, tars and tables of features."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Gathered:
     """Features of sources.
 
     Attributes:
-        table: of new and changed images, with errors; of no rows where there are none.
-        unchanged: images that the index has already.
-        items: all images that were found, beside those of tables.
+        table: the features and errors of new and changed images; it may have no rows.
+        unchanged: number of images that are in the index already.
+        items: all images that were found, except those of tables.
     """
 
     table: FeatureTable
@@ -52,10 +52,10 @@ def gathering(
     progress: Callable[[str, int, int], None] | None = None,
     pruned: Sequence[Path] = (),
 ) -> Iterator[Gathered]:
-    """Read tables, and extract features of images that the index does not have yet, for the length of a `with` block.
+    """Read tables, and extract the features of images that are not in the index; a context manager.
 
-    Extracted features are kept in the index's folder batch by batch, until the block ends without an error: a run that
-    was killed goes on where it was.
+    Extracted features are stored in the folder of the index batch by batch, and deleted when the block ends without an
+    error: a run that was killed continues where it stopped.
 
     Args:
         store: folder of the index, made where it is missing.
@@ -107,7 +107,7 @@ def settings_of(
     model: str | None = None,
     whitening: str | None = None,
 ) -> ExtractorSettings:
-    """What loads an extractor as an index was built with.
+    """The settings that load the extractor with which an index was built.
 
     Args:
         facts: of the index.
@@ -126,7 +126,7 @@ def settings_of(
 
 
 def _not_in(index: ImageIndex, items: Sequence[Item]) -> list[Item]:
-    """The items that an index does not have, or has of another size or time."""
+    """The items that are not in an index, or have another size or modification time there."""
     sizes, mtimes = (np.array([getattr(item, name) for item in items], np.int64) for name in ("size", "mtime_ns"))
     there = index.unchanged([item.name for item in items], sizes, mtimes)
     return [item for item, known in zip(items, there, strict=True) if not known]

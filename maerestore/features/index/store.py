@@ -1,7 +1,7 @@
-"""A folder whose content changes in one step: generations, and a file that names the one that counts.
+"""A folder whose content changes atomically: generations, and a file that names the current one.
 
-    INDEX/current         the name of the generation that counts
-    INDEX/00000012/       its files, never changed once it is named
+    INDEX/current         the name of the current generation
+    INDEX/00000012/       its files, which are never changed
     INDEX/lock            held by the process that writes
     INDEX/parts/          features that a run has extracted so far; parts.lock is held by it
 
@@ -50,7 +50,7 @@ class Generations:
         self.folder = folder
 
     def current(self) -> str | None:
-        """Name of the generation that counts; None where there is none yet.
+        """The name of the current generation; None where there is none yet.
 
         Raises:
             InputError: the folder is damaged, or cannot be read.
@@ -66,7 +66,7 @@ class Generations:
         return name
 
     def read(self, load: Callable[[Path], T]) -> T:
-        """What `load` makes of the folder of the generation that counts; called again where a writer was faster.
+        """Call `load` with the folder of the current generation; again, where a writer replaces it meanwhile.
 
         Raises:
             InputError: no generation, or it cannot be read.
@@ -85,7 +85,7 @@ class Generations:
         raise InputError(f"index {quoted(self.folder)} changes too fast to be read: try again.")
 
     def writing(self, timeout: float = 60.0) -> AbstractContextManager[None]:
-        """Hold the lock of the generations, which the system lets go of when the process ends in any way.
+        """Hold the write lock, which the system releases when the process ends, however it ends.
 
         Args:
             timeout: how long to wait for another writer, in seconds.
@@ -138,10 +138,10 @@ class Generations:
             raise InputError(f"folder {quoted(self.folder)} holds other files: name a new folder for the index.")
 
     def publish(self, write: Callable[[Path], object]) -> None:
-        """Make a generation and let it count; only within `writing`.
+        """Make a new generation the current one; call it only within `writing`.
 
         Args:
-            write: fills the empty folder that it is given. Where it fails, the old generation stays.
+            write: called with an empty folder, which it fills. If it fails, the old generation stays.
 
         Raises:
             InputError: the disk is full, or cannot be written.
@@ -170,7 +170,7 @@ class Generations:
         self._sweep(new)
 
     def _sweep(self, keep: str | None) -> None:
-        """Remove generations that do not count, of writers that were killed too."""
+        """Remove all generations but one, including those of writers that were killed."""
         for entry in list(os.scandir(self.folder)):
             if entry.name != keep and _NAME.fullmatch(entry.name):
                 shutil.rmtree(entry.path, ignore_errors=True)  # a reader may still have it open, on some systems
