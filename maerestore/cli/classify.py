@@ -9,7 +9,8 @@
 Methods: knn (votes of the nearest training images) and linear (a linear probe), after DINOv2's protocol; logistic
 (logistic regression, the default for up to 10,000 images); finetune (a linear or logistic probe first, then the whole
 encoder from there on, slow without a GPU; of the probe and all epochs the best by validation is kept). A head fits only
-the model and options that it was fitted with. It goes to the Hub with `maerestore push`, and comes from there by name.
+the model and options that it was fitted with, and keeps a whitening (--whiten; name it for tables of whitened features
+too). It goes to the Hub with `maerestore push`, and comes from there by name.
 The exit code is 1 where images were skipped, and 2 where nothing could be done.
 """
 
@@ -87,7 +88,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer-decay", type=ratio, metavar="D", help="finetune: learning rate of a block divided by "
                         "that of the next (default: 0.75)")  # fmt: skip
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of split and training (default: 0)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing head")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing head; its card and pictures stay")
     add_feature_flags(parser)
 
 

@@ -26,7 +26,7 @@ _MEASURED = ("accuracy", "low", "high", "images")
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """What a fitted head is.
+    """The facts about a fitted head.
 
     Attributes:
         method: one of `METHODS`.
@@ -87,7 +87,7 @@ class HeadConfig:
             raise ModelError(f"{SETTINGS}: model does not fit the method {self.method}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it; `whitened` only where it is true, which older releases do not know."""
+        """As JSON holds it; without `whitened` where that is false, so that older releases can read it."""
         return {name: value for name, value in asdict(self).items() if name != "whitened" or value}
 
 

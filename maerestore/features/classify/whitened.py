@@ -21,10 +21,9 @@ def load_whitening(whitening: Whitening | str | Path | None, fingerprint: str) -
     """
     if whitening is None:
         return None
-    named = isinstance(whitening, (str, Path))
-    found = Whitening.load(whitening) if isinstance(whitening, (str, Path)) else whitening
+    found = whitening if isinstance(whitening, Whitening) else Whitening.load(whitening)
     if _fingerprint(found) != fingerprint:
-        name = whitening if named else "the whitening given"
+        name = "the whitening given" if found is whitening else whitening
         raise ModelError(f"{name}: the features that the classifier was fitted to were not whitened (--whiten) by this")
     return found
 
