@@ -47,6 +47,7 @@ def test_three_rows_with_speed_and_share(tmp_path, recipe, photos, capsys):
         assert picture.width > 600
 
 
+@pytest.mark.slow
 def test_operations_are_counted_as_by_hand(tmp_path, recipe, photos):
     """With nothing hidden, a wider MLP costs what its matrices say, forward once and backward twice."""
     counts = []

@@ -56,6 +56,7 @@ def test_photographs_are_decoded_as_in_training(tmp_path: Path) -> None:
     assert any(np.array_equal(photo, top / np.float32(255)) for photo in found.values())
 
 
+@pytest.mark.slow
 def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path: Path) -> None:
     from maerestore import Inpainter
     from maerestore.hub.refiner import save_refiner

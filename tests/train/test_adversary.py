@@ -275,6 +275,7 @@ def _batch():
     return adversary, torch.rand(4, 3, 16, 16), torch.rand(4, 3, 16, 16), hidden
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_the_batch_each_make_the_same_update(tmp_path):
     other = torch.multiprocessing.get_context("spawn").Process(target=_half, args=(1, str(tmp_path)))
     other.start()

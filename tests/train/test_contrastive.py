@@ -183,6 +183,7 @@ def test_the_objective_adds_the_weighted_loss_and_can_spare_the_encoder(tiny_mod
     assert all(float(value.abs().max()) > 0 for name, value in head_only.items() if name.startswith("contrast."))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["infonce", "nnclr"])
 def test_the_traced_objective_has_the_same_gradients(tiny_model, noise_images, loss):
     model = tiny_model(mask_embed=True, depth=1).train()
@@ -283,6 +284,7 @@ def test_groups_set_the_rate_of_the_head_and_freeze_lower_blocks(trainer, tiny_r
         assert torch.equal(value, before[name]) != moves, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contrastive", [{"loss": "infonce"}, {"loss": "nnclr"}, {"weight": 0.0, "teacher": TEACHER}])
 def test_two_processes_compare_the_views_of_both(trainer, packed, tmp_path, tiny_settings, contrastive):
     """After one step AdamW's first moments are a share of the gradients."""

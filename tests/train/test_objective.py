@@ -12,6 +12,7 @@ def gradients(module, model, inputs):
     return float(loss.detach()), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terms", [{"masked_mse": 1.0}, {"mse": 0.0, "masked_mse": 1.0, "bce": 0.5}])
 def test_the_traced_objective_has_the_same_loss_and_gradients(tiny_model, noise_images, terms):
     """What the tracer makes of the module, for shapes that change, without a code generator."""

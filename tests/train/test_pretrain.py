@@ -448,6 +448,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(trainer, tiny_recipe, tmp_p
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_compiled_training_trains(trainer, tiny_recipe, tmp_path):
     """With the code generator itself."""
     run = trainer(tiny_recipe(samples=24, compile=True, masking={"policies": {"random": 1}}))

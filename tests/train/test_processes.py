@@ -71,6 +71,7 @@ def start_of(run):
     return {name: value.clone() for name, value in run.model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_the_batch_make_the_same_update(trainer, packed, tmp_path, tiny_settings):
     settings = {"model": {**tiny_settings, "depth": 1, "mask_embed": True}, **SETTINGS}
     recipe = tmp_path / "recipe.yaml"
