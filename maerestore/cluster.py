@@ -1,4 +1,4 @@
-"""Ray, for work that is spread over processes and machines: started quietly, its actors given their share of each."""
+"""Running work on the processes and machines of a Ray cluster, without the output of Ray."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _QUIET = {
 
 
 class Share:
-    """What one of the actors gets.
+    """The resources of each actor.
 
     Attributes:
-        actors: how many there are.
-        cpus: of one, for Ray's accounting.
-        gpus: of one: 1, a part of one, or 0.
-        threads: that one may use.
+        actors: number of actors.
+        cpus: CPUs that Ray reserves for each.
+        gpus: GPUs that Ray reserves for each: 1, a fraction of 1, or 0.
+        threads: number of threads that each may use.
     """
 
     def __init__(self, actors: int, cpus: float, gpus: float) -> None:
@@ -45,7 +45,7 @@ class Share:
 
 
 def check_ray() -> None:
-    """Raise MaerestoreError where Ray Data is missing; imports nothing heavy."""
+    """Raise MaerestoreError if Ray, pyarrow or pandas is missing, without importing them."""
     import importlib.util
 
     for name in ("ray", "pyarrow", "pandas"):
@@ -55,12 +55,12 @@ def check_ray() -> None:
 
 @contextmanager
 def ray_cluster(address: str | None = None) -> Iterator[Any]:
-    """Connect to a cluster, or start Ray on this machine for as long as the block lasts.
+    """A context manager that connects to a cluster, or starts Ray on this machine, and yields the module ray.
 
-    A Ray that this process has started before is used as it is, and left running.
+    If this process is connected already, that connection is used, and is not closed.
 
     Args:
-        address: "auto", "HOST:PORT" or "ray://HOST:PORT"; None for that in RAY_ADDRESS, or else this machine.
+        address: "auto", "HOST:PORT" or "ray://HOST:PORT"; None for RAY_ADDRESS, or else for this machine.
 
     Raises:
         MaerestoreError: Ray is missing, or cannot be reached or started.
@@ -98,22 +98,22 @@ def ray_cluster(address: str | None = None) -> Iterator[Any]:
 
 
 def usable_cpus() -> int:
-    """The cores that this process may use: fewer than the machine has, in a container or job."""
+    """The number of cores that this process may use, which in a container or job may be fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def share_of(nodes: Sequence[dict[str, float]], device: str, workers: int | None = None) -> Share:
-    """Divide a cluster's machines among actors.
+    """Divide the machines of a cluster among actors.
 
     Args:
-        nodes: of each machine, what Ray calls "CPU" and "GPU".
-        device: "cuda", or "auto" where there are GPUs: one for each actor, or several actors on each.
-        workers: actors; None for one a GPU, or else one a CPU.
+        nodes: for each machine, its resources "CPU" and "GPU" as Ray reports them.
+        device: GPUs are used for "cuda", and for "auto" if there are any; otherwise CPUs.
+        workers: number of actors, at least 1; None for one per GPU, or else one per CPU.
 
     Raises:
-        MaerestoreError: device "cuda" on a cluster without GPUs.
+        MaerestoreError: device "cuda" on a cluster without GPUs, or a cluster without CPUs.
 
     Example:
         >>> share = share_of([{"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 2}], "auto")
@@ -145,22 +145,22 @@ def share_of(nodes: Sequence[dict[str, float]], device: str, workers: int | None
 def run_actors(
     ray: Any, work: Callable[..., Any], arguments: dict[str, Any], tasks: Sequence[Any], share: Share
 ) -> Iterator[Any]:
-    """Let actors work on tasks, as one stage of Ray Data.
+    """Run tasks on actors, as one stage of Ray Data.
 
     Args:
-        ray: what `ray_cluster` gave.
-        work: a class; made once an actor from `arguments` and called with one task after the other. Its module is
-            loaded in the actors.
-        arguments: by name.
-        tasks: anything that can be pickled; a task whose machine is lost is done again on another.
-        share: of an actor.
+        ray: the module that `ray_cluster` yielded.
+        work: a class, of which each actor makes one instance and calls it with one task after the other. Its module
+            must be importable in the actors.
+        arguments: keyword arguments for `work`.
+        tasks: objects that can be pickled; a task whose machine is lost is run again on another.
+        share: the resources of each actor.
 
     Yields:
-        what the calls returned, as tasks finish, in any order.
+        the results of the calls, in the order in which tasks finish.
 
     Raises:
-        MaerestoreError: `work` raised it, or actors cannot be kept alive.
-        RuntimeError: `work` raised something else; the message is its traceback.
+        MaerestoreError: `work` raised it, or the actors cannot be kept alive.
+        RuntimeError: `work` raised another error; the message is its traceback.
     """
     data, context = ray.data, ray.data.DataContext.get_current()
     settings = {"enable_progress_bars": False, "print_on_execution_start": False}
@@ -207,7 +207,7 @@ def _stage(data: Any, actors: dict[str, Any], tasks: Sequence[Any], share: Share
 
 
 class _Actor:
-    """What Ray Data makes once a process. Errors are results here: Ray prints those that it sees at great length."""
+    """An actor. Errors are returned as results, because Ray would print them at great length."""
 
     def __init__(self, work: Callable[..., Any], arguments: dict[str, Any], threads: int, folder: str) -> None:
         self.work, self.arguments, self.threads, self.folder = work, arguments, threads, folder
@@ -231,13 +231,13 @@ class _Actor:
 
 
 def nodes_of(ray: Any) -> list[dict[str, float]]:
-    """Resources of the machines that are alive."""
+    """The resources of the machines that are alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _settle(threads: int, folder: str) -> None:
-    """Before anything heavy is loaded: as many threads as there are CPUs for them, which do not spin; and the folder
-    that the user's relative paths start from, where there is one of that name."""
+    """Set the number of threads and how they wait, before torch is loaded; and change to the working directory of the
+    user, to which paths are relative, if it exists on this machine."""
     with suppress(OSError):
         os.chdir(folder)
     wait_briefly()
@@ -248,7 +248,7 @@ def _settle(threads: int, folder: str) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Drop what the C++ part writes to stderr while it starts, for which there is no setting."""
+    """Discard what the C++ part of Ray writes to stderr while it starts, which no setting turns off."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -1,20 +1,19 @@
-"""Turn images into vectors, kept in a table: to classify, to search, to find duplicates.
+"""Compute feature vectors of images, in a table: for classification, search and duplicates.
 
     maerestore features photos -o photos.parquet               a row for each image: path, label, error, feature
-    maerestore features photos -o photos.parquet               only what is new or changed; what is gone leaves
-    maerestore features shards/*.tar -o shards.npy             an array, and what its rows are in shards.npy.json
+    maerestore features photos -o photos.parquet               again: adds new and changed images, removes deleted ones
+    maerestore features shards/*.tar -o shards.npy             an array, with the names of its rows in shards.npy.json
     maerestore features photos -o photos.parquet --engine ray  on all machines of a Ray cluster
-    maerestore features s3://bucket/shards -o s3://bucket/features/ --engine ray     tables that these machines write
+    maerestore features s3://bucket/shards -o s3://bucket/features/ --engine ray     a folder of tables, one per shard
 
-PATHS are images, folders (searched recursively, tars in them too), tars that are not compressed, lists (.txt, one path
-a line), Parquet tables with a column of paths or of images, and URIs that pyarrow opens (s3://, gs://, hdfs://). Labels
-come from the first folder below the source (photos/cats/a.jpg: cats), in tars from a.cls beside a.webp. Nothing is
-masked and nothing is squashed: the same image has the same feature in every run.
+PATHS are images, folders (searched recursively, including tars in them), uncompressed tars, lists (.txt, one path on
+each line), Parquet tables with a column of paths or of images, and URIs that pyarrow opens (s3://, gs://, hdfs://).
+Labels come from the first folder below the source (photos/cats/a.jpg: cats), and in tars from a.cls for a.webp. The
+same image has the same feature in every run.
 
-A run that is killed loses a batch at most; the same command goes on where it was cut off. A table knows the weights and
-options that it was made with, and takes no others. Images that cannot be read are rows with an error; the exit code is
-1 then. Where none can be read it is 2, and the table is left as it was, or not made (in a folder of shards, those that
-were not to be done again).
+A run that is killed loses at most one batch, and the same command continues it. A table stores the weights and options
+with which it was made, and refuses others. Images that cannot be read become rows with an error, and the exit code is
+1. If none can be read, the exit code is 2 and the table is not written.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """Search images by images: build an index, query it, find near-duplicates.
 
     maerestore index build photos shard.tar -o photos.index         images, folders, tars, or tables of features
-    maerestore index add photos.index more                          those that are there and unchanged are left alone
-    maerestore index add photos.index photos --prune                also, images whose files are gone are removed
+    maerestore index add photos.index more                          unchanged images of the index are skipped
+    maerestore index add photos.index photos --prune                also removes images whose files no longer exist
     maerestore index query photos.index a.jpg -k 10 --sheet a.png   the nearest images, with scores, and as a picture
     maerestore index duplicates photos.index --threshold 0.93       groups of images that are nearly the same
     maerestore index remove photos.index photos/a.jpg
 
-Scores are cosine similarities; duplicates are compared without what all images in the index have in common. Small
-indexes compare everything; large ones are searched through a graph (HNSW), very large ones through compressed clusters
-(IVF-PQ). An index holds features of one model and refuses others. Every change is made in one step: a command that is
-killed leaves the index as it was, and the same command goes on where it was cut off. Images that cannot be read are
-skipped and named; the exit code is 1 then, and 2 where nothing could be done.
+Scores are cosine similarities; for duplicates, the mean of the index is subtracted first. Small indexes compare all
+images; large ones are searched through a graph (HNSW), very large ones through compressed clusters (IVF-PQ). An index
+holds features of one model and refuses others. An image is identified by its file, whatever directory the command runs
+in; two files with the same relative path need full paths. Each change is atomic: a command that is killed leaves the
+index as it was, and the same command continues where it stopped. Images that cannot be read are skipped and reported;
+the exit code is then 1, or 2 if nothing could be done.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""A table of features that grows batch by batch, and is whole whenever the process is killed.
+"""A table of features that is written batch by batch, and stays valid if the process is killed at any moment.
 
-    features.parquet                 the table; replaced at the end, in one step
-    features.parquet.parts/          while work goes on:
+    features.parquet                 the table, which is replaced atomically at the end
+    features.parquet.parts/          during a run:
         part-00000007.safetensors        a finished batch, written under another name and renamed
-        anew                             the table there is does not count: --overwrite
-        merged.parquet                   the next table, complete
-        lock                             held by the process at work
+        anew                             marks that the existing table is ignored: --overwrite
+        merged.parquet                   the new table, complete
+        lock                             held by the running process
 
-What a killed process leaves is read by the next: parts that are whole count, everything else is removed. A batch that
-was not finished is all that is lost.
+The next process reads what a killed one left: complete parts are used, and everything else is removed. Only a batch
+that was not finished is lost.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PART = re.compile(r"part-(\d+)\.safetensors")
 
 
 class _Row(NamedTuple):
-    """Where a feature is kept, and what it was made of."""
+    """Where a feature is stored, and the file that it was computed from."""
 
     file: Path
     row: int
@@ -47,21 +47,21 @@ class _Row(NamedTuple):
 
 
 class FeatureStore:
-    """The table that a run works on, and the batches that it has finished.
+    """The table of a run, and the batches that are finished.
 
     Convention:
-        Used as a context manager; only one process can be in it. `use` comes first, then `add` for each batch, then
-        `finish`, or `discard`. Without either, the batches wait for the next run.
+        It is a context manager, which only one process can enter. Call `use` first, then `add` for each batch, then
+        `finish` or `discard`. Without either, the batches stay for the next run.
 
     Args:
-        out: the table, ending in one of `maerestore.features.table_files.SUFFIXES`.
-        overwrite: forget the table, and the batches of an earlier run.
+        out: path of the table, ending in one of `maerestore.features.table_files.SUFFIXES`.
+        overwrite: ignore the existing table and the batches of an earlier run.
 
     Attributes:
-        out: the table, links followed.
+        out: path of the table, with links resolved.
 
     Raises:
-        InputError: another process works on it, it is no table of features, or it cannot be written there.
+        InputError: another process works on the table, the file is not a table of features, or it cannot be written.
 
     Example:
         >>> import tempfile
@@ -106,13 +106,13 @@ class FeatureStore:
         self._lock.release()
 
     def use(self, facts: dict[str, Any]) -> None:
-        """State what makes the features from now on.
+        """Set the facts of the features to be added.
 
         Args:
-            facts: "fingerprint", "dim", "dtype" ("float32" or "float16"), and what else the table is to tell.
+            facts: "fingerprint", "dim", "dtype" ("float32" or "float16"), and others to store in the table.
 
         Raises:
-            InputError: the table, or batches that wait, are of another fingerprint or dtype.
+            InputError: the existing table or batches have another fingerprint or dtype.
         """
         if self.overwrite:
             for part in self._parts():
@@ -135,24 +135,24 @@ class FeatureStore:
         self.facts = facts
 
     def has(self, item: Item) -> bool:
-        """Whether a row of this very file is there: of its name, size and time."""
+        """Whether there is a row with the name, size and modification time of an item."""
         row = self._rows.get(item.name)
         return row is not None and row.size >= 0 and (row.size, row.mtime) == (item.size, item.mtime_ns)
 
     def names(self) -> set[str]:
-        """Of all rows that are there."""
+        """The names of all rows."""
         return set(self._rows)
 
     def error(self, item: Item) -> str | None:
-        """The error in an item's row; None where there is none, or no row."""
+        """The error in the row of an item; None where there is no error, or no row."""
         row = self._rows.get(item.name)
         return None if row is None else row.error
 
     def add(self, batch: FeatureTable) -> None:
-        """Keep a finished batch: from here on it survives the process.
+        """Store a finished batch, so that it survives the process.
 
         Args:
-            batch: rows in the dtype that `use` was told; a size of -1 has an image done again by the next run.
+            batch: rows with features in the dtype given to `use`; rows of size -1 are computed again in the next run.
 
         Raises:
             InputError: it cannot be written.
@@ -164,9 +164,9 @@ class FeatureStore:
         self._note(part, batch)
 
     def discard(self) -> None:
-        """Forget the batches of this process: the table, and batches that an earlier one left, are as they were.
+        """Remove the batches of this process; the table, and batches of an earlier process, stay as they were.
 
-        Those that `overwrite` had forgotten stay so.
+        Batches that `overwrite` has removed are not restored.
         """
         for path in self._added:
             path.unlink(missing_ok=True)
@@ -174,13 +174,13 @@ class FeatureStore:
     def finish(self, items: Sequence[Item]) -> None:
         """Merge all batches into the table, in the order of the items, and remove the working folder.
 
-        A table that would not change is left as it is.
+        A table that would not change is not written.
 
         Args:
-            items: what the table is to hold; each has a row. Rows of other names are left out.
+            items: the images of the table; each must have a row. Rows of other names are left out.
 
         Raises:
-            InputError: it cannot be written; the batches stay then.
+            InputError: it cannot be written; the batches are kept then.
         """
         old, parts = self._old, self._parts()
         names, labels = [item.name for item in items], [item.label for item in items]
@@ -234,7 +234,7 @@ class FeatureStore:
                 os.close(descriptor)
 
     def _recover(self) -> None:
-        """Bring what a killed process left into order, and read what there is of the table."""
+        """Clean up what a killed process left, and read the existing table."""
         staged = self.folder / f"merged{self.out.suffix.lower()}"
         whole = companions(staged)
         if not whole[0].exists() and whole[-1].exists():  # the array is in place, its sidecar is not yet
@@ -253,7 +253,7 @@ class FeatureStore:
 
 
 def _check_alike(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise InputError where features of two kinds would come into one table."""
+    """Raise InputError where features with other facts would be mixed in one table."""
     if all(old.get(name) == new.get(name) for name in ("fingerprint", "dtype", "dim")):
         return
     flat = [{**{k: v for k, v in facts.items() if k != "options"}, **facts.get("options", {})} for facts in (old, new)]

@@ -1,12 +1,12 @@
-"""Near-duplicates: groups of images that are linked by similarities over a threshold.
+"""Near-duplicates: groups of images that are linked by similarities above a threshold.
 
-Features of one network have a large part in common, which tells nothing: with the bundled encoder, unrelated pictures
-have a cosine similarity of 0.27, and the nearest of 200 others one of 0.79. So the mean of all features in the index is
-taken off first, as in "All-but-the-Top", Mu and Viswanath 2018, https://arxiv.org/abs/1702.01417. Unrelated pictures
-are at -0.05 then, the nearest others at 0.71, and the same photograph is at 0.99 compressed (JPEG, quality 50), at 0.98
-brightened by 20 %, at 0.97 mirrored, at 0.96 with 5 % cut off on each side, at 0.90 at half the size (medians over 200
-pictures of 128 px). Of 1.4 million pairs of 1,700 such pictures 14 are over 0.93, two golf balls in the grass among
-them; mirrored pictures 87 % of the time, cut ones 60 %.
+The features of a network share a large common component: with the bundled encoder, unrelated pictures have a cosine
+similarity of 0.27, and the nearest of 200 others one of 0.79. Therefore the mean of all features in the index is
+subtracted first, as in "All-but-the-Top", Mu and Viswanath 2018, https://arxiv.org/abs/1702.01417. Unrelated pictures
+then have a similarity of -0.05, the nearest others one of 0.71, and the same photograph one of 0.99 after compression
+(JPEG, quality 50), 0.98 brightened by 20 %, 0.97 mirrored, 0.96 with 5 % cropped on each side, and 0.90 at half the
+size (medians over 200 pictures of 128 px). Of 1.4 million pairs of 1,700 such pictures, 14 are above 0.93, such as two
+golf balls in the grass; so are 87 % of the mirrored and 60 % of the cropped pictures.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class DuplicateGroup:
     """Images that are nearly the same.
 
     Attributes:
-        names: at least two; the largest file first, which is the one to keep, mostly.
-        scores: similarity of each to the first. Groups are chains: an image may be under the threshold here, and over
-            it with another of the group.
-        folders: the working directories from which the names lead to the images.
+        names: at least two; the largest file is first, which usually is the one to keep.
+        scores: similarity of each image to the first. Groups are connected components: an image may be below the
+            threshold here, and above it with another image of the group.
+        folders: the working directories to which the names are relative.
     """
 
     names: list[str]
@@ -55,22 +55,23 @@ def find_duplicates(
     centred: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[DuplicateGroup]:
-    """Connected groups of the graph that links images of at least a similarity.
+    """Find the connected components of the graph that links images with at least a given similarity.
 
-    The flat kind compares all pairs. The others compare every image with the nearest that a search finds, and with more
-    of them while all are over the threshold (up to 1024), so that they miss a link where the search does.
+    With the flat kind, all pairs are compared. With the others, each image is compared with the nearest images that a
+    search finds, and with more of them (up to 1024) while all are above the threshold; a link is missed if the search
+    misses it.
 
     Args:
         snapshot: of an index.
-        threshold: cosine similarity, above 0 to 1.
-        centred: take the mean off first; without, similarities are those of a query.
-        progress: called with "images" and how many of how many were compared.
+        threshold: cosine similarity, above 0 and at most 1.
+        centred: subtract the mean first; without, similarities are those of a query.
+        progress: called with "images", the number of images compared, and the number of all images.
 
     Returns:
-        largest group first, then by the name of its first image.
+        the groups, the largest first, then ordered by the name of the first image.
 
     Raises:
-        InputError: another threshold, or one with more than 50 million links.
+        InputError: a threshold out of range, or one with more than 50 million links.
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold must be above 0 and at most 1, got {threshold:g}")
@@ -113,7 +114,7 @@ class _Comparison:
         self.centre = (total / (len(living) + _PRIOR)).astype(np.float32)
 
     def vectors(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of rows as they are stored and as they are compared: (n, D) float32 of length 1."""
+        """The vectors of rows as stored, and as compared: both (n, D) float32 of length 1."""
         stored = kinds.as_float(self.snapshot.vectors[rows])
         return stored, kinds.as_float(stored - self.centre)
 
@@ -127,7 +128,7 @@ class _Comparison:
 
 
 def _linked(snapshot: Snapshot, living: np.ndarray, compare: _Comparison) -> Iterator[tuple[int, Pairs]]:
-    """Block by block: how many rows were compared, and the pairs (first, second) of linked rows."""
+    """Yield for each block the number of rows compared so far, and the pairs (first, second) of linked rows."""
     search = _nearest
     if snapshot.kind == "flat":
         search = _AllPairs(living, compare)
@@ -137,7 +138,7 @@ def _linked(snapshot: Snapshot, living: np.ndarray, compare: _Comparison) -> Ite
 
 
 class _AllPairs:
-    """Comparison with everything."""
+    """Compares rows with all rows."""
 
     def __init__(self, living: np.ndarray, compare: _Comparison) -> None:
         self.living = living
@@ -157,7 +158,7 @@ class _AllPairs:
 
 
 def _nearest(rows: np.ndarray, compare: _Comparison) -> Pairs:
-    """Comparison with what a search finds, and with more where all of it is linked."""
+    """Compare rows with the results of a search, and with more results where all of them are linked."""
     firsts, seconds = [], []
     k, most = _NEIGHBOURS, min(_MOST_NEIGHBOURS, len(compare.snapshot.entries))
     while len(rows):

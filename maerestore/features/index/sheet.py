@@ -1,4 +1,4 @@
-"""A contact sheet: each query and its hits in a row, with scores and names."""
+"""A contact sheet: a row for each query and its results, with scores and names."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Tile:
 
     Attributes:
         name: of the image, or of a member of a tar ("shard.tar/a.webp").
-        caption: a line above the name.
-        folder: from which the name leads to the image.
-        framed: the query, or the image to keep.
+        caption: text above the name.
+        folder: to which the name is relative.
+        framed: whether to draw a frame: around the query, or the image to keep.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Tile:
 
 
 def contact_sheet(rows: Sequence[Sequence[Tile]], across: int = _ACROSS) -> Image.Image:
-    """Draw rows of images; long ones go on in the next line. An image that is not there any more is left gray.
+    """Draw rows of images. Long rows are wrapped, and images that cannot be read are gray.
 
     Args:
-        rows: at least one, of at least one tile; those after the hundredth, and lines after the 300th, are left out.
-        across: tiles in a line, at least 1.
+        rows: at least one row with at least one tile; only the first 100 rows and the first 300 lines are drawn.
+        across: number of tiles in a line, at least 1.
 
     Returns:
         an RGB picture.
 
     Raises:
-        InputError: no tile.
+        InputError: there is no tile.
 
     Example:
         >>> contact_sheet([[Tile("gone.jpg", "query", framed=True), Tile("gone too.jpg", "0.97")]]).mode
@@ -77,7 +77,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], across: int = _ACROSS) -> Imag
 
 
 class _Finder:
-    """Reads images, and the lists of tars only once."""
+    """Reads images; each tar is listed only once."""
 
     def __init__(self) -> None:
         self.tars: dict[Path, dict[Path, Item]] = {}
@@ -107,7 +107,7 @@ class _Finder:
 
 
 def _fitted(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The end of a name, which tells more than its beginning, as far as it fits under a tile."""
+    """A name, shortened at its beginning, which says less than its end, to fit under a tile."""
     name = " ".join(name.split())
     if isinstance(font, ImageFont.ImageFont):  # Pillow without FreeType draws ASCII only
         name = name.encode("ascii", "replace").decode()
