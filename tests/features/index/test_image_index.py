@@ -160,66 +160,6 @@ def test_rows_with_errors_are_left_out(folder: Path) -> None:
     assert change == Change(added=3, errors=[("1.png", "damaged")])
 
 
-def picture(path: str, size: int) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(bytes(size))
-
-
-@pytest.fixture
-def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """a/photos/1.png and b/photos/1.png; the working directory is a."""
-    for room in "ab":
-        picture(f"{tmp_path}/{room}/photos/1.png", 1)
-    monkeypatch.chdir(tmp_path / "a")
-    return tmp_path
-
-
-def test_another_image_of_the_same_name_is_refused(folder: Path, rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    features, name = clustered(3), "photos/1.png"
-    index = ImageIndex.build(folder, toy_table(features[:1], [name]))
-    monkeypatch.chdir(rooms / "b")
-    before = current(index)
-    for table in (toy_table(features[1:2], [name]), toy_table(features[1:2], [name], size=2)):
-        with pytest.raises(
-            InputError, match=r"has another image named 'photos/1\.png', added from the folder"
-        ) as caught:
-            index.add(table)
-        assert str(rooms / "a") in str(caught.value)
-        assert str(rooms / "b/photos/1.png") in str(caught.value)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="has another image named"):
-        index.unchanged([name], np.int64([1]), np.int64([1]))
-    assert current(index) == before
-    full = str(rooms / "b/photos/1.png")
-    assert index.add(toy_table(features[1:2], [full])) == Change(added=1)
-    assert (index.names, first_hits(index, features[:2])) == ([name, full], [name, full])
-    # The same place from elsewhere is the same image.
-    assert index.add(toy_table(features[1:2], [name])) == Change(unchanged=1)
-    assert index.add(toy_table(features[:1], ["../a/photos/1.png"])) == Change(unchanged=1)
-    # What is not there any more was moved.
-    Path("../a/photos/1.png").unlink()
-    assert index.remove([full]) == 1
-    assert index.add(toy_table(features[:1], [name])) == Change(unchanged=1)
-    assert index.add(toy_table(features[2:], [name], size=3)) == Change(replaced=1)
-    [[hit]] = index.search(features[2:], 1)
-    assert (hit.name, hit.folder, hit.score) == (name, str(rooms / "b"), pytest.approx(1, abs=1e-3))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_file_is_one_image_however_it_is_named(folder: Path, rooms: Path, kind: str) -> None:
-    features = clustered(N)
-    names = ["photos/1.png", *[f"{i}.png" for i in range(N - 2)], str(rooms / "a/photos/1.png")]
-    index = ImageIndex.build(folder, toy_table(features, names), kind=kind)
-    assert index.names == names[:-1]
-    for spelled in ("../a/photos/1.png", "photos/../photos/1.png", names[-1]):
-        assert index.add(toy_table(features[:1], [spelled])) == Change(unchanged=1)
-    assert index.add(toy_table(features[-1:], names[-1:], size=2)) == Change(replaced=1)
-    assert index.names == [*names[1:-1], names[0]]
-    assert first_hits(index, features[-1:]) == names[:1]
-    uris = ["s3://bucket/photos/1.png", "s3://bucket//photos/1.png"]  # two objects
-    assert index.add(toy_table(clustered(2, seed=3), uris)) == Change(added=2)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_folders_whose_names_are_no_utf8(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
