@@ -75,7 +75,7 @@ def model_card(
 
 
 def pictures_of(card: Path) -> list[str]:
-    """The pictures beside a card that it shows: inside its folder, also by where links lead, none of them hidden.
+    """The pictures that a card shows, those inside its folder (links resolved) and not hidden.
 
     Args:
         card: the README.md.

@@ -1,7 +1,7 @@
-"""The client of the Hugging Face Hub: its errors told in one line each, and another try where the Hub stumbled.
+"""Calls to the Hugging Face Hub: retries after server errors, and errors as one line each.
 
 The client's releases build on different HTTP libraries (requests, then httpx) whose errors they let through. Those are
-told apart by the names of their classes, so that none of the libraries has to be imported.
+recognised by the names of their classes, so that none of the libraries has to be imported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ask_hub(
     sending: bool = False,
     tries: int = TRIES,
 ) -> Result:
-    """Call the Hub; after a server error (5xx) or a connection that broke, again after 1, 2 and 4 seconds.
+    """Call the Hub; retry after 1, 2 and 4 seconds where the server failed (5xx) or the connection broke.
 
     The client repeats some of its requests itself, but neither the look-up of a repository, nor the start of a
     download, nor a commit.
@@ -147,7 +147,7 @@ def clean_token(token: str | bool | None) -> str | bool | None:
 
 
 def quieten(progress: bool) -> None:
-    """Let the client log errors only, so that ours is the one line that a user reads.
+    """Let the client log errors only, so that users see one line: ours.
 
     Args:
         progress: whether it may draw progress bars.
@@ -175,7 +175,7 @@ def _class_names(chain: list[BaseException]) -> set[str]:
 
 
 def _cut_short(chain: list[BaseException]) -> bool:
-    """Whether the connection ended before the data did; that sizes differ the client says in words only."""
+    """Whether the connection ended before the data did. That sizes differ the client says only in its message."""
     names = _class_names(chain)
     return bool(names & _CUT_SHORT and not names & _BAD_HEADER) or "Consistency check failed" in str(chain[0])
 

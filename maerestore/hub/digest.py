@@ -1,4 +1,4 @@
-"""What identifies a model: one checksum of all the files that it is loaded from."""
+"""One checksum of all the files that a model is loaded from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK = 1 << 24
 
 
 def model_digest(name: str | os.PathLike[str] | None = None) -> str:
-    """SHA-256 of the config and the weights that a name stands for now, those of a refiner or a classifier included.
+    """SHA-256 of a model's config and weights, including those of a refiner or a classifier.
 
     Args:
         name: as for `resolve_model`; of a run folder, its model counts.

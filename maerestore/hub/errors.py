@@ -1,7 +1,7 @@
-"""What goes wrong when a model is asked for."""
+"""The error of models that cannot be loaded, saved or sent."""
 
 from maerestore.errors import MaerestoreError
 
 
 class ModelError(MaerestoreError):
-    """A model that is not there, or whose files do not fit; the message is one line that says what to do."""
+    """A model that is missing or whose files do not fit. The message is one line that says what to do."""

@@ -41,7 +41,7 @@ _WEIGHTS = (
 
 
 def bundled_folder() -> Path:
-    """Where the default model lies: inside an installed wheel, or `weights/` of a checkout."""
+    """The folder of the default model: inside an installed wheel, or `weights/` of a checkout."""
     packaged = Path(str(resources.files("maerestore"))) / "weights"
     return packaged if (packaged / CONFIG_NAME).is_file() else Path(__file__).resolve().parents[2] / "weights"
 
@@ -54,7 +54,7 @@ def resolve_model(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """The folder or file that holds a model, downloaded first where need be.
+    """The folder or file that holds a model; downloaded first if needed.
 
     Args:
         name: None or "default" for the bundled model, "augment" for the bundled small one of `maerestore.augment`,
@@ -110,7 +110,7 @@ def resolve_model(
 
 
 def check_no_revision(name: str, revision: str | None) -> None:
-    """Refuse a revision for a model that lies on this machine, which has none.
+    """Refuse a revision for a local model, which has none.
 
     Raises:
         ModelError: a revision.
@@ -124,7 +124,7 @@ def check_no_revision(name: str, revision: str | None) -> None:
 
 
 def may_be_repository(name: str) -> bool:
-    """Whether a name that is nothing on this machine may be one of the Hub, and not a path that was mistyped.
+    """Whether a name that does not exist locally may be a repository of the Hub, rather than a mistyped path.
 
     Example:
         >>> [may_be_repository(name) for name in ("org/animals@v1", "./animals", "heads/animals.head", "animals")]

@@ -1,4 +1,4 @@
-"""What a checkpoint is, where its files do not say it all: sizes from shapes, the rest stated, given or known.
+"""The settings of a checkpoint: sizes from its shapes, the rest from its config, the caller, or known models.
 
 Facts come in three ranks. The shapes of the weights cannot be argued with. What a config states must agree with them.
 A keyword of the caller may replace what is stated or supply what is not, but must agree with the shapes as well. What
@@ -159,7 +159,7 @@ def check_keywords(given: Mapping[str, Any]) -> None:
 def complete_config(
     sizes: Mapping[str, Any], stated: Mapping[str, Any], given: Mapping[str, Any], config_name: str = "config.json"
 ) -> MAEConfig:
-    """Join what is known of a model; see the module's docstring.
+    """Combine the settings of a model; see the module's docstring for which counts.
 
     Args:
         sizes: from `sizes_of`.
@@ -218,7 +218,7 @@ def _agree(name: str, value: Any, sizes: Mapping[str, Any], claim: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value of a config as messages show it: a damaged one may be of any length."""
+    """A value of a config for messages; a damaged one may be very long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 

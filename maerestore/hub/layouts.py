@@ -1,4 +1,4 @@
-"""The layouts that masked autoencoders are stored in: told apart, read and written by the names of their weights.
+"""The layouts that masked autoencoders are stored in, recognised and converted by the names of their weights.
 
 =============  ===========================================  ====================================================
 layout         one of its names                             used by
@@ -100,7 +100,7 @@ def recognise(keys: Iterable[str]) -> str:
 
 
 def to_reference(stored: dict[str, Tensor]) -> Named:
-    """Bring the weights of any layout under their reference names; separate q, k and v are joined.
+    """Rename the weights of any layout to their reference names; separate q, k and v are joined.
 
     Raises:
         ModelError: an unknown layout, two names for one weight, or q, k and v that do not fit one another.
@@ -120,7 +120,7 @@ def to_reference(stored: dict[str, Tensor]) -> Named:
 
 
 def to_transformers(weights: dict[str, Tensor], vit: str = "vit.") -> dict[str, Tensor]:
-    """The published transformers names for weights under reference names; q, k and v are parted.
+    """The published transformers names for weights under reference names; q, k and v are split.
 
     Args:
         weights: of a model; each must have a name in that layout.

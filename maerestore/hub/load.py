@@ -42,9 +42,9 @@ _LARGEST_GRID = 1024  # patches along a side; a position table made for more com
 
 
 def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settings: Any) -> MaskedAutoencoder:
-    """Read a model strictly: every weight there, none too many, each of its shape and finite.
+    """Read a model strictly: no weight is missing or surplus, each has its shape and is finite.
 
-    The layout is told from the names of the weights: this package's, Meta's, transformers' ViTMAE (older and current
+    The layout is recognised by the names of the weights: this package's, Meta's, transformers' ViTMAE (old and current
     names), timm's; see `maerestore.hub.layouts`. Nothing in a file is ever executed. What the files do not say is
     known for the published models: heads for widths of 192, 384, 768, 1024 and 1280 (decoder: 512); whether targets
     were normalised by the names that Meta gave its files, raw otherwise; the statistics of ImageNet for RGB.
@@ -109,7 +109,7 @@ def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settin
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
-    """Turn the name of a device into one that is there.
+    """Turn the name of a device into an available device.
 
     Args:
         name: "auto" (CUDA, then MPS, then CPU), or any device of torch: "cpu", "cuda", "cuda:1", "mps", ...

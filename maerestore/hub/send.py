@@ -20,7 +20,7 @@ Files = dict[str, str | bytes]
 
 
 def files_to_send(folder: Path, repo_id: str, license: str | None) -> Files:
-    """The files of a model or a classifier that are sent; it is loaded, so that a broken one goes no further.
+    """The files of a model or a classifier to send. It is loaded first, so that a broken one is not sent.
 
     Args:
         folder: holds config.json and model.safetensors, or head.safetensors of a classifier.
@@ -40,7 +40,7 @@ def files_to_send(folder: Path, repo_id: str, license: str | None) -> Files:
 
 
 def with_card(folder: Path, names: list[str], make: Callable[[], str]) -> Files:
-    """The files of these names with the folder's card and its pictures, or with a card that is made.
+    """Files of a folder together with its card and the pictures in that; a card is made where there is none.
 
     Args:
         folder: of the files.

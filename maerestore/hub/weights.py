@@ -1,4 +1,4 @@
-"""Read weight files without running anything that stands in them.
+"""Read weight files without running any code in them.
 
 A pickle may ask to call any function of Python while it is read. torch's `weights_only=True` calls none but those that
 rebuild tensors, and refuses the file otherwise; nothing here reads a pickle in another way.
@@ -87,7 +87,7 @@ def read_weights(path: Path, *, pickles: bool = True) -> StoredWeights:
 
 
 def checked(label: str, value: Tensor, shape: torch.Size) -> Tensor:
-    """A weight as a model takes it: float32, and a copy, since what is mapped from a file would change with the file.
+    """A weight for a model: a copy in float32, since a mapped tensor would change with its file.
 
     Args:
         label: how a message names it.
@@ -187,7 +187,7 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
 
 
 def _plain(path: Path, weights: dict[Any, Any]) -> dict[str, Tensor]:
-    """Let nothing pass but named, dense, floating-point tensors with their data."""
+    """Refuse everything but named, dense, floating-point tensors with their data."""
     for name, value in weights.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ModelError(

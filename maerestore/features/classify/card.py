@@ -17,7 +17,7 @@ _MOST_NAMES = 50
 
 
 def classifier_card(config: HeadConfig, repo_id: str | None = None, license: str | None = None) -> str:
-    """The README.md of a classifier: what it tells apart, by what features, how well, and how it is used.
+    """The README.md of a classifier: its classes, its features, its accuracy, and how to use it.
 
     Args:
         config: of the head.

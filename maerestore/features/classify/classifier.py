@@ -1,4 +1,4 @@
-"""A fitted classifier: images to classes."""
+"""A fitted classifier, which assigns classes to images."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Classifier:
 
     @property
     def extractor(self) -> FeatureExtractor:
-        """What makes the features; loaded when it is first asked for.
+        """The extractor that makes the features; loaded on first use.
 
         Raises:
             ModelError: the model is not there, or is not the one that the head was fitted with.
@@ -287,6 +287,6 @@ class Classifier:
             return push_folder(Path(folder) / "classifier", repo_id, **settings)
 
     def public_config(self) -> HeadConfig:
-        """The config, with the model's new name where one was given and proved to be the same model."""
+        """The config to save: it names the model that was given, if one was, and says whether there is a whitening."""
         config = replace(self.config, whitened=self._whitening is not None)
         return config if self._model is None else replace(config, model=name_to_keep(self.extractor.name))

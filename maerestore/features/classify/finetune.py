@@ -1,4 +1,4 @@
-"""Fine-tuning of a whole encoder for classification, from a linear probe on, for small sets.
+"""Fine-tuning of a whole encoder for classification on small sets, starting from a linear probe.
 
 The start is that of LP-FT (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features",
 https://arxiv.org/abs/2202.10054): the classifier was fitted to the features first, so that its errors, and not those of
@@ -40,7 +40,7 @@ Score = Callable[[MaskedAutoencoder, LinearHead], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class FineTuneSettings:
-    """How an encoder is tuned.
+    """Settings of fine-tuning.
 
     Args:
         epochs: passes over the training images, at least 1.
@@ -90,7 +90,7 @@ class FineTuneSettings:
 
     @property
     def options(self) -> FeatureOptions:
-        """Of the features that the head classifies."""
+        """Options of the features that the head classifies."""
         return replace(OPTIONS, size=self.size)
 
     def rate(self, done: float) -> float:
@@ -230,7 +230,7 @@ def encoder_of(model: MaskedAutoencoder) -> MaskedAutoencoder:
 
 
 def rounded(encoder: MaskedAutoencoder) -> MaskedAutoencoder:
-    """Round the weights, in place, to what the files keep of them."""
+    """Round the weights in place to float16, the precision that they are saved in."""
     with torch.no_grad():
         for parameter in encoder.parameters():
             if parameter.requires_grad:  # tables of positions are saved in full precision

@@ -34,7 +34,7 @@ MOST_LOGISTIC = 10_000  # training images up to which "auto" is logistic regress
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a head is fitted.
+    """Settings for fitting a head.
 
     Args:
         method: "knn", "linear", "logistic", "finetune", or "auto": logistic regression for up to 10,000 training images
@@ -77,7 +77,7 @@ def check_labels(
     settings: FitSettings,
     share: float = 0.0,
 ) -> None:
-    """Refuse before the features are made what `fit_tables` would refuse afterwards.
+    """Check labels before the features are made, so that `fit_tables` does not fail after that work.
 
     Args:
         labels: classes of the images to train on.
@@ -207,7 +207,7 @@ def _validated(
     val_y: Tensor,
     classes: tuple[str, ...],
 ) -> dict[str, Any]:
-    """The accuracy on the validation, and whether it was what something was chosen by."""
+    """The validation accuracy, with a note where a hyperparameter was chosen by it."""
     found = accuracy_of(head, val_x, val_y, classes)
     by_them = method != "logistic" or chosen.get("by") == "validation"
     if by_them and len(chosen.get("tried", {})) > 1:
@@ -218,7 +218,7 @@ def _validated(
 def numbered(
     labels: Sequence[str | None], val_labels: Sequence[str | None]
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """The classes, and their numbers.
+    """The classes of labels, and the labels as numbers.
 
     Args:
         labels: of the N training images.

@@ -84,7 +84,7 @@ def fit_images(
     settings = settings or FitSettings(method="finetune")
     if not 0 <= share < 1 or (share and validation):
         raise MaerestoreError(f"share must lie in [0, 1), and be 0 beside a validation, got {share}")
-    numbered([item.label for item in train], [item.label for item in validation])  # what does not fit is told now
+    numbered([item.label for item in train], [item.label for item in validation])  # refused before the work
     tuning = replace(settings.tuning, seed=settings.seed)
     extraction = _Extraction(tuning, device, batch_size, workers, progress)
     encoder = encoder_of(model)
@@ -92,7 +92,7 @@ def fit_images(
     probe, about = fit_probe(
         images.x, images.y, len(images.classes), images.val_x, images.val_y, settings.seed, progress
     )
-    judge = _Judge(images, probe, extraction)
+    validator = _Validator(images, probe, extraction)
     side = round(1.5 * (tuning.size or model.config.image_size))
     encoder, head, chosen = finetune(
         encoder,
@@ -101,15 +101,15 @@ def fit_images(
         probe,
         Standardize.of(images.x),
         tuning,
-        judge if images.validation else None,
+        validator if images.validation else None,
         pick_device(device),
         batch_size,
         workers or 4,
         progress,
     )
-    if judge.found:
-        about["validation"] = judge.found[0]
-        chosen["accuracies"] = [found["accuracy"] for found in judge.found]
+    if validator.found:
+        about["validation"] = validator.found[0]
+        chosen["accuracies"] = [found["accuracy"] for found in validator.found]
     extractor = extraction.extractor(encoder)
     config = HeadConfig(
         "finetune",
@@ -120,7 +120,7 @@ def fit_images(
         extractor.fingerprint,
         tuning.options.to_dict(),
         chosen | {"probe": about},
-        judge.told(chosen["kept"], tuning.epochs),
+        validator.summary(chosen["kept"], tuning.epochs),
         {"seed": settings.seed, "start": name_to_keep(start)},
     )
     return Classifier(config, head, encoder, device=device, batch_size=batch_size)
@@ -128,7 +128,7 @@ def fit_images(
 
 @dataclass(frozen=True)
 class _Extraction:
-    """How features are made while an encoder is tuned."""
+    """Makes features with the encoder as it is during the tuning."""
 
     tuning: FineTuneSettings
     device: str
@@ -146,7 +146,7 @@ class _Extraction:
 
 @dataclass(frozen=True)
 class _Images:
-    """The images that can be read, in two parts, with their classes and their features before the tuning.
+    """The readable images, split, with their classes and their features before the tuning.
 
     Attributes:
         train, validation: the images.
@@ -173,7 +173,7 @@ def _readable(
     extraction: _Extraction,
     failed: Failed | None,
 ) -> _Images:
-    """Make the features, leave out what cannot be read, and part the rest."""
+    """Make the features, leave out images that cannot be read, and split the rest into training and validation."""
     items = [*train, *validation]
     table = extraction(encoder, items, failed)
     good = [i for i, error in enumerate(table.errors) if error is None]
@@ -190,11 +190,11 @@ def _readable(
 
 
 @dataclass
-class _Judge:
-    """What an encoder and its head are worth on the validation: the probe first, then each epoch.
+class _Validator:
+    """Measures an encoder and its head on the validation: the probe first, then each epoch.
 
     Attributes:
-        found: accuracy with its interval of each that was judged.
+        found: what was measured, in order: accuracy with its interval.
     """
 
     images: _Images
@@ -209,8 +209,8 @@ class _Judge:
         self.found.append(accuracy_of(head, known, self.images.val_y, self.images.classes))
         return score(head, known, self.images.val_y)
 
-    def told(self, kept: int, epochs: int) -> dict[str, Any]:
-        """The accuracy of what is kept, with how it was chosen; empty without a validation."""
+    def summary(self, kept: int, epochs: int) -> dict[str, Any]:
+        """The accuracy of the epoch that is kept, with a note on how it was chosen; empty without a validation."""
         if not self.found:
             return {}
         of = f"of {counted(epochs, 'epoch')}"
@@ -221,7 +221,8 @@ class _Judge:
 def fit_probe(
     x: Tensor, y: Tensor, count: int, val_x: Tensor | None, val_y: Tensor | None, seed: int, progress: Progress | None
 ) -> tuple[LinearHead, dict[str, Any]]:
-    """The head that fine-tuning starts from, with how it was fitted; a tenth is held out where nothing else is."""
+    """The head that fine-tuning starts from, and how it was fitted. Without a validation set and where the strength
+    cannot be chosen by cross-validation, a tenth of the images is held out."""
     method = FitSettings().method_for(len(x))
     crossed = method == "logistic" and len(x) <= MOST_CROSS_VALIDATED and bool((torch.bincount(y) > 1).all())
     held = np.arange(0)

@@ -42,7 +42,7 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Put the old folder back where a kill hit `replace_folder` between its two moves.
+    """Put the old folder back if `replace_folder` was killed between its two moves.
 
     Raises:
         ModelError: it cannot be moved.
@@ -57,7 +57,7 @@ def recover(folder: Path) -> None:
 
 
 def aside(folder: Path) -> Path:
-    """Where a folder stands while it is replaced."""
+    """The path that a folder is moved to while it is replaced."""
     return folder.with_name(f".{folder.name[:40]}.{hashlib.sha256(os.fsencode(folder.name)).hexdigest()[:12]}.old")
 
 

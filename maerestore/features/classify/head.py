@@ -81,7 +81,7 @@ def save_head(folder: Path, stored: StoredHead, overwrite: bool = False) -> None
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
-    """Find out before the work whether `save_head` may write there, after `recover`.
+    """Check before the work that `save_head` may write there. Calls `recover` first.
 
     Raises:
         ModelError: it may not.
@@ -106,7 +106,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
 
 
 def _kept(folder: Path) -> Iterator[Path]:
-    """Card and pictures of a classifier's folder, which a new classifier does not replace."""
+    """Card and pictures in a classifier's folder, which stay when the classifier is replaced."""
     card = folder / CARD_NAME
     if card.is_file():
         yield card

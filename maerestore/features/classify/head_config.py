@@ -138,7 +138,7 @@ def is_plain(text: str, surrogates: bool = False) -> bool:
 
 
 def name_to_keep(model: str) -> str:
-    """A model's name as a head keeps it: of a folder or file on this machine the absolute path.
+    """The name of a model as a head stores it: the absolute path for a folder or file on this machine.
 
     A relative path would lead somewhere else from another working directory, or be taken for a name on the Hub.
     """
@@ -147,7 +147,7 @@ def name_to_keep(model: str) -> str:
 
 
 def is_public(model: str) -> bool:
-    """Whether others can find a model by its name: a bundled one, one of timm, or one on the Hub.
+    """Whether others can load a model by its name: a bundled one, one of timm, or one on the Hub.
 
     Example:
         >>> [is_public(name) for name in ("features", "timm:vit_tiny", "org/name@v1", "/home/me/model", "model")]

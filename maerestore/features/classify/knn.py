@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification, after the protocol of DINO and DINOv2.
+"""Weighted k-nearest-neighbour classification, following the protocol of DINO and DINOv2.
 
 Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination",
 https://arxiv.org/abs/1805.01978; Oquab et al. 2023, "DINOv2", https://arxiv.org/abs/2304.07193.

@@ -61,7 +61,7 @@ def read_labels(path: Path) -> dict[str, str]:
 
 
 def _label_lines(path: Path) -> dict[str, tuple[str, int]]:
-    """Image's name as written -> class, and the number of the line."""
+    """For each image's name as written its class and the number of its line."""
     found: dict[str, tuple[str, int]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -80,7 +80,7 @@ def _label_lines(path: Path) -> dict[str, tuple[str, int]]:
 
 
 def _add_label(found: dict[str, tuple[str, int]], name: str, label: str, line: int, path: Path) -> None:
-    """Keep the class of an image, unless another line gave it another one."""
+    """Store the class of an image; refuse a second, different one."""
     other, before = found.setdefault(name, (label, line))
     if other != label:
         raise InputError(
@@ -205,10 +205,10 @@ def check_class_names(names: Iterable[str]) -> None:
 
 
 def check_apart(train: Sequence[Item] | FeatureTable, validation: Sequence[Item] | FeatureTable) -> None:
-    """Refuse images that are both to train and to validate on, under whatever names.
+    """Refuse images that are in both the training and the validation set, even under different names.
 
     Raises:
-        InputError: there are some; it names one.
+        InputError: the sets overlap; the message names one image.
     """
     trained = set(_places(train))
     names = validation.names if isinstance(validation, FeatureTable) else [item.name for item in validation]
@@ -219,7 +219,7 @@ def check_apart(train: Sequence[Item] | FeatureTable, validation: Sequence[Item]
 
 
 def _places(images: Sequence[Item] | FeatureTable) -> list[str]:
-    """Where each image lies, whatever it is called: the real path of its file, or of its tar with the name inside.
+    """The location of each image, independent of its name: the real path of its file, or of its tar with the member.
 
     Of a table the names are all that is known: paths from the working directory.
     """
@@ -240,7 +240,7 @@ def _real_paths(paths: Iterable[str]) -> Iterator[str]:
 
 
 def split(labels: Sequence[str], share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Part off a share of each class for validation.
+    """Hold out a share of each class for validation.
 
     Args:
         labels: names of the classes of N images.
@@ -273,7 +273,7 @@ def split(labels: Sequence[str], share: float, seed: int = 0) -> tuple[np.ndarra
 
 
 def numbers_of(labels: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
-    """The classes' numbers: (N,) int64.
+    """Labels as numbers of classes: (N,) int64.
 
     Raises:
         InputError: a label that is none of the classes.
@@ -291,7 +291,7 @@ def numbers_of(labels: Sequence[str | None], classes: Sequence[str]) -> np.ndarr
 
 
 def _given(names: Sequence[str], path: Path, partial: bool) -> dict[str, str]:
-    """Image's name -> class, for those that a CSV file names."""
+    """The classes of the images that a CSV file names, by the images' names."""
     known = set(names)
     found: dict[str, tuple[str, int]] = {}
     for written, (label, line) in _label_lines(path).items():
@@ -307,7 +307,7 @@ def _given(names: Sequence[str], path: Path, partial: bool) -> dict[str, str]:
 
 
 def _resolved(names: Sequence[str], labels: Sequence[str | None]) -> dict[str, str]:
-    """Image's name -> class, where all have one."""
+    """The classes of images by the images' names; numbers are replaced by names."""
     bare = [name for name, label in zip(names, labels, strict=True) if label is None]
     if bare:
         have = "has" if len(bare) == 1 else "have"

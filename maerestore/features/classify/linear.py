@@ -1,4 +1,4 @@
-"""Linear classification of fixed features: a grid of learning rates trained at once, after DINOv2's linear probe.
+"""Linear classification of fixed features: one head for each learning rate, trained together as in DINOv2.
 
 Oquab et al. 2023, "DINOv2", https://arxiv.org/abs/2304.07193. In the comments N is the number of training images, D
 the width, C the number of classes, G that of learning rates.
@@ -164,7 +164,7 @@ def fit_linear(
 
 
 def score(head: LinearHead, features: Tensor, labels: Tensor) -> tuple[float, float]:
-    """What a head is worth: accuracy, then mean log-likelihood for those that are equally good.
+    """Accuracy of a head, and its mean log-likelihood to decide between equally accurate ones.
 
     Args:
         head: to judge; one that diverged comes last.

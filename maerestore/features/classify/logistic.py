@@ -1,4 +1,4 @@
-"""Logistic regression by scikit-learn, for sets of some thousand images."""
+"""Logistic regression by scikit-learn, for sets of up to some thousand images."""
 
 from __future__ import annotations
 

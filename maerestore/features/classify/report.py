@@ -1,4 +1,4 @@
-"""What a classifier is worth: accuracy with an interval, a table by class, a confusion matrix as a picture."""
+"""Evaluation of a classifier: accuracy with an interval, a table by class, a confusion matrix as a picture."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
-        """Count.
+        """Compare labels with predictions.
 
         Args:
             labels, predicted: (Q,) int, numbers of classes from 0 to C - 1, at least one.
@@ -58,22 +58,22 @@ class Evaluation:
 
     @property
     def images(self) -> int:
-        """How many were classified."""
+        """How many images were classified."""
         return int(self.confusion.sum())
 
     @property
     def correct(self) -> int:
-        """How many of them rightly."""
+        """How many images were classified correctly."""
         return int(self.confusion.trace())
 
     @property
     def accuracy(self) -> float:
-        """The share that was classified rightly."""
+        """The share of images that was classified correctly."""
         return self.correct / self.images
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % Wilson score interval of the accuracy: of images drawn anew, the classifier being as it is."""
+        """The 95 % Wilson score interval of the accuracy: the uncertainty from the choice of test images."""
         from scipy.stats import binomtest
 
         found = binomtest(self.correct, self.images).proportion_ci(CONFIDENCE, method="wilson")
@@ -126,7 +126,7 @@ class Evaluation:
         return self.summary() | {"by_class": self.by_class(), "confusion": self.confusion.tolist()}
 
     def line(self) -> str:
-        """The accuracy as a person reads it."""
+        """The accuracy as one line of text."""
         low, high = self.interval
         return (
             f"accuracy {self.accuracy:.1%} ({self.correct} of {self.images}), "
@@ -148,7 +148,7 @@ class Evaluation:
 
 
 def check_picture(path: Path, overwrite: bool = False) -> None:
-    """Find out before the work whether `draw_confusion` can draw, and write there.
+    """Check before the work that `draw_confusion` can draw, and can write there.
 
     Raises:
         InputError: another suffix than .png, or a place that cannot be written.

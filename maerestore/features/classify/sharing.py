@@ -1,4 +1,4 @@
-"""What of a classifier goes to the Hub: no head that others could not use, and no path of this machine."""
+"""Which files of a classifier go to the Hub. Heads that others could not use are refused, local paths are removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maerestore.hub.send import Files, with_card
 
 
 def classifier_files(folder: Path, repo_id: str, license: str | None) -> Files:
-    """The files of a classifier that are sent; it is loaded, so that a broken one goes no further.
+    """The files of a classifier to send. The classifier is loaded first, so that a broken one is not sent.
 
     Args:
         folder: of the classifier.
@@ -60,7 +60,7 @@ def _check_public(config: HeadConfig, folder: Path) -> None:
 
 
 def _check_reproducible(stored: StoredHead, folder: Path) -> None:
-    """Refuse a head on features that its bundled model does not give, by the fingerprint: nobody could use it.
+    """Refuse a head whose bundled model does not produce its features (by the fingerprint): nobody could use it.
 
     Raises:
         ModelError: the features were whitened and the head does not hold the whitening, or the model is another now.
@@ -81,7 +81,7 @@ def _check_reproducible(stored: StoredHead, folder: Path) -> None:
 
 
 def _without_local_names(config: HeadConfig) -> HeadConfig:
-    """The config without the path of a model on this machine that an encoder was tuned from."""
+    """The config without the local path of the model that an encoder was tuned from."""
     start = config.training.get("start")
     if not isinstance(start, str) or is_public(start):
         return config

@@ -1,4 +1,4 @@
-"""Classifiers of whitened features: which whitening belongs to them."""
+"""The whitening of a classifier's features."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def load_whitening(whitening: Whitening | str | Path | None, fingerprint: str) -
 
 
 def _fingerprint(whitening: Whitening) -> str:
-    """That of an extractor with a whitening."""
+    """The fingerprint of an extractor with this whitening."""
     return hashlib.sha256((whitening.fingerprint + whitening.digest()).encode()).hexdigest()
