@@ -11,9 +11,10 @@ import threading
 
 import torch
 
+from maerestore.hub.config import read_config
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import resolve_model
-from maerestore.hub.load import load_autoencoder, read_config
+from maerestore.hub.load import load_autoencoder
 from maerestore.model import MAEConfig, MaskedAutoencoder
 
 _configs: dict[str, MAEConfig] = {}

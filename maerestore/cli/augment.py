@@ -101,7 +101,7 @@ def _run_folder(args: argparse.Namespace) -> int:
     number, file_format = args.number or 4, args.format or "source"
     plan_views(args.source, args.out, number, file_format)
 
-    from maerestore.hub.load import pick_device
+    from maerestore.device import pick_device
 
     def skip(name: str, reason: str) -> None:
         print(f"maerestore augment: skipped: {reason}", file=sys.stderr)
@@ -189,7 +189,7 @@ def _run_grid(args: argparse.Namespace) -> int:
     settings = ViewSettings(blend=args.blend, model=args.model, size=args.size)
 
     from maerestore.augment.grid import RATIOS, view_grid
-    from maerestore.hub.load import pick_device
+    from maerestore.device import pick_device
 
     grid = view_grid(
         photo.rgb(),

@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
     source = resolve_model(args.model)
 
-    from maerestore.hub.load import load_autoencoder, pick_device
+    from maerestore.device import pick_device
+    from maerestore.hub.load import load_autoencoder
     from maerestore.show import show_grid
 
     model = load_autoencoder(source, need_decoder=True).to(pick_device(args.device))

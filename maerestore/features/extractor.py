@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from maerestore.device import pick_device
 from maerestore.errors import MaerestoreError
 from maerestore.features.backbone import TIMM, AutoencoderBackbone, Backbone, timm_backbone
 from maerestore.features.items import find_items, source_of
@@ -25,7 +26,7 @@ from maerestore.features.preprocess import as_tensor, grid_for, in_unit_range, t
 from maerestore.features.whiten import Whitening
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import FEATURES_NAME, resolve_model
-from maerestore.hub.load import load_autoencoder, pick_device
+from maerestore.hub.load import load_autoencoder
 from maerestore.precision import uses_bf16
 from maerestore.threads import one_thread_if_forked
 

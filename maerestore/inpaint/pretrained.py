@@ -51,9 +51,11 @@ class Pretrained:
                 this machine lacks.
             maerestore.MaerestoreError: a precision that there is not.
         """
+        from maerestore.device import pick_device
+        from maerestore.hub.config import read_notes
         from maerestore.hub.errors import ModelError
         from maerestore.hub.fetch import resolve_model
-        from maerestore.hub.load import load_autoencoder, pick_device, read_notes
+        from maerestore.hub.load import load_autoencoder
         from maerestore.hub.refiner import load_refiner
 
         place = pick_device(device)

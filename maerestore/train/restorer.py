@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from maerestore.hub.config import read_notes
 from maerestore.hub.fetch import resolve_model
-from maerestore.hub.load import load_autoencoder, read_notes
+from maerestore.hub.load import load_autoencoder
 from maerestore.hub.refiner import load_refiner, save_refiner
 from maerestore.hub.save import save_autoencoder
 from maerestore.model.refiner import Refiner, RefinerConfig

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from maerestore.errors import MaerestoreError
-from maerestore.hub.load import load_autoencoder, read_folder
+from maerestore.hub.config import read_folder
+from maerestore.hub.load import load_autoencoder
 from maerestore.model.positions import resample_positions, sincos_positions
 from maerestore.train.checkpoint import write_checkpoint
 from maerestore.train.values import RecipeError

@@ -11,7 +11,8 @@ from PIL import Image
 
 from maerestore.cli.main import main
 from maerestore.errors import MaerestoreError
-from maerestore.hub.load import load_autoencoder, read_notes
+from maerestore.hub.config import read_notes
+from maerestore.hub.load import load_autoencoder
 from maerestore.hub.refiner import load_refiner, read_refiner_notes
 from maerestore.model.smooth import smooth_fill
 from maerestore.train.recipe_file import load_recipe

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maerestore.device import pick_device
 from maerestore.errors import MaerestoreError
 from maerestore.features.backbone import AutoencoderBackbone
 from maerestore.features.classify.classifier import Classifier
@@ -24,7 +25,6 @@ from maerestore.features.decode import load_image
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.items import Item, source_of
 from maerestore.features.table import FeatureTable
-from maerestore.hub.load import pick_device
 from maerestore.model import MaskedAutoencoder
 from maerestore.wording import counted
 
