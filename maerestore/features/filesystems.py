@@ -96,7 +96,7 @@ def filesystem(root: str) -> tuple[Any, str]:
     if not is_uri(root):
         return _opened("")[0], root
     system, base = _opened(authority(root))
-    path = base.rstrip("/") + unquote(urlsplit(root).path).rstrip("/")
+    path = base.rstrip("/") + unquote(urlsplit(root).path, errors="surrogateescape").rstrip("/")
     return system, path or "/" if base else path.lstrip("/")
 
 

@@ -57,7 +57,7 @@ def check_apart(sources: Sequence[str | Path], out: Path) -> None:
         uri = urlsplit(str(source)) if is_uri(source) else None
         if uri is not None and uri.scheme != "file":
             continue
-        if same_file(Path(source if uri is None else unquote(uri.path)), out):
+        if same_file(Path(source if uri is None else unquote(uri.path, errors="surrogateescape")), out):
             raise InputError(f"output {quoted(out)} would replace the input {quoted(source)}: choose another output.")
 
 

@@ -218,6 +218,13 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         items_in(list(list_files(folder))[1])
     assert caught.match("cannot be read")
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/odd\xe9"))
+    odd.mkdir()
+    (odd / "a.png").write_bytes(png(2))
+    for source in (odd, odd.as_uri()):
+        [item] = find_sources([source])
+        item.name.encode()
+        assert read_bytes(item) == png(2)
 
 
 def test_links_in_folders_are_followed_as_by_find_items(photos: Path) -> None:
