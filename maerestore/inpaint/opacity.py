@@ -5,7 +5,8 @@ as its visible surroundings. Other holes keep the alpha of each pixel: a mask ov
 outline, and glass or smoke stays as transparent as it was. A hole counts as erased
 
 - if its mean opacity is less than half of that of its surroundings, or a clearly cut-out part of it is (a patch or a
-  stroke in a mask that was grown over the rim), with few pixels in between; and
+  stroke in a mask that was grown over the rim), with few pixels in between, or with a soft edge and nothing else in
+  between (`maerestore.image.soft_edge`); and
 - if at most a tenth of its rim is transparent.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from maerestore.image.box import row_bands
 from maerestore.image.canvas import Canvas
+from maerestore.image.soft_edge import soft_edge
 from maerestore.inpaint.boxes import grow, slices
 from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.regions import Region, find_regions
@@ -25,6 +27,7 @@ FAINT = 0.1  # least share of a hole, of an erased part less than half as opaque
 BETWEEN = 0.5  # most that lies between half and nine tenths of their opacity, as a share of the erased part
 GONE = 0.1  # opacity, as a share of the surroundings', that is next to nothing
 SOLID = 0.1  # least share of a patch or stroke that lies a pixel inside of it; of noise next to none does
+SOFT = 0.9  # least share of the soft edge in what lies between half and full opacity, of a hole that has one
 CLEAR_RIM = 0.1  # most of the rim of an erased hole that may be transparent
 
 
@@ -122,5 +125,18 @@ def _erased(holes: np.ndarray, known: np.ndarray, alpha: np.ndarray) -> np.ndarr
             clear += np.bincount(labels[hole][touches & ~seen], minlength=count)
     clear_cut = (2 * gone > faint) | (solid > SOLID * faint)
     cut_out = clear_cut & (faint > FAINT * pixels) & (most - faint < BETWEEN * faint)
-    erased = (2 * opaque < around * pixels) | cut_out
+    erased = (2 * opaque < around * pixels) | cut_out | _has_soft_edge(holes, alpha, labels, count)
     return np.asarray(holes & (erased & (clear <= CLEAR_RIM * (clear + visible)))[labels])
+
+
+def _has_soft_edge(holes: np.ndarray, alpha: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """(count,) bool: the holes, by their labels, that cover all of what was erased with a soft brush, and little else.
+
+    Half of the outline of a cut-out looks as such an edge does: so no part of it may lie outside.
+    """
+    parts, part = cv2.connectedComponents((alpha < 1).astype(np.uint8), connectivity=8)
+    leaves = np.bincount(part[~holes], minlength=parts) > 0  # part 0 is what is opaque
+    edge = soft_edge(np.where(leaves[part], 1, alpha)) & holes
+    between = holes & (alpha >= 0.5) & (alpha < 1)
+    found, most = (np.bincount(labels[what], minlength=count) for what in (edge, between))
+    return (found > 0) & (found >= SOFT * most)

@@ -9,7 +9,7 @@ from maerestore.image import (
     InputError,
     Photo,
     check_writable,
-    erased,
+    erased_hole,
     mask_is_empty,
     mask_is_full,
     read_mask,
@@ -27,7 +27,7 @@ def read_pair(
 ) -> tuple[Photo, np.ndarray]:
     """Read a photo and its mask, which marks a part of it.
 
-    A photo may be its own mask: the hole is what was erased of it, whatever else it shows.
+    A photo may be its own mask: the hole is what was erased of it, with its soft edge, whatever else it shows.
 
     Args:
         photo, mask: the files.
@@ -39,7 +39,7 @@ def read_pair(
     """
     read = read_photo(photo)
     if same_file(photo, mask):
-        marked = erased(read)
+        marked = erased_hole(read)
         if mask_is_empty(marked) or mask_is_full(marked):
             how_much = "nothing" if mask_is_empty(marked) else "all"
             raise InputError(f"{quoted(mask)} is photo and mask in one, but {how_much} of it is erased (transparent)")

@@ -24,6 +24,17 @@ def energy_of(image: np.ndarray) -> np.ndarray:
     return np.asarray((gray - cv2.GaussianBlur(gray, (0, 0), FINE)) ** 2)
 
 
+def chroma_of(image: np.ndarray) -> np.ndarray:
+    """What (h, w, 3) float32 RGB has beside its brightness: (h, w, 3), each channel less the gray of the pixel."""
+    return np.asarray(image - cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None])
+
+
+def chroma_energy(chroma: np.ndarray, sigma: float) -> np.ndarray:
+    """The mean square of what a low-pass of `sigma` pixels takes from chroma (h, w, 3): (h, w)."""
+    fine = chroma - cv2.GaussianBlur(chroma, (0, 0), sigma)
+    return np.einsum("hwc,hwc->hw", fine, fine) / np.float32(3)
+
+
 def undisturbed(known: np.ndarray) -> np.ndarray:
     """(h, w) bool: known pixels whose low-pass sees known ones only, or nearly so."""
     return known & (cv2.dilate((~known).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
