@@ -16,7 +16,7 @@ Example:
 from .decode import read_photo
 from .encode import check_writable, write_photo
 from .errors import InputError
-from .mask import erased, mask_is_empty, mask_is_full, mask_of, read_mask
+from .mask import erased_hole, mask_is_empty, mask_is_full, mask_of, read_mask
 from .metadata import JpegSettings, Metadata, TiffSettings
 from .opening import MAX_PIXELS
 from .output import SUFFIXES, atomic_file, format_of, resolve_output
@@ -32,7 +32,7 @@ __all__ = [
     "TiffSettings",
     "atomic_file",
     "check_writable",
-    "erased",
+    "erased_hole",
     "format_of",
     "mask_is_empty",
     "mask_is_full",

@@ -14,12 +14,12 @@ from .color import luma
 from .decode import read_photo
 from .errors import InputError, quoted
 from .photo import Photo
+from .soft_edge import HALF, grown_over_edge
 
-__all__ = ["erased", "mask_is_empty", "mask_is_full", "mask_of", "read_mask"]
+__all__ = ["erased", "erased_hole", "mask_is_empty", "mask_is_full", "mask_of", "read_mask"]
 
 BoolArray = npt.NDArray[np.bool_]
 
-_OPAQUE = np.float32(127.5 / 255)
 _FEW_COLORS = 8
 _MOSTLY = 0.95
 _COPIED = 0.995
@@ -43,12 +43,13 @@ def read_mask(
     A mask with transparent pixels (alpha under 128) says by its opaque pixels what it is:
 
     * No opaque pixel: nothing was painted, and the mask is empty.
-    * A copy of the photo, when it shows what the photo shows: the transparent pixels are the hole.
+    * A copy of the photo, when it shows what the photo shows: the transparent pixels are the hole, and with
+      them the soft edge that a brush left (`maerestore.image.soft_edge`).
     * A drawing, when at most 8 colours (of 32 levels a channel) make up 95 % of the opaque pixels:
       strokes on a transparent layer. If it is gray and has both light and dark strokes, the light ones are
       the hole, as in an opaque mask. Otherwise everything painted is the hole, in whatever colour.
     * A photo, when there are more colours: a region of it was erased, and the transparent pixels are the
-      hole.
+      hole, as of a copy.
 
     Args:
         path: the mask file.
@@ -110,17 +111,17 @@ def mask_of(image: Photo, photo: ReadableImage | None = None) -> BoolArray:
     if not opaque.any():
         return np.zeros_like(opaque)
     if photo is not None and _is_copy(image, photo, opaque):
-        return ~opaque
+        return grown_over_edge(image, ~opaque)
     drawn, gray = _is_drawing(image, opaque)
     if not drawn:
-        return ~opaque
+        return grown_over_edge(image, ~opaque)
     bright = _bright(image)
     light = bright & opaque
     return light if gray and light.any() and (opaque & ~bright).any() else opaque
 
 
 def erased(photo: Photo) -> BoolArray:
-    """Say what is transparent (alpha under 128): the mask that a photo carries itself.
+    """Say what is transparent (alpha under 128).
 
     Returns:
         (H, W) bool.
@@ -133,8 +134,23 @@ def erased(photo: Photo) -> BoolArray:
     for window in row_bands(photo.size):
         alpha = photo.alpha(window)
         if alpha is not None:
-            found[window[0] : window[2]] = alpha < _OPAQUE
+            found[window[0] : window[2]] = alpha < HALF
     return found
+
+
+def erased_hole(photo: Photo) -> BoolArray:
+    """The mask that a photo carries itself: what is transparent, and the soft edge of what was erased.
+
+    Returns:
+        (H, W) bool, True = hole.
+
+    Example:
+        >>> layer = np.full((1, 7, 2), 255, dtype=np.uint8)
+        >>> layer[0, 2:5, 1] = (0, 90, 200)
+        >>> erased_hole(Photo(layer, "LA")).astype(int).tolist()
+        [[0, 0, 1, 1, 1, 0, 0]]
+    """
+    return grown_over_edge(photo, erased(photo))
 
 
 def mask_is_empty(mask: BoolArray) -> bool:
