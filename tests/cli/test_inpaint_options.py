@@ -94,6 +94,19 @@ def test_a_photo_whose_object_was_erased_is_its_own_mask(fill: Fill, folder: Pat
     assert filled[hole()][:, :3].mean() > 50
 
 
+@pytest.mark.parametrize("photo", ["cut", "photo"])
+def test_a_soft_edge_is_erased_too(photo: str, fill: Fill, folder: Path) -> None:
+    alpha = (255 * np.clip(distance_transform_edt(~hole()) / 6, 0, 1)).astype(np.uint8)
+    image = np.dstack([noise(), alpha])
+    image[alpha == 0] = 0
+    Image.fromarray(image).save(folder / "cut.png")
+    assert fill(folder / f"{photo}.png", folder / "cut.png", "--quiet", "--sharp", "off") == 0
+    filled, known = read(folder / f"{photo}_filled.png"), alpha == 255
+    np.testing.assert_array_equal(filled[known], read(folder / f"{photo}.png")[known])
+    assert (filled[~known][:, :3] != noise()[~known]).any(-1).mean() > 0.9
+    assert filled.shape[2] == 3 or (filled[..., 3] == 255).all()
+
+
 def test_what_else_such_a_photo_shows_does_not_matter(fill: Fill, folder: Path) -> None:
     """Of few colours, with a part that is bright, and fewer than half of its pixels left."""
     image = np.full((HEIGHT, WIDTH, 4), (9, 9, 20, 255), np.uint8)

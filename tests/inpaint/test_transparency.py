@@ -111,6 +111,28 @@ def test_the_soft_edge_of_an_eraser_does_not_make_the_fill_transparent(width: in
         assert (alpha_after(inpainter, layer(alpha), mask, dilate=2) == 255).all()
 
 
+@pytest.mark.parametrize(("core", "width"), [(14, 3), (8, 16), (2, 24), (-10, 40)])
+def test_all_of_a_soft_edge_becomes_opaque(core: int, width: int, inpainter: Inpainter) -> None:
+    """Also where most of the hole was erased by less than half."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    alpha = (255 * np.clip((np.hypot(y - 34, x - 45) - core) / width, 0, 1)).astype(np.uint8)
+    cut_soft = Image.fromarray(layer(alpha))
+    filled = np.asarray(inpainter.inpaint(cut_soft, cut_soft, sharp=False))
+    assert (filled[..., 3] == 255).all()
+    np.testing.assert_array_equal(filled[alpha == 255], layer(alpha)[alpha == 255])
+    assert not stays_transparent(rgba(layer(alpha)), alpha < 255)
+    assert stays_transparent(rgba(layer(alpha)), (alpha < 255) & (x < 50))  # half of it: no soft edge, but an outline
+
+
+@pytest.mark.parametrize("kind", ["glass", "glass with a hole"])
+def test_glass_under_a_mask_stays_as_transparent(kind: str, inpainter: Inpainter) -> None:
+    alpha = np.where(HOLE, 150, 255)
+    if kind == "glass with a hole":
+        alpha[32:36, 40:44] = 0
+    image = layer(alpha.astype(np.uint8))
+    np.testing.assert_array_equal(alpha_after(inpainter, image, HOLE), image[..., 3])
+
+
 @pytest.mark.parametrize("left", [0, 60])
 @pytest.mark.parametrize(("width", "dilate"), [(4, 0), (4, 3), (10, 6)])
 def test_a_strip_that_was_erased_is_visible_whatever_its_mask_is_grown_by(
