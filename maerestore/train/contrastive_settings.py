@@ -20,7 +20,7 @@ class TeacherSettings:
         backbone, weights: of `maerestore.train.frozen.FrozenNetwork`.
         layer: whose output is copied: (N, C), or (N, C, H, W), of which the mean over the positions is taken;
             "features" of MobileNetV2, SqueezeNet, VGG, ..., "layer4" of a ResNet.
-        weight: of the disagreement, beside the other losses; over 0.
+        weight: of the disagreement, beside the other losses; 0 for no teacher.
         side: of what the teacher sees, in pixels; the views are resized to it.
         layers: of the heads between the encoder's features and the teacher's, at least 1.
 
@@ -46,7 +46,7 @@ class TeacherSettings:
                     f"weights must be a name, got {self.weights!r}",
                 ),
                 (isinstance(self.layer, str), f"layer must be a name, got {self.layer!r}"),
-                (self.weight > 0, f"weight must be positive, got {self.weight}"),
+                (self.weight >= 0, f"weight must not be negative, got {self.weight}"),
                 (self.side > 0, f"side must be positive, got {self.side}"),
                 (self.layers > 0, f"layers must be positive, got {self.layers}"),
             ],
@@ -85,7 +85,7 @@ class ContrastiveSettings:
         head_samples: so long, the contrastive loss and the teacher train the heads only.
         queue: features that "nnclr" looks for neighbours in.
         views: how they are made.
-        teacher: a network to learn from beside the other view; None for none.
+        teacher: a network to learn from beside the other view; None, or a weight of 0, for none.
 
     Raises:
         RecipeError: a value of another type or out of range; the message names the setting.
@@ -111,11 +111,12 @@ class ContrastiveSettings:
         read_numbers(self, prefix)
         object.__setattr__(self, "views", ViewSettings.from_dict(self.views))
         if self.teacher is not None:
-            object.__setattr__(self, "teacher", TeacherSettings.from_dict(self.teacher))
+            teacher = TeacherSettings.from_dict(self.teacher)
+            object.__setattr__(self, "teacher", teacher if teacher.weight > 0 else None)
         conditions = [
             (
                 self.weight > 0 or (self.weight == 0 and self.teacher is not None),
-                "weight must be positive" + (", or 0" if self.teacher is not None else "") + f", got {self.weight}",
+                f"weight must be positive, {'or 0' if self.teacher else 'as there is no teacher'}, got {self.weight}",
             ),
             (self.loss in LOSSES, f"loss must be {' or '.join(LOSSES)}, got {self.loss!r}"),
             (self.temperature > 0, f"temperature must be positive, got {self.temperature}"),

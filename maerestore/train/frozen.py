@@ -28,6 +28,7 @@ class FrozenNetwork(nn.Module):
         weights: a file of the network's state dict, `.safetensors` or `.pth` (only tensors are unpickled), which may
             leave out weights that the layers do not need; "torchvision" for torchvision's own, downloaded where they
             are not in its cache; or "random", a baseline that needs no file.
+        hint: how a file is named, and how to do without; the end of the error where there are no weights.
 
     Raises:
         ModelError: an unknown backbone or layer, no weights named, or a file that does not fit.
@@ -41,16 +42,18 @@ class FrozenNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: str, layers: Sequence[str], weights: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, backbone: str, layers: Sequence[str], weights: str | os.PathLike[str] | None = None, hint: str = ""
+    ) -> None:
         super().__init__()
         from torchvision.models.feature_extraction import create_feature_extractor
 
         if weights is None:
             raise ModelError(
                 f"weights of the backbone {backbone!r} are missing: "
-                'name a .safetensors or .pth file, "torchvision" (downloads) or "random"'
+                f'name a .safetensors or .pth file, "torchvision" (downloads) or "random"{hint}'
             )
-        network = _network(backbone, pretrained=weights == "torchvision")
+        network = _network(backbone, weights == "torchvision", hint)
         if isinstance(layers, str) or not layers or not all(isinstance(layer, str) for layer in layers):
             raise ModelError(f"layers must be a list of names, got {layers!r}")
         for module in network.modules():
@@ -87,7 +90,7 @@ def check_backbone(backbone: str) -> None:
         raise ModelError(f"backbone {backbone!r} is no classification network of torchvision: did you mean {near}?")
 
 
-def _network(backbone: str, pretrained: bool) -> nn.Module:
+def _network(backbone: str, pretrained: bool, hint: str) -> nn.Module:
     from torchvision import models
 
     check_backbone(backbone)
@@ -101,7 +104,7 @@ def _network(backbone: str, pretrained: bool) -> nn.Module:
     try:
         return models.get_model(backbone, weights="DEFAULT").eval()
     except (OSError, RuntimeError) as err:  # no network, or a download whose hash is wrong
-        raise ModelError(f"torchvision's weights of {backbone} cannot be fetched ({err}): name a file") from err
+        raise ModelError(f"torchvision's weights of {backbone} cannot be fetched ({err}): name a file{hint}") from err
 
 
 def _load(extractor: nn.Module, network: nn.Module, backbone: str, path: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from maerestore.errors import MaerestoreError
 from maerestore.model import MAEConfig, MaskedAutoencoder
-from maerestore.train.perceptual import PerceptualLoss
+from maerestore.train.perceptual import IN_RECIPE, PerceptualLoss
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "masked_mse": (),
@@ -48,7 +48,8 @@ def parse_terms(terms: Mapping[str, Any] | None, known: Mapping[str, tuple[str, 
     """Check the terms of a recipe without building anything.
 
     Args:
-        terms: name -> weight, or name -> mapping with `weight` (default 1) and options; None for masked_mse alone.
+        terms: name -> weight, or name -> mapping with `weight` (default 1) and options; None for masked_mse alone. A
+            term set to None is left out, and so is a perceptual one of weight 0, which would need a network.
         known: the terms that there are, and the options of each.
 
     Raises:
@@ -66,6 +67,8 @@ def parse_terms(terms: Mapping[str, Any] | None, known: Mapping[str, tuple[str, 
     for name, value in terms.items():
         if name not in known:
             raise LossError(f"unknown loss {name!r}: choose from {', '.join(known)}")
+        if value is None:
+            continue
         options = dict(value) if isinstance(value, Mapping) else {"weight": value}
         weight = _number(f"weight of the loss {name}", options.pop("weight", 1.0))
         surplus = sorted(set(map(str, options)) - set(known[name]))
@@ -76,7 +79,8 @@ def parse_terms(terms: Mapping[str, Any] | None, known: Mapping[str, tuple[str, 
             options["eps"] = _number(f"eps of the loss {name}", options["eps"])
             if not 0 < options["eps"] < 0.5:
                 raise LossError(f"eps of the loss {name} must lie in (0, 0.5), got {options['eps']}")
-        parsed[name] = Term(weight, options)
+        if weight > 0 or name != "perceptual":
+            parsed[name] = Term(weight, options)
     if not any(term.weight > 0 for term in parsed.values()):
         raise LossError(f"losses need a term of positive weight, got {dict(terms)!r}")
     return parsed
@@ -86,7 +90,7 @@ class Criterion(nn.Module):
     """The weighted sum of the terms.
 
     Args:
-        terms: as for `parse_terms`. A term of weight 0 is measured, and not trained on.
+        terms: as for `parse_terms`. A term of weight 0, but a perceptual one, is measured, and not trained on.
         config: of the model that is trained; with `norm_pix_loss`, the squared errors are those of pixels normalised
             by their patch's statistics, and the other terms undo that with the statistics of the photo.
 
@@ -110,7 +114,7 @@ class Criterion(nn.Module):
             raise LossError("a model without a decoder cannot reconstruct, so it has no reconstruction loss")
         self.terms = parse_terms(terms)
         perceptual = self.terms.get("perceptual")
-        self.perceptual = PerceptualLoss(**perceptual.options) if perceptual else None
+        self.perceptual = PerceptualLoss(**perceptual.options, hint=IN_RECIPE) if perceptual else None
 
     def forward(
         self, model: MaskedAutoencoder, images: Tensor, pred: Tensor, mask: Tensor, pixel_weight: Tensor | None = None

@@ -25,6 +25,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 """Where features are taken when no layers are named: strides 1 or 2 up to 8 or 16."""
 
+IN_RECIPE = " (--set loss.perceptual.weights=FILE), or do without the loss (--set loss.perceptual.weight=0)"
+"""The `hint` of where the loss is a term of a recipe."""
+
 _EPSILON = 1e-6  # under the root: keeps the gradient finite where all channels are 0
 
 
@@ -32,7 +35,7 @@ class PerceptualLoss(FrozenNetwork):
     """Mean squared distance between unit-length features of a picture and of its target; computed in float32.
 
     Args:
-        backbone, weights: as for `FrozenNetwork`.
+        backbone, weights, hint: as for `FrozenNetwork`.
         layers: likewise; the default is `LAYERS[backbone]`.
 
     Raises:
@@ -50,13 +53,14 @@ class PerceptualLoss(FrozenNetwork):
         backbone: str = "vgg16",
         layers: Sequence[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
+        hint: str = "",
     ) -> None:
         if layers is None:
             check_backbone(backbone)
             if backbone not in LAYERS:
                 raise ModelError(f"layers of {backbone} must be named: defaults are known for {', '.join(LAYERS)}")
             layers = LAYERS[backbone]
-        super().__init__(backbone, layers, weights)
+        super().__init__(backbone, layers, weights, hint)
 
     def forward(self, pictures: Tensor, targets: Tensor) -> Tensor:
         """Compare pictures with their targets.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from maerestore.model.restorer import Restored, Restorer
 from maerestore.train.losses import Composite, LossError, parse_terms
-from maerestore.train.perceptual import PerceptualLoss
+from maerestore.train.perceptual import IN_RECIPE, PerceptualLoss
 
 RESTORER_OPTIONS: dict[str, tuple[str, ...]] = {
     "mse": (),
@@ -33,7 +33,8 @@ class RestorerCriterion(nn.Module):
     """The weighted sum of the terms.
 
     Args:
-        terms: name -> weight, or name -> mapping with `weight` and options. A term of weight 0 is measured only.
+        terms: name -> weight, or name -> mapping with `weight` and options (`maerestore.train.losses.parse_terms`). A
+            term of weight 0, but a perceptual one, is measured only.
 
     Raises:
         LossError: terms that do not fit.
@@ -46,7 +47,7 @@ class RestorerCriterion(nn.Module):
             raise LossError("loss needs a term, for example mse: 1.0")
         self.terms = parse_terms(terms, RESTORER_OPTIONS)
         perceptual = self.terms.get("perceptual")
-        self.perceptual = PerceptualLoss(**perceptual.options) if perceptual else None
+        self.perceptual = PerceptualLoss(**perceptual.options, hint=IN_RECIPE) if perceptual else None
 
     def forward(
         self, photo: Tensor, restored: Restored, weight: Tensor, pasted: Composite

@@ -15,6 +15,8 @@ from maerestore.hub.errors import ModelError
 from maerestore.train.contrastive_settings import TeacherSettings
 from maerestore.train.frozen import FrozenNetwork
 
+_IN_RECIPE = " (--set contrastive.teacher.weights=FILE), or do without a teacher (--set contrastive.teacher=null)"
+
 
 class Teacher(FrozenNetwork):
     """One vector a picture from a classification network.
@@ -32,7 +34,7 @@ class Teacher(FrozenNetwork):
     """
 
     def __init__(self, settings: TeacherSettings) -> None:
-        super().__init__(settings.backbone, [settings.layer], settings.weights)
+        super().__init__(settings.backbone, [settings.layer], settings.weights, _IN_RECIPE)
         self.side = settings.side
         self.to(memory_format=torch.channels_last)  # three times as fast on a CPU
         shape = self._shape(settings, settings.side)

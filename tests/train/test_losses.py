@@ -1,6 +1,7 @@
 """Each loss against a case worked out by hand: gray pictures of 4 x 4 pixels in four patches of 2 x 2."""
 
 import math
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from maerestore.train.losses import (
     composite,
     parse_terms,
 )
+from maerestore.train.restorer_losses import RestorerCriterion
 
 PERCEPTUAL = {"backbone": "squeezenet1_1", "weights": "random", "layers": ["features.1", "features.4"]}
 ALL = {"masked_mse": 1.0, "mse": 0.5, "bce": 0.25, "perceptual": {"weight": 2.0, **PERCEPTUAL}}
@@ -310,7 +312,8 @@ def test_only_the_perceptual_network_has_weights_and_none_is_trained(tiny_model)
         ({"mse": -1}, r"weight of the loss mse .* got -1"),
         ({"mse": "much"}, r"weight of the loss mse .* got 'much'"),
         ({"mse": True}, r"weight of the loss mse .* got True"),
-        ({"mse": None}, r"weight of the loss mse .* got None"),
+        ({"mse": None}, r"positive weight, got \{'mse': None\}"),
+        ({"perceptual": {"weight": 0, "weights": "nowhere"}}, r"positive weight"),
         ({"mse": float("nan")}, r"weight of the loss mse .* got nan"),
         ({"mse": {"weight": float("inf")}}, r"weight of the loss mse .* got inf"),
         ({"mse": {"weigth": 2.0}}, r"the loss mse has no option 'weigth': it takes weight"),
@@ -334,6 +337,33 @@ def test_terms_that_do_not_fit_are_named(tiny_model, terms, message):
 def test_a_perceptual_term_without_weights_says_so(tiny_model):
     with pytest.raises(MaerestoreError, match="weights of the backbone 'vgg16' are missing"):
         Criterion({"perceptual": 1.0}, tiny_model().config)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "restorer"])
+def test_without_a_network_the_way_out_is_named(tiny_model, no_network, kind):
+    terms = {"mse": 1.0, "perceptual": {"weights": "torchvision", "backbone": "squeezenet1_1"}}
+    with pytest.raises(MaerestoreError, match="no network") as caught:
+        Criterion(terms, tiny_model().config) if kind == "pretrain" else RestorerCriterion(terms)
+    for words in ("--set loss.perceptual.weights=FILE", "--set loss.perceptual.weight=0"):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("perceptual", [None, 0, {"weight": 0.0, "weights": "torchvision"}, {"weight": "0e0"}])
+@pytest.mark.parametrize("kind", ["pretrain", "restorer"])
+def test_a_perceptual_term_that_is_switched_off_loads_nothing(tiny_model, no_network, kind, perceptual):
+    terms = {"mse": 1.0, "perceptual": perceptual}
+    criterion = Criterion(terms, tiny_model().config) if kind == "pretrain" else RestorerCriterion(terms)
+    assert criterion.perceptual is None
+    assert set(criterion.terms) == {"mse"}
 
 
 def test_an_encoder_has_no_reconstruction_loss(tiny_model):

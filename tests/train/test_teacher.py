@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_the_teacher_sees_the_crops_before_they_are_distorted(trainer, tiny_reci
 
 
 @pytest.mark.parametrize(("settings", "named"), [
-    (3, "teacher is a mapping"), ({"wieght": 1}, "teacher: wieght"), ({"weight": 0}, "weight must be positive"),
+    (3, "teacher is a mapping"), ({"wieght": 1}, "teacher: wieght"), ({"weight": -1}, "weight must not be neg"),
     ({"side": 0}, "side must be positive"), ({"side": 64.5}, "side must be a whole number"),
     ({"layers": 0}, "layers must be positive"), ({"backbone": 3}, "backbone must be a name"),
     ({"weights": 3}, "weights must be a name"), ({"layer": None}, "layer must be a name"),
@@ -158,6 +159,25 @@ def test_a_teacher_that_cannot_be_had_is_refused_in_one_line(trainer, tiny_recip
     with pytest.raises((ModelError, RecipeError), match=f"contrastive.teacher: .*{named}") as caught:
         trainer(tiny_recipe(contrastive={"teacher": settings}))
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_way_out_is_named(trainer, tiny_recipe, monkeypatch):
+    def refuse(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises((ModelError, RecipeError), match="no network") as caught:
+        trainer(tiny_recipe(contrastive={"teacher": {"weights": "torchvision"}}))
+    for words in ("--set contrastive.teacher.weights=FILE", "--set contrastive.teacher=null"):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("teacher", [None, {"weights": "torchvision", "weight": 0}])
+def test_a_teacher_that_is_switched_off_is_not_loaded(trainer, tiny_recipe, teacher):
+    assert trainer(tiny_recipe(contrastive={"teacher": teacher})).teacher is None
+    with pytest.raises(RecipeError, match="weight must be positive, as there is no teacher"):
+        tiny_recipe(contrastive={"weight": 0, "teacher": teacher})
 
 
 def test_photographs_are_decoded_as_large_as_the_views_want_them(tiny_recipe):
