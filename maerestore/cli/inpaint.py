@@ -84,7 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_precision(parser)
     parser.add_argument("--overwrite", action="store_true", help="allow writing over an existing file")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print what was done as JSON, with the seconds of each stage (refine includes the autoencoder)",
+    )
     inpaint_table.add_arguments(parser)
     parser.set_defaults(refuse=parser.error)
 
@@ -210,6 +214,7 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
 def _warn(args: argparse.Namespace, photo: Photo, out: Path) -> None:
     """Say on stderr what is allowed and seldom meant."""
     from maerestore.image import format_of
+    from maerestore.image.encode import written_bits
     from maerestore.image.errors import quoted
 
     if args.quiet:
@@ -218,8 +223,10 @@ def _warn(args: argparse.Namespace, photo: Photo, out: Path) -> None:
     warnings = []
     if photo.mode != "P" and ((few == 0) | (few == 2**photo.bits - 1)).mean() > 0.99:
         warnings.append(f"{quoted(args.photo)} is black and white, like a mask: the photo comes first")
-    if photo.bits > 8 and format_of(out) == "JPEG":
-        warnings.append(f"{quoted(out)} keeps 8 of the photo's {photo.bits} bits, PNG and TIFF all of them")
+    bits = written_bits(photo, out)
+    if photo.bits > 8 and bits < photo.bits:
+        keep = "TIFF keeps" if photo.mode == "CMYK" else "PNG and TIFF keep"
+        warnings.append(f"{quoted(out)} keeps {bits} of the photo's {photo.bits} bits, {keep} all of them")
     if photo.mode == "CMYK" and photo.metadata.icc and format_of(out) not in ("JPEG", "TIFF"):
         warnings.append(f"{quoted(out)} is RGB without the photo's ink profile, JPEG and TIFF keep its inks")
     for warning in warnings:

@@ -19,7 +19,7 @@ from .photo import Photo
 from .png import write_png
 from .tiff import write_tiff
 
-__all__ = ["check_writable", "write_photo"]
+__all__ = ["check_writable", "written_bits", "write_photo"]
 
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}
 
@@ -90,6 +90,22 @@ def check_writable(photo: Photo, path: str | os.PathLike[str], transparent: bool
         target_of(photo, file_format, photo.is_transparent() if transparent is None else transparent)
     except InputError as error:
         raise InputError(f"{quoted(path)}: {error}") from None
+
+
+def written_bits(photo: Photo, path: str | os.PathLike[str]) -> int:
+    """Bits per sample that the format of `path` keeps of a photo: of 16 bits all in PNG, TIFF and PPM, else 8.
+
+    Args:
+        photo: the photo, for which `check_writable` raised nothing.
+        path: as for `write_photo`.
+
+    Example:
+        >>> deep = Photo(np.zeros((2, 3, 3), dtype=np.uint16), bits=16)
+        >>> [written_bits(deep, name) for name in ("new.png", "new.tif", "new.ppm", "new.webp", "new.jpg")]
+        [16, 16, 16, 8, 8]
+    """
+    target = target_of(photo, format_of(path), transparent=False)
+    return photo.bits if target is None else target[1]
 
 
 def _to_pillow(photo: Photo) -> Image.Image:

@@ -270,6 +270,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert maerestore.__version__ in capsys.readouterr().out
 
 
+def test_the_help_says_where_the_autoencoders_time_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    from maerestore.cli.main import main
+
+    with pytest.raises(SystemExit, match="0"):
+        main(["inpaint", "--help"])
+    assert "refine includes the autoencoder" in " ".join(capsys.readouterr().out.split())
+
+
 # --- what is seldom meant
 
 
@@ -285,7 +293,13 @@ def test_a_photo_that_looks_like_a_mask_is_pointed_out(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("suffix", "warned"), [(".jpg", True), (".png", False)])
+@pytest.mark.parametrize(
+    ("suffix", "warned"),
+    [
+        *((suffix, True) for suffix in (".jpg", ".webp", ".bmp", ".gif")),
+        *((suffix, False) for suffix in (".png", ".tif", ".ppm")),
+    ],
+)
 def test_bits_that_a_format_loses_are_pointed_out(
     suffix: str, warned: bool, fill: Fill, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
