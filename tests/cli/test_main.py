@@ -45,6 +45,21 @@ def test_what_the_user_set_stays(
     assert told == [{name: value}]
 
 
+@pytest.mark.parametrize(("arguments", "verb", "unknown"), [
+    ("inpaint a.png b.png --bogus", "maerestore inpaint", "--bogus"),
+    ("inpaint a.png b.png c.png", "maerestore inpaint", "c.png"),
+    ("index query photos.index a.jpg --bogus 3", "maerestore index query", "--bogus 3"),
+    ("index --bogus query photos.index a.jpg", "maerestore index", "--bogus"),
+    ("--bogus inpaint a.png b.png", "maerestore", "--bogus"),
+])  # fmt: skip
+def test_what_is_unknown_is_refused_by_the_verb_it_was_given_to(
+    arguments: str, verb: str, unknown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments.split())
+    assert capsys.readouterr() == ("", f"{verb}: unrecognized arguments: {unknown}; see {verb} --help\n")
+
+
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_a_reader_that_has_seen_enough_is_no_error(lines: int) -> None:
     code = (
