@@ -12,11 +12,11 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from . import tiff
 from .errors import InputError, quoted
-from .output import SUFFIXES
+from .output import READ_ONLY, SUFFIXES
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "open_still", "short"]
 
-IMAGE_SUFFIXES = {*SUFFIXES, ".avif", ".heic", ".heif", ".hif", ".jp2", ".mpo", ".psd", ".qoi"}
+IMAGE_SUFFIXES = {*SUFFIXES, *READ_ONLY}
 """What counts as an image in folders and tars; a file that is named itself is taken whatever its suffix."""
 
 MAX_PIXELS = 200_000_000
@@ -25,7 +25,7 @@ MAX_PIXELS = 200_000_000
 _FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "PSD", "QOI"]
 _MANY_FRAMES_ONE_PHOTO = ("MPO", "PSD", "HEIF")  # previews, layers and further shots, not an animation
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # the last two: AVIF as well
-_READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF, JPEG 2000 or PPM"
+_READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, AVIF, JPEG 2000, QOI or PSD"
 _LIMIT_LOCK = threading.Lock()
 
 

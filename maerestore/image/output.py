@@ -12,7 +12,7 @@ from typing import IO
 
 from .errors import InputError, quoted
 
-__all__ = ["SUFFIXES", "atomic_file", "check_target", "format_of", "resolve_output", "same_file"]
+__all__ = ["READ_ONLY", "SUFFIXES", "atomic_file", "check_target", "format_of", "resolve_output", "same_file"]
 
 PathLike = str | os.PathLike[str]
 
@@ -36,6 +36,18 @@ SUFFIXES = {
 }
 """File suffix -> format, for every format that can be written."""
 
+READ_ONLY = {
+    ".avif": "AVIF",
+    ".heic": "HEIC",
+    ".heif": "HEIF",
+    ".hif": "HEIF",
+    ".jp2": "JPEG 2000",
+    ".mpo": "MPO",
+    ".psd": "PSD",
+    ".qoi": "QOI",
+}
+"""File suffix -> format, for those that can be read and not written."""
+
 
 def format_of(path: PathLike) -> str:
     """Return the format that the suffix of `path` names.
@@ -57,7 +69,11 @@ def format_of(path: PathLike) -> str:
     try:
         return SUFFIXES[suffix.lower()]
     except KeyError:
-        problem = f"has the suffix '{suffix}', which cannot be written" if suffix else "has no suffix"
+        problem = "has no suffix"
+        if suffix:
+            known = READ_ONLY.get(suffix.lower())
+            reason = "which cannot be written" if known is None else f"and {known} can be read, but not written"
+            problem = f"has the suffix '{suffix}', {reason}"
         raise InputError(
             f"output {quoted(Path(path))} {problem}: use .png, .jpg, .tif, .webp, .bmp, .gif or .ppm."
         ) from None

@@ -61,6 +61,14 @@ def test_unknown_suffix(source: Path, name: str, tmp_path: Path) -> None:
         write_photo(PHOTO, tmp_path / name)
 
 
+@pytest.mark.parametrize(("name", "known"), [
+    ("x.avif", "AVIF"), ("x.JP2", "JPEG 2000"), ("x.qoi", "QOI"), ("x.psd", "PSD"), ("x.heic", "HEIC"),
+])  # fmt: skip
+def test_a_format_that_is_only_read_is_named(source: Path, name: str, known: str, tmp_path: Path) -> None:
+    message = refusal(source, tmp_path / name)
+    assert f"and {known} can be read, but not written: use .png, .jpg" in message
+
+
 def test_an_existing_file_needs_overwrite(source: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     other.write_bytes(b"precious")
