@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from maerestore.hub.errors import ModelError
+from maerestore.hub.errors import ModelError, NotFoundError
 
 TRIES = 4
 FIRST_WAIT = 1.0  # seconds, doubled after each try
@@ -19,6 +19,7 @@ FIRST_WAIT = 1.0  # seconds, doubled after each try
 _UNREACHABLE = {"ConnectionError", "ConnectError", "ProxyError", "Timeout", "TimeoutException"}
 _CUT_SHORT = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "ProtocolError", "IncompleteRead"}
 _BAD_HEADER = {"LocalProtocolError", "InvalidHeader", "UnicodeEncodeError"}  # of a request that cannot be sent at all
+_NOT_FOUND = {*_UNREACHABLE, "LocalEntryNotFoundError", "OfflineModeIsEnabled", "RepositoryNotFoundError"}
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 Result = TypeVar("Result")
@@ -45,7 +46,8 @@ def ask_hub(
         tries: how often to call at most.
 
     Raises:
-        ModelError: the call failed; one line that says why and what to do.
+        ModelError: the call failed; one line that says why and what to do. A `NotFoundError` where the repository may
+            not exist.
     """
     for attempt in range(tries):
         try:
@@ -60,7 +62,7 @@ def ask_hub(
             message = explain(err, repository, revision, sending=sending)
             if _class_names(chain) & _BAD_HEADER:  # whose text holds the token: a traceback would show it
                 raise ModelError(message) from None
-            raise ModelError(message) from err
+            raise (NotFoundError if _class_names(chain) & _NOT_FOUND else ModelError)(message) from err
     raise AssertionError("no try was made")
 
 

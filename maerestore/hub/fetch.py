@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maerestore.hub.checksums import verify_cached
 from maerestore.hub.client import ask_hub, clean_token
-from maerestore.hub.errors import ModelError
+from maerestore.hub.errors import ModelError, NotFoundError
 from maerestore.hub.files import (
     CARD_NAME,
     CONFIG_NAME,
@@ -100,13 +100,18 @@ def resolve_model(
     repository, pinned = split_name(name)
     if pinned and revision and pinned != revision:
         raise ModelError(f"{name}: asks for two revisions, {pinned} and {revision}: give one")
-    return fetch_repository(
-        repository,
-        pinned or revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+    try:
+        return fetch_repository(
+            repository,
+            pinned or revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+    except NotFoundError as err:
+        if pinned or revision:
+            raise
+        raise NotFoundError(f"{err}; nor is there a folder or file {name!r} here") from err
 
 
 def check_no_revision(name: str, revision: str | None) -> None:

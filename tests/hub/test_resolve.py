@@ -173,6 +173,14 @@ def test_a_failed_download_is_told_in_one_line(monkeypatch, message, kind, words
     assert (message.split("\n")[0] or kind.__name__) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["runs/ref", "runs/ref@v1"])
+def test_what_may_be_a_mistyped_folder_is_told_not_to_be_there(monkeypatch, name):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", failing(ConnectionError("no network")))
+    with pytest.raises(ModelError, match="cannot be reached") as caught:
+        resolve_model(name)
+    assert str(caught.value).endswith("; nor is there a folder or file 'runs/ref' here") == ("@" not in name)
+
+
 def test_a_timeout_while_downloading_is_a_model_error(monkeypatch):
     from huggingface_hub.errors import HfHubHTTPError
 
