@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from maerestore.hub.client import ask_hub, clean_token
 from maerestore.hub.errors import ModelError
+from maerestore.hub.fetch import split_name
 from maerestore.model import MaskedAutoencoder
 
 TIMM = "timm:"
+_TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class Tokens(NamedTuple):
@@ -134,8 +138,12 @@ class TimmBackbone:
         return digest(self.stated, self.model.state_dict())
 
 
-def timm_backbone(name: str) -> TimmBackbone:
+def timm_backbone(name: str, **hub: Any) -> TimmBackbone:
     """A pretrained vision transformer by timm's name.
+
+    Args:
+        name: such as "vit_base_patch16_224.mae", or "hf-hub:org/name".
+        **hub: token, cache_dir, local_files_only, as for `huggingface_hub.snapshot_download`.
 
     Raises:
         ModelError: timm is missing, has no such model, or cannot download it.
@@ -145,12 +153,50 @@ def timm_backbone(name: str) -> TimmBackbone:
     except ModuleNotFoundError as err:
         raise ModelError(f"{TIMM}{name} needs timm: pip install timm") from err
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
+        source = _timm_source(name, hub)
+        model = timm.create_model(**source, pretrained=True, num_classes=0, dynamic_img_size=True)
     except (
         Exception
     ) as err:  # an unknown name, an option that it lacks, no network: timm and the Hub say so in many ways
         raise ModelError(f"{TIMM}{name}: {str(err).splitlines()[0] if str(err) else type(err).__name__}") from err
     return TimmBackbone(model.eval())
+
+
+def _timm_source(name: str, hub: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `timm.create_model` for weights that were fetched before.
+
+    timm's own download would try each file six times where there is no network, half a minute long, and write a line
+    about each try.
+    """
+    from timm.models import get_pretrained_cfg
+
+    schema, colon, repository = name.partition(":")
+    if colon and schema in ("hf-hub", "hf_hub"):
+        return {"model_name": f"local-dir:{_fetched(repository, _TIMM_FILES, hub).parent}"}
+    config = None if colon else get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return {"model_name": name}
+    given = config.hf_hub_filename
+    files = (str(Path(given).with_suffix(".safetensors")), given) if given else _TIMM_FILES
+    # custom_load is of the format of Google's files, which those on the Hub do not have.
+    overlay = {"file": str(_fetched(config.hf_hub_id, files, hub)), "custom_load": False}
+    return {"model_name": name, "pretrained_cfg_overlay": overlay}
+
+
+def _fetched(name: str, files: Sequence[str], hub: dict[str, Any]) -> Path:
+    """The first of several files that a repository holds, in the cache."""
+    from huggingface_hub import snapshot_download
+
+    repository, revision = split_name(name)
+    settings = {**hub, "token": clean_token(hub.get("token")), "revision": revision}
+    for file in files:
+        wanted = ["config.json", file]
+        folder = Path(
+            ask_hub(lambda wanted=wanted: snapshot_download(repository, allow_patterns=wanted, **settings), repository)  # type: ignore[misc]
+        )
+        if (folder / file).is_file():
+            return folder / file
+    raise ModelError(f"{repository}: holds no {' and no '.join(files)}")
 
 
 def digest(settings: dict[str, Any], weights: dict[str, Tensor]) -> str:

@@ -129,7 +129,8 @@ class FeatureExtractor:
             options: a `FeatureOptions`; None for the defaults.
             device, batch_size: as for the class.
             whitening: a `Whitening`, or the path of a file that `Whitening.save` wrote.
-            revision, token, cache_dir, local_files_only: as for `huggingface_hub.snapshot_download`.
+            revision, token, cache_dir, local_files_only: as for `huggingface_hub.snapshot_download`; names of timm
+                have no revision.
             **fields: single options, such as `pooling="cls"`; they replace those of `options`.
 
         Raises:
@@ -149,7 +150,11 @@ class FeatureExtractor:
             whitening = Whitening.load(whitening)
         backbone: Backbone
         if name.startswith(TIMM):
-            backbone = timm_backbone(name.removeprefix(TIMM))
+            if revision is not None:
+                raise ModelError(f"{name}: a name of timm's has no revision {revision!r}: leave it out")
+            backbone = timm_backbone(
+                name.removeprefix(TIMM), token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            )
         else:
             source = resolve_model(
                 name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only

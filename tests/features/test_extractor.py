@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from maerestore.features import FeatureExtractor, FeatureOptions, Whitening
-from maerestore.features.backbone import AutoencoderBackbone, TimmBackbone
+from maerestore.features.backbone import AutoencoderBackbone, TimmBackbone, timm_backbone
 from maerestore.hub.errors import ModelError
 from maerestore.hub.save import save_autoencoder
 
@@ -192,6 +194,57 @@ def test_halves_in_a_file_have_the_fingerprint_of_their_values(tiny_model, tmp_p
     save_autoencoder(model, tmp_path / "full", dtype=torch.float32)
     half, full = (FeatureExtractor.from_pretrained(tmp_path / name, device="cpu") for name in ("half", "full"))
     assert half.fingerprint == full.fingerprint
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "hf-hub:org/name"])
+def test_a_model_of_timm_fails_at_once_where_there_is_no_network(name, monkeypatch):
+    pytest.importorskip("timm")
+    calls = []
+
+    def refuse(*_, **settings):
+        calls.append(settings)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ModelError, match=f"timm:{name}: .*cannot be reached.*no network") as caught:
+        FeatureExtractor.from_pretrained(f"timm:{name}", cache_dir="mine", local_files_only=True)
+    assert "\n" not in str(caught.value)
+    assert len(calls) == 1
+    assert (calls[0]["cache_dir"], calls[0]["local_files_only"]) == ("mine", True)
+
+
+def test_a_model_of_timm_has_no_revision():
+    with pytest.raises(ModelError, match="no revision 'v1'"):
+        FeatureExtractor.from_pretrained("timm:vit_tiny_patch16_224", revision="v1")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_a_model_of_timm_has_the_weights_of_the_hub(form, tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    made = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    weights, asked = made.state_dict(), []
+    if form == "bin":
+        torch.save(weights, tmp_path / "pytorch_model.bin")
+    else:
+        save_file(weights, tmp_path / "model.safetensors")
+    facts = {"architecture": "vit_tiny_patch16_224", "num_classes": 1000, "pretrained_cfg": made.pretrained_cfg}
+    (tmp_path / "config.json").write_text(json.dumps(facts, default=list))
+
+    def download(repository, allow_patterns, **_):
+        asked.append((repository, *allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    for name, repository in (
+        ("vit_tiny_patch16_224", "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
+        ("hf-hub:org/name", "org/name"),
+    ):
+        asked.clear()
+        found = timm_backbone(name).network.state_dict()
+        assert {key for key in weights if not key.startswith("head.")} == set(found)
+        assert all(torch.equal(value, weights[key]) for key, value in found.items())
+        files = ["model.safetensors", "pytorch_model.bin"][: 1 + (form == "bin")]
+        assert asked == [(repository, "config.json", file) for file in files]
 
 
 def test_features_equal_those_of_timm(tiny_model):
