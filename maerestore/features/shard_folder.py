@@ -230,6 +230,6 @@ def _check_alike(name: str, old: Any, new: dict[str, Any], overwrite: bool) -> N
         raise InputError(f"{quoted(f'{name}/{FACTS_NAME}')} was not written by this package: choose another output.")
     if not overwrite and any(old.get(fact) != new.get(fact) for fact in ("fingerprint", "dtype")):
         raise InputError(
-            f"{quoted(name)} holds features of other weights or options: choose another output, or add --overwrite to "
-            "write new ones."
+            f"{quoted(name)} holds features of other weights or options: choose another output, or add --overwrite (in "
+            "Python: overwrite=True) to write new ones."
         )

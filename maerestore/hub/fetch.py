@@ -84,9 +84,7 @@ def resolve_model(
     if name in BUNDLED:
         folder = bundled_folder() / BUNDLED[name]
         if not (folder / CONFIG_NAME).is_file():
-            raise ModelError(
-                f"the bundled model is missing from {folder}: reinstall maerestore, or name one with --model"
-            )
+            raise ModelError(f"the bundled model is missing from {folder}: reinstall maerestore, or name another model")
         check_no_revision(name, revision)
         return folder
     if os.path.exists(name):  # not of Path, which raises an error for a name that is too long

@@ -19,7 +19,7 @@ from .photo import Photo
 from .png import write_png
 from .tiff import write_tiff
 
-__all__ = ["check_writable", "written_bits", "write_photo"]
+__all__ = ["check_writable", "write_photo", "written_bits"]
 
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}
 

@@ -84,7 +84,8 @@ def read_mask(
     if not resize:
         raise InputError(
             f"mask {quoted(os.fspath(path))} is {width}x{height} but the photo is "
-            f"{photo_size[0]}x{photo_size[1]}: give a mask of the photo's size, or add --resize-mask."
+            f"{photo_size[0]}x{photo_size[1]}: give a mask of the photo's size, or add --resize-mask "
+            "(in Python: resize=True)."
         )
     rows = _nearest(photo_size[1], height)
     columns = _nearest(photo_size[0], width)

@@ -14,6 +14,8 @@ from .errors import InputError, quoted
 
 __all__ = ["READ_ONLY", "SUFFIXES", "atomic_file", "check_target", "format_of", "resolve_output", "same_file"]
 
+_OR_OVERWRITE = "choose another output, or add --overwrite (in Python: overwrite=True)."
+
 PathLike = str | os.PathLike[str]
 
 SUFFIXES = {
@@ -122,8 +124,7 @@ def resolve_output(
         for source in (photo_path, *inputs):
             if same_file(path, Path(source)):
                 raise InputError(
-                    f"output {quoted(path)} would replace the input {quoted(Path(source))}: "
-                    "choose another output, or add --overwrite."
+                    f"output {quoted(path)} would replace the input {quoted(Path(source))}: {_OR_OVERWRITE}"
                 )
     check_target(path, overwrite)
     return path
@@ -152,7 +153,7 @@ def check_target(path: Path, overwrite: bool) -> None:
             if not target.is_file():
                 raise InputError(f"output {name} is not a regular file: choose another output.")
             if not overwrite:
-                raise InputError(f"output {name} exists: choose another output, or add --overwrite.")
+                raise InputError(f"output {name} exists: {_OR_OVERWRITE}")
             if not os.access(target, os.W_OK):
                 raise InputError(f"output {name} is write-protected: choose another output.")
         if not os.access(parent, os.W_OK | os.X_OK):
@@ -211,7 +212,7 @@ def atomic_file(path: PathLike, overwrite: bool = False) -> Iterator[IO[bytes]]:
                 yield file
             if target.exists():
                 if not overwrite:
-                    raise InputError(f"output {name} exists: choose another output, or add --overwrite.")
+                    raise InputError(f"output {name} exists: {_OR_OVERWRITE}")
                 with suppress(OSError):
                     os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
             os.replace(temporary, target)

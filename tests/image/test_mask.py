@@ -190,7 +190,9 @@ def test_nearly_opaque_alpha_counts_as_opaque(tmp_path: Path) -> None:
 
 def test_another_size_names_both_and_the_way_out(tmp_path: Path) -> None:
     Image.fromarray(gray()).save(tmp_path / "mask.png")
-    with pytest.raises(InputError, match=r"mask '.*mask.png' is 20x16 but the photo is 40x30.*--resize-mask"):
+    with pytest.raises(
+        InputError, match=r"mask '.*mask.png' is 20x16 but the photo is 40x30.*--resize-mask .*resize=True"
+    ):
         read_mask(tmp_path / "mask.png", (40, 30))
 
 

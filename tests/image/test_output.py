@@ -73,7 +73,7 @@ def test_an_existing_file_needs_overwrite(source: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     other.write_bytes(b"precious")
     assert "add --overwrite" in refusal(source, other)
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match=r"add --overwrite .in Python: overwrite=True"):
         write_photo(PHOTO, other)
     assert other.read_bytes() == b"precious"
     assert resolve_output(source, other, overwrite=True) == other

@@ -96,7 +96,9 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
     if any(folder.iterdir()) and not (folder / HEAD_NAME).is_file():
         raise ModelError(f"{folder}: holds something else than a classifier: give another folder")
     if any(folder.iterdir()) and not overwrite:
-        raise ModelError(f"{folder}: is there already: give another folder, or add --overwrite")
+        raise ModelError(
+            f"{folder}: is there already: give another folder, or add --overwrite (in Python: overwrite=True)"
+        )
     kept = set(_kept(folder))
     for path in sorted(folder.rglob("*")):
         own = path.parent == folder and path.name in _OWN_FILES

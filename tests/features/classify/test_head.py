@@ -60,7 +60,7 @@ def test_a_head_comes_back_as_it_was(fitted, clouds, tmp_path, method):
 
 def test_a_head_is_replaced_only_when_asked_and_then_whole(fitted, tmp_path):
     fitted("logistic").save_pretrained(tmp_path / "head")
-    with pytest.raises(ModelError, match="--overwrite"):
+    with pytest.raises(ModelError, match=r"--overwrite .in Python: overwrite=True"):
         fitted("knn").save_pretrained(tmp_path / "head")
     assert load_head(tmp_path / "head").config.method == "logistic"
     fitted("knn").save_pretrained(tmp_path / "head", overwrite=True)
@@ -94,7 +94,7 @@ def test_a_kill_between_two_renames_loses_no_head(fitted, tmp_path, monkeypatch)
     assert files(tmp_path) == ["head"]
     # The next fit sees it too.
     killed_in_between(fitted, folder, monkeypatch)
-    with pytest.raises(ModelError, match="--overwrite"):
+    with pytest.raises(ModelError, match=r"--overwrite .in Python: overwrite=True"):
         check_folder(folder)
     folders.recover(tmp_path / "nothing")
     assert files(tmp_path) == ["head"]
@@ -242,7 +242,7 @@ def test_a_head_on_whitened_features_without_the_whitening_is_not_sent(whitened,
     """Nobody else could use it; the message says what to do."""
     train, _ = whitened()
     classifier = fit_tables(train, None, FitSettings(method="logistic"))
-    with pytest.raises(ModelError, match="--whiten FILE"):
+    with pytest.raises(ModelError, match=r"--whiten FILE \(in Python: whitening=\)"):
         classifier.push_to_hub("org/head")
     with pytest.raises(ModelError, match="--whiten"):
         classifier.check("f" * 64)
