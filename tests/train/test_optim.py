@@ -1,4 +1,5 @@
 import copy
+import sys
 
 import pytest
 import torch
@@ -118,6 +119,14 @@ def test_rates_fall_by_layer_and_by_group(tiny_model, tiny_recipe, tiny_settings
 def test_a_group_that_matches_nothing_is_refused(tiny_model, tiny_recipe):
     with pytest.raises(RecipeError, match="encoder"):
         build_optimizers(tiny_model(depth=1, mask_embed=True), tiny_recipe(groups=[{"match": "encoder", "lr": 0.5}]))
+
+
+def test_an_older_torch_has_adamw_only(tiny_model, tiny_recipe, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    monkeypatch.delitem(sys.modules, "maerestore.train.muon", raising=False)
+    assert len(build_optimizers(tiny_model(), tiny_recipe(optimizer="adamw"))) == 1
+    with pytest.raises(RecipeError, match=r"muon needs torch 2.9 or newer, .*: take adamw"):
+        build_optimizers(tiny_model(), tiny_recipe(optimizer="muon"))
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
