@@ -4,15 +4,17 @@
     maerestore index add photos.index more                          unchanged images of the index are skipped
     maerestore index add photos.index photos --prune                also removes images whose files no longer exist
     maerestore index query photos.index a.jpg -k 10 --sheet a.png   the nearest images, with scores, and as a picture
-    maerestore index duplicates photos.index --threshold 0.93       groups of images that are nearly the same
+    maerestore index duplicates photos.index --sheet groups.png     groups of images that are nearly the same
     maerestore index remove photos.index photos/a.jpg
 
-Scores are cosine similarities; for duplicates, the mean of the index is subtracted first. Small indexes compare all
-images; large ones are searched through a graph (HNSW), very large ones through compressed clusters (IVF-PQ). An index
-holds features of one model and refuses others. An image is identified by its file, whatever directory the command runs
-in; two files with the same relative path need full paths. Each change is atomic: a command that is killed leaves the
-index as it was, and the same command continues where it stopped. Images that cannot be read are skipped and reported;
-the exit code is then 1, or 2 if nothing could be done.
+Scores are cosine similarities; for duplicates, the mean of the index is subtracted first. Near-duplicates are copies,
+resized, compressed, brightened, or cropped by up to 10 % at each side: similar features propose pairs, and the pictures
+are then compared. Where a picture cannot be read, features that are nearly equal (0.99) decide. Small indexes compare
+all images; large ones are searched through a graph (HNSW), very large ones through compressed clusters (IVF-PQ). An
+index holds features of one model and refuses others. An image is identified by its file, whatever directory the command
+runs in; two files with the same relative path need full paths. Each change is atomic: a command that is killed leaves
+the index as it was, and the same command continues where it stopped. Images that cannot be read are skipped and
+reported; the exit code is then 1, or 2 if nothing could be done.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from maerestore.cli.values import count, ratio
 from maerestore.wording import counted
 
 if TYPE_CHECKING:
+    from maerestore.features.index.duplicates import DuplicateReport
     from maerestore.features.index.image_index import Change, ImageIndex
     from maerestore.features.index.sheet import Tile
     from maerestore.features.loaders import ExtractorSettings
@@ -75,9 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     duplicates = action("duplicates", _duplicates, "find groups of images that are nearly the same")
     duplicates.add_argument("index", type=Path, metavar="INDEX")
-    duplicates.add_argument("--threshold", type=ratio, default=0.93, metavar="T",
-                            help="cosine similarity from which two images count as duplicates "
-                            "(default: 0.93)")  # fmt: skip
+    duplicates.add_argument("--threshold", type=ratio, metavar="T",
+                            help="cosine similarity of features from which two pictures are compared (default: 0.8); "
+                            "with --no-verify, from which two images count as duplicates (default: 0.93)")  # fmt: skip
+    duplicates.add_argument("--no-verify", action="store_true",
+                            help="go by the features alone and do not compare the pictures: "
+                            "much of what is then reported is only similar")  # fmt: skip
     duplicates.add_argument("--uncentred", action="store_true",
                             help="compare as query does, without subtracting the mean of the index")  # fmt: skip
 
@@ -179,7 +185,8 @@ def _duplicates(args: argparse.Namespace) -> int:
     sheet = _sheet_path(args)
     index = ImageIndex.open(args.index)
     with _bar(args) as bar:
-        groups = index.duplicates(args.threshold, not args.uncentred, bar)
+        report = index.duplicates_with_report(args.threshold, not args.uncentred, bar, not args.no_verify)
+    groups = report.groups
     rows = [
         [
             Tile(name, f"{score:.3f}" if i else f"group {number}", folder, framed=not i)
@@ -193,18 +200,28 @@ def _duplicates(args: argparse.Namespace) -> int:
             [{"name": name, "score": round(score, 5)} for name, score in zip(group.names, group.scores, strict=True)]
             for group in groups
         ]
-        _print_json(args, index, {"threshold": args.threshold, "centred": not args.uncentred, "groups": told})
+        facts = {"threshold": report.threshold, "centred": not args.uncentred, "verified": not args.no_verify}
+        _print_json(args, index, {**facts, "read": report.read, "unread": report.unread, "groups": told})
     else:
         for group in groups:
             lines = [f"  {score:.3f}  {name}" for name, score in zip(group.names, group.scores, strict=True)]
             print("\n".join([f"{len(group.names)} images", *lines]))
         if not args.quiet:
             surplus = sum(len(group.names) - 1 for group in groups)
-            line = f"{counted(len(groups), 'group')}, {surplus} of {counted(len(index), 'image')}"
-            print(f"{index.folder}: {line} {'is' if surplus == 1 else 'are'} nearly another's equal")
+            line = f"{counted(len(groups), 'group')}, {counted(surplus, 'near-duplicate')} among"
+            print(f"{index.folder}: {line} {counted(len(index), 'image')}{_told_unread(report)}")
     if drawn:
         print(drawn)
     return 0
+
+
+def _told_unread(report: DuplicateReport) -> str:
+    from maerestore.features.index.duplicates import UNSEEN
+
+    if not report.unread:
+        return ""
+    level = max(report.threshold, UNSEEN)
+    return f"; {counted(report.unread, 'picture')} could not be read: compared by features alone (from {level:g})"
 
 
 def _bar(args: argparse.Namespace) -> Bar:

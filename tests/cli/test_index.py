@@ -88,7 +88,7 @@ def test_one_image_is_told_in_the_singular(index: Index, photos: Path) -> None:
     out = index("add", "x.index", "photos/a.png", "photos/b.png")[1]
     assert "x.index: 1 added, 1 was there; 2 images, flat, in " in out
     assert index("remove", "x.index", "photos/b.png")[1] == "x.index: 1 removed, 1 image left\n"
-    assert index("duplicates", "x.index")[1] == "x.index: 0 groups, 0 of 1 image are nearly another's equal\n"
+    assert index("duplicates", "x.index")[1] == "x.index: 0 groups, 0 near-duplicates among 1 image\n"
 
 
 def test_a_changed_image_is_replaced_and_an_unchanged_one_needs_no_model(
@@ -163,12 +163,37 @@ def test_duplicates_are_grouped_and_drawn(index: Index, built: str) -> None:
     lines = out.splitlines()
     assert lines[0] == "2 images"
     assert {line.split("  ")[-1] for line in lines[1:3]} == {"photos/b.png", "photos/copy.jpg"}
-    assert lines[3] == f"{built}: 1 group, 1 of 6 images is nearly another's equal"
+    assert lines[3] == f"{built}: 1 group, 1 near-duplicate among 6 images"
     with Image.open("groups.png") as sheet:
         assert sheet.width > 2 * 160
     told = json.loads(index("duplicates", built, "--threshold", 0.9, "--json")[1])
     assert [{member["name"] for member in group} for group in told["groups"]] == [{"photos/b.png", "photos/copy.jpg"}]
     assert json.loads(index("duplicates", built, "--threshold", 0.01, "--uncentred", "--json")[1])["centred"] is False
+
+
+def test_pictures_decide_unless_told_otherwise(index: Index, built: str) -> None:
+    picture(2).save("photos/copy.jpg", quality=95)
+    index("add", built, "photos", "--quiet")
+    similar = ("duplicates", built, "--threshold", 0.01, "--uncentred")
+    told = json.loads(index(*similar, "--json")[1])
+    assert [{member["name"] for member in group} for group in told["groups"]] == [{"photos/b.png", "photos/copy.jpg"}]
+    assert [told[name] for name in ("threshold", "verified", "read", "unread")] == [0.01, True, 6, 0]
+    told = json.loads(index(*similar, "--no-verify", "--json")[1])
+    assert [len(group) for group in told["groups"]] == [6]
+    assert [told[name] for name in ("threshold", "verified", "read", "unread")] == [0.01, False, 0, 0]
+    assert json.loads(index("duplicates", built, "--json")[1])["threshold"] == 0.8
+    assert json.loads(index("duplicates", built, "--no-verify", "--json")[1])["threshold"] == 0.93
+
+
+def test_pictures_that_cannot_be_read_are_told(index: Index, built: str) -> None:
+    Path("photos/b.png").unlink()
+    out = index("duplicates", built, "--threshold", 0.01, "--uncentred")[1]
+    assert out.endswith("among 5 images; 1 picture could not be read: compared by features alone (from 0.99)\n")
+    Path("shard.tar").rename("moved.tar")
+    out = index("duplicates", built, "--threshold", 0.995, "--uncentred", "--quiet")[1]
+    assert "could not" not in out
+    told = json.loads(index("duplicates", built, "--threshold", 0.01, "--uncentred", "--json")[1])
+    assert (told["read"], told["unread"]) == (2, 3)
 
 
 def test_a_sheet_shows_query_and_hits_from_anywhere(

@@ -11,7 +11,7 @@ import numpy as np
 
 from maerestore.features.index import kinds
 from maerestore.features.index.admission import check_alike, unchanged_rows
-from maerestore.features.index.duplicates import DuplicateGroup, find_duplicates
+from maerestore.features.index.duplicates import DuplicateGroup, DuplicateReport, find_duplicates
 from maerestore.features.index.snapshot import Snapshot, load_snapshot
 from maerestore.features.index.store import Generations
 from maerestore.features.items import as_utf8
@@ -154,23 +154,40 @@ class IndexReader:
         return self.search(extractor(images).numpy(), k)
 
     def duplicates(
-        self, threshold: float = 0.93, centred: bool = True, progress: Progress | None = None
+        self,
+        threshold: float | None = None,
+        centred: bool = True,
+        progress: Progress | None = None,
+        verify: bool = True,
     ) -> list[DuplicateGroup]:
         """Find groups of images that are nearly the same.
 
         Args:
-            threshold: similarity from which two images are linked, above 0 and at most 1.
+            threshold: similarity of features from which two pictures are compared, above 0 and at most 1; None for 0.8.
+                Without `verify`, that from which two images are linked; None for 0.93.
             centred: subtract the mean of the index from all features before comparing them; without, similarities are
                 those of `query`.
             progress: called during the search.
+            verify: compare the pictures, where their files can be read; elsewhere, a similarity of at least 0.99 makes
+                a duplicate. False to go by the features alone.
 
         Returns:
-            groups of linked images, the largest first; see `maerestore.features.index.duplicates`.
+            groups of images, the largest first; see `maerestore.features.index.duplicates`.
 
         Raises:
             InputError: a threshold out of range, or one that links too many pairs.
         """
-        return self._read(lambda snapshot: find_duplicates(snapshot, threshold, centred, progress))
+        return self.duplicates_with_report(threshold, centred, progress, verify).groups
+
+    def duplicates_with_report(
+        self,
+        threshold: float | None = None,
+        centred: bool = True,
+        progress: Progress | None = None,
+        verify: bool = True,
+    ) -> DuplicateReport:
+        """As `duplicates`; also returns how many pairs were looked at, and how many pictures could not be read."""
+        return self._read(lambda snapshot: find_duplicates(snapshot, threshold, centred, progress, verify))
 
     def extractor(self, device: str = "auto", batch_size: int = 32) -> FeatureExtractor:
         """Load the extractor that the index was built with.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from maerestore.features.decode import load_image
-from maerestore.features.items import Item, find_items, read_bytes
+from maerestore.features.index.pictures import Pictures, decode
+from maerestore.features.items import Item
 from maerestore.image import InputError
 
 TILE = 160  # side in pixels
@@ -59,11 +58,11 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], across: int = _ACROSS) -> Imag
     lines = [list(row[i : i + across]) for row in rows for i in range(0, len(row), across)][:MOST_LINES]
     step = TILE + _GAP, TILE + 2 * (_TEXT + 3) + _GAP
     sheet = Image.new("RGB", (_GAP + across * step[0], _GAP + len(lines) * step[1]), _PAPER)
-    draw, font, find = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT), _Finder()
+    draw, font, find = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT), Pictures().find
     for j, line in enumerate(lines):
         for i, tile in enumerate(line):
             left, top = _GAP + i * step[0], _GAP + j * step[1]
-            picture = find(tile)
+            picture = _picture(find(tile.name, tile.folder))
             if picture is None:
                 draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), _NONE)
                 draw.text((left + TILE / 2, top + TILE / 2), "not found", _INK, font, anchor="mm")
@@ -76,34 +75,13 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], across: int = _ACROSS) -> Imag
     return sheet
 
 
-class _Finder:
-    """Reads images; each tar is listed only once."""
-
-    def __init__(self) -> None:
-        self.tars: dict[Path, dict[Path, Item]] = {}
-
-    def __call__(self, tile: Tile) -> Image.Image | None:
-        try:
-            content = self._content(Path(tile.folder) / tile.name)
-            if content is None:
-                return None
-            picture = Image.fromarray(load_image(content, at_least=TILE))
-        except (InputError, OSError, ValueError):  # names that no file can have, too
-            return None
-        picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-        return picture
-
-    def _content(self, path: Path) -> Path | bytes | None:
-        if path.is_file():
-            return path
-        for tar in path.parents:
-            if tar.suffix.lower() == ".tar" and tar.is_file():
-                if tar not in self.tars:
-                    # As paths: members may be "./a.jpg", which a path does not keep.
-                    self.tars[tar] = {Path(item.member or ""): item for item in find_items([tar])}
-                item = self.tars[tar].get(path.relative_to(tar))
-                return None if item is None else read_bytes(item)
+def _picture(item: Item | None) -> Image.Image | None:
+    pixels = decode(item, TILE)
+    if pixels is None:
         return None
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    return picture
 
 
 def _fitted(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

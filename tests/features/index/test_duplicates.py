@@ -1,3 +1,5 @@
+"""Near-duplicates by features alone; tables have no pictures, so that `verify=False` links what is similar."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -26,15 +28,15 @@ def planted(common: float = 0.0) -> np.ndarray:
 @pytest.mark.parametrize("common", [0.0, 5.0])
 def test_groups_are_found_by_every_kind(tmp_path: Path, kind: str, common: float) -> None:
     index = ImageIndex.build(tmp_path / "index", toy_table(planted(common)), kind=kind)
-    groups = [{int(name[:-4]) for name in group.names} for group in index.duplicates(0.95)]
+    groups = [{int(name[:-4]) for name in group.names} for group in index.duplicates(0.95, verify=False)]
     assert groups == [set(range(10, 50)), {2, 3, 4}, {0, 1}]  # 40 are more than the neighbours first asked for
-    assert index.duplicates(0.95)[2].scores == [1.0, 1.0]
+    assert index.duplicates(0.95, verify=False)[2].scores == [1.0, 1.0]
 
 
 def test_uncentred_similarities_are_those_of_a_query(tmp_path: Path) -> None:
     features = planted(common=5)
     index = ImageIndex.build(tmp_path / "index", toy_table(features))
-    [everything] = index.duplicates(0.9, centred=False)
+    [everything] = index.duplicates(0.9, centred=False, verify=False)
     assert len(everything.names) == 400
     order = [int(name[:-4]) for name in everything.names]
     assert np.allclose(everything.scores, cosines(features[order[:1]], features[order])[0], atol=2e-3)
@@ -43,7 +45,7 @@ def test_uncentred_similarities_are_those_of_a_query(tmp_path: Path) -> None:
 def test_the_largest_file_comes_first(tmp_path: Path) -> None:
     table = toy_table(planted())
     table.sizes[:5] = [5, 7, 1, 2, 3]
-    groups = ImageIndex.build(tmp_path / "index", table).duplicates(0.95)
+    groups = ImageIndex.build(tmp_path / "index", table).duplicates(0.95, verify=False)
     assert [group.names for group in groups[1:]] == [["4.png", "3.png", "2.png"], ["1.png", "0.png"]]
 
 
@@ -54,7 +56,7 @@ def test_chains_are_one_group(tmp_path: Path, kind: str) -> None:
     features[:5] = np.cos(angle)[:, None] * features[0] + np.sin(angle)[:, None] * features[1]
     features[:5] *= 8 / np.linalg.norm(features[:5], axis=1, keepdims=True)
     index = ImageIndex.build(tmp_path / "index", toy_table(features), kind=kind)
-    [group] = index.duplicates(0.93)
+    [group] = index.duplicates(0.93, verify=False)
     assert sorted(group.names) == [f"{i}.png" for i in range(5)]
     assert min(group.scores) < 0.8
 
@@ -62,15 +64,17 @@ def test_chains_are_one_group(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("n", [2, 3, 50])
 def test_a_few_equal_images_are_one_group(tmp_path: Path, n: int) -> None:
     features = np.repeat(planted()[:1], n, axis=0)
-    [group] = ImageIndex.build(tmp_path / "index", toy_table(features)).duplicates(1.0)
-    assert (len(group.names), set(group.scores)) == (n, {1.0})
+    index = ImageIndex.build(tmp_path / "index", toy_table(features))
+    for verify in (False, True):
+        [group] = index.duplicates(1.0, verify=verify)
+        assert (len(group.names), set(group.scores)) == (n, {1.0})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_removed_images_are_no_duplicates(tmp_path: Path, kind: str) -> None:
     index = ImageIndex.build(tmp_path / "index", toy_table(planted()), kind=kind)
     index.remove(["0.png", "3.png"])
-    names = [set(group.names) for group in index.duplicates(0.95)]
+    names = [set(group.names) for group in index.duplicates(0.95, verify=False)]
     assert names == [{f"{i}.png" for i in range(10, 50)}, {"2.png", "4.png"}]
 
 
@@ -85,4 +89,10 @@ def test_too_many_pairs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("maerestore.features.index.duplicates._MOST_PAIRS", 100)
     index = ImageIndex.build(tmp_path / "index", toy_table(planted()))
     with pytest.raises(ValueError, match="links more than 100 pairs: give a higher one"):
-        index.duplicates(0.95)
+        index.duplicates(0.95, verify=False)
+
+
+def test_the_default_threshold_depends_on_whether_pictures_are_compared(tmp_path: Path) -> None:
+    index = ImageIndex.build(tmp_path / "index", toy_table(planted()))
+    assert [index.duplicates_with_report(verify=verify).threshold for verify in (True, False)] == [0.8, 0.93]
+    assert index.duplicates(verify=False) == index.duplicates(0.93, verify=False)
