@@ -30,10 +30,7 @@ SHALLOW = 2.0  # pixels from the known ones: for a hole that goes no deeper noth
 WANTED = 1.3  # energy of the finest texture that is aimed at, as a share of the surroundings': some of it is lost
 MOST, LEAST = 1.1, 0.4  # of known patches' texture that is added, and of the refiner's that is left
 WEAKENED = 1.5  # sigma in pixels; finer than this is weakened
-SPECKS = (
-    (1.0, 1.5),
-    (2.0, 4.0),
-)  # sigmas in pixels: finer than the first, chroma is measured; than the second, weakened
+SPECKS = ((1.0, 1.5), (2.0, 4.0))  # sigmas in pixels: chroma finer than the first is measured, than the second weakened
 WITHIN = 1.25  # sigma in cells, of the mean strength of the fill's texture
 FLAT = 1e-6  # energy of what counts as no texture: a quarter of a level of 255
 
