@@ -125,8 +125,13 @@ def _read_other(image: Image.Image, path: Path) -> tuple[Photo, int]:
         photo = _native(image, bits, [], path)
     exif = _exif_of(image)
     orientation = orientation_of(exif)
-    metadata = replace(_common(image, exif), jpeg=settings)
     samples = turn_upright(photo.samples, orientation)
+    if settings is not None:
+        sideways = orientation >= 5 and settings.subsampling == 1  # 4:2:2 becomes 4:4:0, which Pillow cannot write
+        settings = replace(settings, orientation=orientation, subsampling=0 if sideways else settings.subsampling)
+        if photo.mode == "RGB":
+            settings = replace(settings, encoded=path.read_bytes(), decoded=samples)
+    metadata = replace(_common(image, exif), jpeg=settings)
     return replace(photo, samples=samples, format=file_format, metadata=metadata), orientation
 
 

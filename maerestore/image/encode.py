@@ -31,7 +31,8 @@ def write_photo(
 
     Every format but JPEG is written without loss: WebP in its lossless coding, whatever the source was, so
     that pixels outside a mask stay what they were. A JPEG from a JPEG keeps its quantisation tables, chroma
-    subsampling and scan order; from another format it gets quality 95 and 4:4:4. What a format cannot hold
+    subsampling and scan order, and what was not changed up to rounding (`jpeg_planes`); from another format it gets
+    quality 95 and 4:4:4. What a format cannot hold
     (16 bits, CMYK, profiles) is converted or left out as `convert.fit` says; transparency is not: see Raises.
 
     Args:

@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from .jpeg_planes import recomposed
 from .metadata import JpegSettings
 from .photo import Photo
 
@@ -37,11 +38,18 @@ def settings_of(image: JpegImagePlugin.JpegImageFile) -> JpegSettings:
     )
 
 
+def _turned(table: tuple[int, ...], orientation: int) -> list[int]:
+    """A quantisation table for a photo that was turned upright: rows for columns where its height became its width."""
+    square = np.reshape(table, (8, 8))
+    return [int(value) for value in (square.T if orientation >= 5 else square).flat]
+
+
 def write_jpeg(photo: Photo, file: IO[bytes], quality: int | None = None) -> None:
     """Write an 8-bit photo in mode "L", "RGB" or "CMYK", with its metadata, to an open file.
 
-    A photo that came from a JPEG keeps that file's quantisation tables, chroma subsampling and scan order;
-    any other is written at quality 95 with 4:4:4 chroma. `quality` overrides the first and keeps the rest.
+    A photo that came from a JPEG keeps that file's quantisation tables, chroma subsampling and scan order, and its
+    pixels far from any change (`maerestore.image.jpeg_planes`); any other is written at quality 95 with 4:4:4 chroma.
+    `quality` overrides the tables and keeps the rest.
     """
     metadata = photo.metadata
     options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "subsampling": 0}
@@ -55,7 +63,7 @@ def write_jpeg(photo: Photo, file: IO[bytes], quality: int | None = None) -> Non
         )
         if quality is None and settings.qtables:
             del options["quality"]
-            options["qtables"] = [list(table) for table in settings.qtables]
+            options["qtables"] = [_turned(table, settings.orientation) for table in settings.qtables]
     if metadata.icc:
         options["icc_profile"] = metadata.icc
     # Longer blocks, which only other formats hold, do not fit into a segment.
@@ -67,5 +75,10 @@ def write_jpeg(photo: Photo, file: IO[bytes], quality: int | None = None) -> Non
         options["dpi"] = tuple(round(value) for value in metadata.dpi)
     if metadata.comment:
         options["comment"] = metadata.comment[:_LONGEST_SEGMENT]
-    pixels = np.ascontiguousarray(photo.samples)
-    Image.frombuffer(photo.mode, photo.size, pixels, "raw", photo.mode, 0, 1).save(file, "JPEG", **options)
+    image = None
+    if settings is not None and photo.mode == "RGB" and "qtables" in options:
+        image = recomposed(photo.samples, settings)
+    if image is None:
+        pixels = np.ascontiguousarray(photo.samples)
+        image = Image.frombuffer(photo.mode, photo.size, pixels, "raw", photo.mode, 0, 1)
+    image.save(file, "JPEG", **options)

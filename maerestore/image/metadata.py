@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy.typing as npt
+
 from .exif import without_thumbnail
 from .png_text import change_profiles
 from .previews import app13_without_previews, photoshop_without_previews, xmp_without_previews
@@ -24,6 +26,9 @@ class JpegSettings:
         progressive: whether the scans were progressive.
         keep_rgb: whether the channels were stored as RGB rather than YCbCr.
         segments: application segments (such as Photoshop's, with IPTC) to carry over, markers included.
+        encoded: the whole file, from which pixels that were not changed are taken; None where it is not at hand.
+        decoded: (H, W, 3) uint8, the file's pixels upright, which tell the changed ones.
+        orientation: the EXIF orientation that its pixels are stored in.
     """
 
     qtables: tuple[tuple[int, ...], ...]
@@ -31,6 +36,9 @@ class JpegSettings:
     progressive: bool
     keep_rgb: bool = False
     segments: bytes = b""
+    encoded: bytes | None = field(default=None, repr=False, compare=False)
+    decoded: npt.NDArray[Any] | None = field(default=None, repr=False, compare=False)
+    orientation: int = 1
 
 
 @dataclass(frozen=True)

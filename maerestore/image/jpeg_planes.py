@@ -1,0 +1,141 @@
+"""The brightness and colour planes of a JPEG as they are stored, so that what was not changed can be stored again.
+
+A JPEG holds brightness (Y) and colour (Cb, Cr), colour mostly at half the size (4:2:0) or half the width (4:2:2).
+Decoders enlarge the colour smoothly; halved again by an encoder it is not what it was, and colours drift along every
+edge of the photo. So the planes are taken from the file itself, and only changed pixels from the photo. Encoded with
+the file's own tables, a pixel far from every change then comes back as it was, up to a rounding here and there.
+"""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .box import Box
+from .metadata import JpegSettings
+
+__all__ = ["recomposed"]
+
+_FULL, _HALF, _QUARTER = 0, 1, 2  # of chroma, as Pillow numbers them: 4:4:4, 4:2:2 and 4:2:0
+_BAND = 16  # rows compared at a time
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def recomposed(samples: npt.NDArray[Any], settings: JpegSettings) -> Image.Image | None:
+    """A photo in the planes of the JPEG that it was read from.
+
+    Args:
+        samples: (H, W, 3) uint8 RGB, the photo, upright; pixels that differ from the file's count as changed.
+        settings: of the file.
+
+    Returns:
+        an image in mode "YCbCr", to be encoded with the same subsampling; None where the file stores no such planes
+        (gray, RGB, CMYK), in another subsampling, or where it is not at hand.
+    """
+    before = settings.decoded
+    if settings.encoded is None or before is None or before.shape != samples.shape:
+        return None
+    if settings.keep_rgb or settings.subsampling not in (_FULL, _HALF, _QUARTER):
+        return None
+    try:
+        planes = _upright(_planes(settings), settings)
+    except Exception:  # it could be read before: whatever happens here must not keep a photo from being written
+        return None
+    if (planes.height, planes.width) != samples.shape[:2]:
+        return None
+    box = _changed_box(before, samples)
+    if box is not None:
+        top, left, bottom, right = box
+        part = np.s_[top:bottom, left:right]
+        changed = (before[part] != samples[part]).any(axis=2)
+        new = Image.fromarray(np.ascontiguousarray(samples[part])).convert("YCbCr")
+        planes.paste(new, (left, top), Image.fromarray(changed.astype(np.uint8) * np.uint8(255)))
+    planes.info = {}  # the file's metadata, which Pillow would write, is the photo's affair
+    return planes
+
+
+def _planes(settings: JpegSettings) -> Image.Image:
+    """The planes, as stored; chroma of half the size is repeated, not interpolated."""
+    if settings.subsampling == _FULL:
+        return _decode(settings, "YCbCr")
+    if settings.subsampling == _HALF:
+        brightness, *enlarged = _decode(settings, "YCbCr").split()
+        return Image.merge("YCbCr", [brightness, *(Image.fromarray(_repeated(np.asarray(c))) for c in enlarged)])
+    with ThreadPoolExecutor(1) as pool:  # Pillow decodes without the lock of the interpreter
+        # At half the size, 4:2:0 chroma is decoded as it is stored.
+        halved = pool.submit(_decode, settings, "YCbCr", True)
+        brightness = _decode(settings, "L")
+        chroma = halved.result().split()[1:]
+    width, height = brightness.size
+    if chroma[0].size != ((width + 1) // 2, (height + 1) // 2):
+        raise ValueError(f"chroma of {chroma[0].size} for {brightness.size}")
+    double = 2 * chroma[0].width, 2 * chroma[0].height
+    large = [plane.resize(double, Image.Resampling.NEAREST).crop((0, 0, width, height)) for plane in chroma]
+    return Image.merge("YCbCr", [brightness, *large])
+
+
+def _decode(settings: JpegSettings, mode: str, halve: bool = False) -> Image.Image:
+    """The file in a mode, at its own size or at half of that, with its metadata."""
+    with Image.open(io.BytesIO(settings.encoded or b"")) as image:
+        image.draft(mode, (image.width // 2, image.height // 2) if halve else image.size)  # rounded up by the decoder
+        image.load()
+        if image.mode != mode:
+            raise ValueError(f"decoded as {image.mode}")
+    return image
+
+
+def _repeated(enlarged: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Chroma whose width a decoder has doubled, as stored, each value twice: (H, W).
+
+    Of neighbours c and d the decoder makes (3 c + d) / 4 and (c + 3 d) / 4; of these two c follows up to rounding, and
+    once more from the neighbour on the other side.
+
+    Example:
+        >>> stored = np.array([[10, 50, 50, 210]])
+        >>> enlarged = np.array([[10, 20, 40, 50, 50, 90, 170, 210]], np.uint8)
+        >>> _repeated(enlarged)[0, ::2].tolist()
+        [10, 50, 50, 210]
+    """
+    width = enlarged.shape[1]
+    values = np.pad(enlarged, ((0, 0), (0, width % 2)), mode="edge").astype(np.int16)
+    left, right = values[:, ::2], values[:, 1::2]
+    stored = np.empty_like(left)
+    stored[:, 0], stored[:, -1] = left[:, 0], right[:, -1]  # at the ends it is repeated
+    before = 3 * left[:, 1:-1] - right[:, :-2]  # twice the value
+    behind = 3 * right[:, 1:-1] - left[:, 2:]
+    stored[:, 1:-1] = (before + behind + 2) >> 2
+    return np.repeat(stored.clip(0, 255).astype(np.uint8), 2, axis=1)[:, :width]
+
+
+def _upright(image: Image.Image, settings: JpegSettings) -> Image.Image:
+    turn = _UPRIGHT.get(settings.orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _changed_box(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Box | None:
+    """What spans the pixels that differ; None where none do."""
+    height = len(before)
+    # Whole bands first, which compares a large photo several times faster than its pixels.
+    bands = [
+        top
+        for top in range(0, height, _BAND)
+        if not np.array_equal(before[top : top + _BAND], after[top : top + _BAND])
+    ]
+    if not bands:
+        return None
+    top, bottom = bands[0], min(height, bands[-1] + _BAND)
+    columns = np.flatnonzero((before[top:bottom] != after[top:bottom]).any(axis=(0, 2)))
+    return top, int(columns[0]), bottom, int(columns[-1]) + 1
