@@ -233,9 +233,7 @@ def test_what_is_too_much_is_weakened_and_alone_nothing_becomes_more(strength: f
     picture = completed(fill, None, hole, ~hole, distance)
     np.testing.assert_array_equal(picture[~hole], fill[~hole])
     inside = cv2.erode(hole.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0  # what is around does not reach here
-    brightness = [
-        _fine(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY))[inside].std() for x in (picture, fill)
-    ]  # not colour
+    brightness = [_fine(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY))[inside].std() for x in (picture, fill)]  # not colour
     assert brightness[0] / brightness[1] == pytest.approx(share, rel=0.06)
 
 
