@@ -56,7 +56,7 @@ def write_jpeg(photo: Photo, file: IO[bytes], quality: int | None = None) -> Non
     settings = metadata.jpeg
     if settings is not None:
         options.update(
-            subsampling=settings.subsampling,
+            subsampling=0 if settings.keep_rgb else settings.subsampling,  # RGB cannot be written subsampled
             progressive=settings.progressive,
             keep_rgb=settings.keep_rgb,
             extra=settings.segments,

@@ -3,12 +3,12 @@
 A JPEG holds brightness (Y) and colour (Cb, Cr), colour mostly at half the size (4:2:0) or half the width (4:2:2).
 Decoders enlarge the colour smoothly; halved again by an encoder it is not what it was, and colours drift along every
 edge of the photo. So the planes are taken from the file itself, and only changed pixels from the photo. Encoded with
-the file's own tables, a pixel far from every change then comes back as it was, up to a rounding here and there.
+the file's own tables, a pixel far from every change then comes back as it was, up to a rounding here and there. (In
+photos that were turned it does where the sides are whole blocks, as those of cameras are.)
 """
 
 from __future__ import annotations
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 
 from .box import Box
 from .metadata import JpegSettings
+from .opening import open_still
 
 __all__ = ["recomposed"]
 
@@ -50,6 +51,8 @@ def recomposed(samples: npt.NDArray[Any], settings: JpegSettings) -> Image.Image
         return None
     if settings.keep_rgb or settings.subsampling not in (_FULL, _HALF, _QUARTER):
         return None
+    if settings.subsampling == _HALF and settings.orientation in (2, 3) and samples.shape[1] % 2:
+        return None  # mirrored, pairs of an odd width are other pairs
     try:
         planes = _upright(_planes(settings), settings)
     except Exception:  # it could be read before: whatever happens here must not keep a photo from being written
@@ -89,7 +92,7 @@ def _planes(settings: JpegSettings) -> Image.Image:
 
 def _decode(settings: JpegSettings, mode: str, halve: bool = False) -> Image.Image:
     """The file in a mode, at its own size or at half of that, with its metadata."""
-    with Image.open(io.BytesIO(settings.encoded or b"")) as image:
+    with open_still(settings.encoded or b"") as image:
         image.draft(mode, (image.width // 2, image.height // 2) if halve else image.size)  # rounded up by the decoder
         image.load()
         if image.mode != mode:
@@ -117,6 +120,8 @@ def _repeated(enlarged: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     before = 3 * left[:, 1:-1] - right[:, :-2]  # twice the value
     behind = 3 * right[:, 1:-1] - left[:, 2:]
     stored[:, 1:-1] = (before + behind + 2) >> 2
+    if width % 2 and stored.shape[1] > 2:  # the last value lacks its second half
+        stored[:, -1] = (4 * left[:, -1] - stored[:, -2] + 1) // 3
     return np.repeat(stored.clip(0, 255).astype(np.uint8), 2, axis=1)[:, :width]
 
 

@@ -131,3 +131,34 @@ def test_a_given_quality_has_tables_of_its_own(tmp_path: Path) -> None:
     write_photo(read_photo(tmp_path / "in.jpg"), tmp_path / "out.jpg", quality=40)
     with Image.open(tmp_path / "in.jpg") as before, Image.open(tmp_path / "out.jpg") as after:
         assert after.quantization != before.quantization
+
+
+def test_the_last_column_of_an_odd_width_does_not_creep(tmp_path: Path) -> None:
+    picture = np.full((32, 17, 3), (40, 90, 160), np.uint8)
+    picture[:, 16:] = (220, 30, 40)
+    Image.fromarray(picture).save(tmp_path / "in.jpg", quality=95, subsampling=1)
+    first = read_photo(tmp_path / "in.jpg")
+    write_photo(first, tmp_path / "out.jpg")
+    for _ in range(4):
+        write_photo(read_photo(tmp_path / "out.jpg"), tmp_path / "out.jpg", overwrite=True)
+    last = read_photo(tmp_path / "out.jpg").samples[:, -1].astype(int)
+    assert np.abs(last - first.samples[:, -1]).max() <= 12
+
+
+def test_photos_over_pillow_s_own_limit_keep_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "in.jpg", 2)
+    photo = read_photo(tmp_path / "in.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    settings = photo.metadata.jpeg
+    assert settings is not None
+    assert recomposed(photo.samples, settings) is not None
+
+
+def test_rgb_coded_files_that_say_they_are_subsampled_can_be_written(tmp_path: Path) -> None:
+    save(tmp_path / "in.jpg", 0)
+    photo = read_photo(tmp_path / "in.jpg")
+    settings = photo.metadata.jpeg
+    assert settings is not None
+    coded = replace(photo.metadata, jpeg=replace(settings, keep_rgb=True, subsampling=2))
+    write_photo(replace(photo, metadata=coded), tmp_path / "out.jpg")
+    assert read_photo(tmp_path / "out.jpg").size == photo.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +30,21 @@ class Pictures:
         """
         if is_uri(name):
             return None
-        try:
-            path = Path(folder) / name
-            if path.is_file():
-                return Item(name, path, None, -1, 0)
-            for tar in path.parents:
-                if tar.suffix.lower() == ".tar" and tar.is_file():
-                    return self._members(tar).get(path.relative_to(tar))
-        except (InputError, OSError, ValueError):  # names that no file can have, too
-            pass
+        # Bytes that are no UTF-8 are stored as \xNN (`as_utf8`): a name with such letters may stand for them.
+        for place, relative in dict.fromkeys([(folder, name), (_as_bytes(folder), _as_bytes(name))]):
+            try:
+                if (found := self._at(Path(place) / relative, name)) is not None:
+                    return found
+            except (InputError, OSError, ValueError):  # names that no file can have, too
+                pass
+        return None
+
+    def _at(self, path: Path, name: str) -> Item | None:
+        if path.is_file():
+            return Item(name, path, None, -1, 0)
+        for tar in path.parents:
+            if tar.suffix.lower() == ".tar" and tar.is_file():
+                return self._members(tar).get(path.relative_to(tar))
         return None
 
     def _members(self, tar: Path) -> dict[Path, Item]:
@@ -47,6 +54,11 @@ class Pictures:
             # As paths: members may be "./a.jpg", which a path does not keep.
             self._tars[tar] = {Path(item.member or ""): item for item in find_items([tar])}
         return self._tars[tar]
+
+
+def _as_bytes(name: str) -> str:
+    """A name in which `\\xNN` stands for a byte that is no UTF-8, as the file system has it."""
+    return re.sub(r"\\x([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), name)
 
 
 def decode(item: Item | None, at_least: int) -> np.ndarray | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from maerestore.features.index import duplicates
 from maerestore.features.index.image_index import ImageIndex
 
 from .helpers import cosines, toy_table
@@ -90,6 +92,25 @@ def test_too_many_pairs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     index = ImageIndex.build(tmp_path / "index", toy_table(planted()))
     with pytest.raises(ValueError, match="links more than 100 pairs: give a higher one"):
         index.duplicates(0.95, verify=False)
+
+
+def test_in_a_large_collection_only_what_is_more_similar_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = ImageIndex.build(tmp_path / "index", toy_table(planted()))
+    links, tries = duplicates._links, []
+
+    def too_many_at_first(*args: Any) -> Any:
+        tries.append(args)
+        return None if len(tries) <= 2 else links(*args)
+
+    monkeypatch.setattr(duplicates, "_links", too_many_at_first)
+    assert index.duplicates_with_report().threshold == pytest.approx(0.9)
+    monkeypatch.setattr(duplicates, "_links", lambda *args: None)
+    with pytest.raises(ValueError, match=r"threshold 0\.93 links more than"):
+        index.duplicates()
+    with pytest.raises(ValueError, match=r"threshold 0\.85 links more than"):
+        index.duplicates(0.85)
 
 
 def test_the_default_threshold_depends_on_whether_pictures_are_compared(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tarfile
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from PIL import Image
 from maerestore.features.index import looks
 from maerestore.features.index.duplicates import DuplicateReport
 from maerestore.features.index.image_index import ImageIndex
-from maerestore.features.index.pictures import decode
-from maerestore.features.items import Item
+from maerestore.features.index.pictures import Pictures, decode
+from maerestore.features.items import Item, as_utf8
 
 from .helpers import toy_table
 from .scenes import cropped, scene
@@ -196,3 +197,15 @@ def test_plain_pictures_are_compared_level_by_level(tmp_path: Path, colours: tup
     alike = colours[0] == colours[1]
     assert len(index_of(tmp_path, names, similar(2, 0.995)).duplicates()) == alike
     assert index_of(tmp_path, names, similar(2, 0.95)).duplicates() == []  # what is small is not seen
+
+
+def test_pictures_whose_names_are_no_utf_8_are_found(tmp_path: Path) -> None:
+    stored = os.fsdecode(b"caf\xe9.png")
+    try:
+        Image.new("RGB", (9, 9), "teal").save(tmp_path / stored)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(tmp_path / stored, arcname=stored)
+    found = [Pictures().find(name, str(tmp_path)) for name in (as_utf8(stored), f"shard.tar/{as_utf8(stored)}")]
+    assert [decode(item, 9).shape for item in found] == [(9, 9, 3)] * 2
