@@ -15,7 +15,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from maerestore.train.packing import DataError, one_line, tar_images
+from maerestore.image.errors import reason_of
+from maerestore.train.packing import DataError, tar_images
 
 Entry = tuple[str, str, int]  # tar, name, size
 
@@ -50,7 +51,7 @@ def split(tars: list[Path], out: Path, limit: int) -> list[Path]:
                     index.append((path.name, name, len(data)))
                     blob += data
         except (tarfile.TarError, OSError) as err:
-            raise DataError(f"{path}: not a readable tar file ({one_line(err)})") from err
+            raise DataError(f"{path}: not a readable tar file ({reason_of(err)})") from err
     if index:
         write()
     return loads

@@ -185,12 +185,11 @@ class MaskedViews:
         device = images.device if self.device is None else self.device
         model = load(self.settings.model, device)
         config = model.config
-        scores = torch.from_numpy(np.ascontiguousarray(noise, np.float32)).to(device)
         with torch.no_grad(), autocast(device, bf16_views(self.precision, device)):
             shape = (grid[0] * config.patch_size, grid[1] * config.patch_size)
             pixels = model.normalize(to_model(images.detach().to(device), shape, config.in_chans))
             groups = len(pixels) // len(images)
-            mask = self._mask(model, pixels, scores, visible, noise)
+            mask = self._mask(model, pixels, visible, noise)
             fill = _compiled() if self.compile else _fill
             noises = _stand_in(model, pixels, noise, groups)
             pictures = fill(model, pixels, mask.repeat_interleave(groups, 0), visible, noises)
@@ -198,10 +197,9 @@ class MaskedViews:
             hidden = hidden_pixels(mask.to(images.device), grid, (images.shape[2], images.shape[3]))
         return paste(images, pictures, hidden, self.settings.blend)
 
-    def _mask(
-        self, model: MaskedAutoencoder, pixels: Tensor, scores: Tensor, visible: int, noise: np.ndarray
-    ) -> Tensor:
+    def _mask(self, model: MaskedAutoencoder, pixels: Tensor, visible: int, noise: np.ndarray) -> Tensor:
         """(N, L) float, 1 = hidden."""
+        scores = torch.from_numpy(np.ascontiguousarray(noise, np.float32)).to(pixels.device)
         if self.settings.strategy.startswith("attention"):
             # What is looked at in any group of channels: their mean, for one mask for all.
             looks = model.responses(pixels).float().reshape(len(scores), -1, scores.shape[1]).mean(1)

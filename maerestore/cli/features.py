@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING, Any
 from maerestore.cli.feature_flags import add_feature_flags, feature_options
 from maerestore.cli.flags import add_encoder_flags, add_workers
 from maerestore.cli.progress import Bar
-from maerestore.cli.ray_flags import check_ray_flags
-from maerestore.cli.values import count
+from maerestore.cli.ray_flags import add_ray_flags, check_ray_flags
 from maerestore.wording import counted
 
 if TYPE_CHECKING:
@@ -46,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--float16", action="store_true", help="store features as float16: half the size")
     add_encoder_flags(parser, "features", "features")
     add_workers(parser)
-    parser.add_argument("--engine", choices=["local", "ray"], default="local",
-                        help="where to compute: local (default) or a Ray cluster")  # fmt: skip
-    parser.add_argument(
-        "--ray-address", metavar="ADDRESS", help="address of the cluster (default: Ray on this machine)"
-    )
-    parser.add_argument("--ray-workers", type=count, metavar="N",
-                        help="processes, each with its own model (default: one per GPU, or per CPU)")  # fmt: skip
+    add_ray_flags(parser, "local")
     parser.add_argument("--retry", action="store_true", help="try images with an error again")
     parser.add_argument("--overwrite", action="store_true", help="start a new table, and replace the existing one")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

@@ -10,8 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from maerestore.cli.progress import Bar
-from maerestore.cli.ray_flags import check_ray_flags
-from maerestore.cli.values import count
+from maerestore.cli.ray_flags import add_ray_flags, check_ray_flags
 from maerestore.wording import counted
 
 if TYPE_CHECKING:
@@ -23,10 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("many photos")
     group.add_argument("--table", metavar="FILE", help="a CSV, TSV or Parquet file with the columns photo, mask "
                        "and, optionally, output (a path in the folder that -o names); for PHOTO, MASK")  # fmt: skip
-    group.add_argument("--engine", choices=["local", "ray"], help="where to compute: local (default) or a Ray cluster")
-    group.add_argument("--ray-address", metavar="ADDRESS", help="address of the cluster (default: Ray on this machine)")
-    group.add_argument("--ray-workers", type=count, metavar="N",
-                       help="processes, each with its own model (default: one per GPU, or per CPU)")  # fmt: skip
+    add_ray_flags(group, None)
 
 
 def run(args: argparse.Namespace) -> int:

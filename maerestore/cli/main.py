@@ -122,12 +122,12 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"maerestore {args.verb}: {err}", file=sys.stderr)
         return 2
     except MemoryError:
-        print(f"maerestore {args.verb}: {_not_enough_memory(args, 'for this picture')}", file=sys.stderr)
+        print(f"maerestore {args.verb}: {_not_enough_memory(args, on_device=False)}", file=sys.stderr)
         return 2
     except RuntimeError as err:
         if "memory" not in str(err).lower():  # torch says so in several ways, on CPU and GPU
             raise
-        print(f"maerestore {args.verb}: {_not_enough_memory(args, 'on this device')}", file=sys.stderr)
+        print(f"maerestore {args.verb}: {_not_enough_memory(args, on_device=True)}", file=sys.stderr)
         return 2
     except OSError as err:
         if err.filename is None or isinstance(err, BrokenPipeError):
@@ -142,11 +142,12 @@ def _run(argv: Sequence[str] | None) -> int:
         return 130
 
 
-def _not_enough_memory(args: argparse.Namespace, where: str) -> str:
+def _not_enough_memory(args: argparse.Namespace, on_device: bool) -> str:
     if args.verb in ("pretrain", "train-restorer"):
         return "not enough memory: try --set accumulate=2 (the batch in two parts), or a smaller batch_size"
-    advice = "; try --device cpu" if where == "on this device" and hasattr(args, "device") else ""
-    return f"not enough memory {where}{advice}"
+    if not on_device:
+        return "not enough memory for this picture"
+    return "not enough memory on this device" + ("; try --device cpu" if hasattr(args, "device") else "")
 
 
 @contextmanager

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 import argparse
 
+from maerestore.cli.values import count
+
 _NAMES = ("ray_address", "ray_workers")
+
+
+def add_ray_flags(parser: argparse._ActionsContainer, engine: str | None) -> None:
+    """--engine, --ray-address and --ray-workers.
+
+    Args:
+        parser: of the verb, or a group of it.
+        engine: default of --engine; None where a verb must tell whether it was given.
+    """
+    parser.add_argument("--engine", choices=["local", "ray"], default=engine,
+                        help="where to compute: local (default) or a Ray cluster")  # fmt: skip
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="address of the cluster (default: Ray on this machine)"
+    )
+    parser.add_argument("--ray-workers", type=count, metavar="N",
+                        help="processes, each with its own model (default: one per GPU, or per CPU)")  # fmt: skip
 
 
 def check_ray_flags(args: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ from maerestore.features.whiten import Whitening
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import FEATURES_NAME, resolve_model
 from maerestore.hub.load import load_autoencoder
-from maerestore.precision import uses_bf16
+from maerestore.precision import autocast, uses_bf16
 from maerestore.threads import one_thread_if_forked
 
 # What more images need between two layers no longer stays in a CPU's cache: with 32 the default model is 3 % slower in
@@ -103,7 +103,7 @@ class FeatureExtractor:
             if len(whitening.mean) != self.dim or whitening.fingerprint != self.fingerprint:
                 raise ModelError("the whitening was fitted on features of another model or with other options")
             self.dim = whitening.dim
-            self.fingerprint = hashlib.sha256((self.fingerprint + whitening.digest()).encode()).hexdigest()
+            self.fingerprint = whitening.whitened_fingerprint()
 
     @classmethod
     def from_pretrained(
@@ -247,7 +247,7 @@ class FeatureExtractor:
         if len({image.dtype for image in cut}) > 1:
             cut = [in_unit_range(image) for image in cut]
         batch = in_unit_range(torch.stack(cut).to(self.device))  # bytes travel to the device
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(self.device, self.bf16):
             tokens = self.backbone.tokens(self.backbone.normalize(batch), o.layers, o.pooling == "attention")
         if o.pooling == "patch":
             found = torch.cat([layer[:, 1:].float() for layer in tokens.layers], dim=-1).unflatten(1, grid)

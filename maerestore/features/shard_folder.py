@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maerestore.features.failures import Failure
-from maerestore.features.filesystems import RemotePath, filesystem, is_uri
+from maerestore.features.filesystems import RemotePath, filesystem, is_local, is_uri
 from maerestore.features.table import FeatureTable
 from maerestore.features.table_files import FACTS_NAME, PLAN_NAME, planned_names, write_table
 from maerestore.image.errors import InputError, quoted, reason_of
@@ -208,10 +208,8 @@ def local_copy(path: RemotePath) -> Iterator[Path]:
     Raises:
         InputError: it cannot be read.
     """
-    from pyarrow import fs
-
     system, _ = filesystem(path.root)
-    if isinstance(system, fs.LocalFileSystem):
+    if is_local(system):
         yield Path(path.path)
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -226,8 +226,7 @@ class ShardActor:
                 table = _rows(shard.files[:1], as_utf8(str(error).rstrip(".")), self.facts["dim"])
             else:
                 table = self.extract(items) if items else _rows((), "", self.facts["dim"])
-        found = zip(table.names, table.errors, strict=True)
-        flaws = [(name, error) for name, error in found if error is not None]
+        flaws = table.failures()
         if flaws and (there := self.folder.look(shard.name)) is not None:
             images, before = there
             if images - len(before) > len(table) - len(flaws):

@@ -81,6 +81,10 @@ class Whitening:
         """SHA-256 of mean and projection, 64 hex digits."""
         return hashlib.sha256(self.mean.numpy().tobytes() + self.projection.contiguous().numpy().tobytes()).hexdigest()
 
+    def whitened_fingerprint(self) -> str:
+        """The fingerprint of features that this has whitened, as an extractor with it has it: 64 hex digits."""
+        return hashlib.sha256((self.fingerprint + self.digest()).encode()).hexdigest()
+
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write a safetensors file, completely or not at all.
 

@@ -156,8 +156,12 @@ def kind_of(config: dict[str, Any]) -> str | None:
     return "timm" if model_type is None and isinstance(architecture, str) and architecture.startswith("vit_") else None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, expected: str = f"a model folder holds {CONFIG_NAME}") -> dict[str, Any]:
     """The content of a JSON file; empty where it is no object.
+
+    Args:
+        path: the file.
+        expected: what to say besides where it cannot be read.
 
     Raises:
         ModelError: no such file, or none that can be read.
@@ -165,7 +169,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
-        raise ModelError(f"{path}: cannot be read ({err.strerror}); a model folder holds {CONFIG_NAME}") from err
+        raise ModelError(f"{path}: cannot be read ({err.strerror}); {expected}") from err
     except (ValueError, RecursionError) as err:
         raise ModelError(f"{path}: not valid JSON ({str(err) or type(err).__name__})") from err
     return content if isinstance(content, dict) else {}

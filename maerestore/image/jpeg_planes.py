@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .box import Box
+from .exif import turn_upright
 from .metadata import JpegSettings
 from .opening import open_still
 
@@ -24,15 +25,6 @@ __all__ = ["recomposed"]
 
 _FULL, _HALF, _QUARTER = 0, 1, 2  # of chroma, as Pillow numbers them: 4:4:4, 4:2:2 and 4:2:0
 _BAND = 16  # rows compared at a time
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def recomposed(samples: npt.NDArray[Any], settings: JpegSettings) -> Image.Image | None:
@@ -59,12 +51,10 @@ def recomposed(samples: npt.NDArray[Any], settings: JpegSettings) -> Image.Image
         return None
     if (planes.height, planes.width) != samples.shape[:2]:
         return None
-    box = _changed_box(before, samples)
-    if box is not None:
-        top, left, bottom, right = box
-        part = np.s_[top:bottom, left:right]
-        changed = (before[part] != samples[part]).any(axis=2)
-        new = Image.fromarray(np.ascontiguousarray(samples[part])).convert("YCbCr")
+    if (found := _changed(before, samples)) is not None:
+        (top, left, bottom, right), changed = found
+        part = np.ascontiguousarray(samples[top:bottom, left:right])
+        new = Image.fromarray(part).convert("YCbCr")
         planes.paste(new, (left, top), Image.fromarray(changed.astype(np.uint8) * np.uint8(255)))
     planes.info = {}  # the file's metadata, which Pillow would write, is the photo's affair
     return planes
@@ -125,13 +115,15 @@ def _repeated(enlarged: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.repeat(stored.clip(0, 255).astype(np.uint8), 2, axis=1)[:, :width]
 
 
-def _upright(image: Image.Image, settings: JpegSettings) -> Image.Image:
-    turn = _UPRIGHT.get(settings.orientation)
-    return image if turn is None else image.transpose(turn)
+def _upright(planes: Image.Image, settings: JpegSettings) -> Image.Image:
+    if settings.orientation == 1:
+        return planes
+    turned = turn_upright(np.asarray(planes), settings.orientation)
+    return Image.merge("YCbCr", [Image.fromarray(np.ascontiguousarray(turned[..., i])) for i in range(3)])
 
 
-def _changed_box(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Box | None:
-    """What spans the pixels that differ; None where none do."""
+def _changed(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> tuple[Box, npt.NDArray[np.bool_]] | None:
+    """What spans the pixels that differ, and which in it do; None where none do."""
     height = len(before)
     # Whole bands first, which compares a large photo several times faster than its pixels.
     bands = [
@@ -142,5 +134,8 @@ def _changed_box(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Box | Non
     if not bands:
         return None
     top, bottom = bands[0], min(height, bands[-1] + _BAND)
-    columns = np.flatnonzero((before[top:bottom] != after[top:bottom]).any(axis=(0, 2)))
-    return top, int(columns[0]), bottom, int(columns[-1]) + 1
+    differs = before[top:bottom] != after[top:bottom]
+    changed = differs[..., 0] | differs[..., 1] | differs[..., 2]  # `any` along three values takes ten times as long
+    columns = np.flatnonzero(changed.any(axis=0))
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    return (top, left, bottom, right), changed[:, left:right]

@@ -50,6 +50,8 @@ def grown_over_edge(photo: Canvas, hole: BoolArray) -> BoolArray:
         >>> grown_over_edge(Photo(layer, "LA"), layer[..., 1] < 128).astype(int).tolist()
         [[0, 0, 0, 1, 1, 1, 1, 0, 0]]
     """
+    if not hole.any():
+        return hole
     height, width = hole.shape
     faint = np.zeros_like(hole)  # less than opaque
     for top, left, bottom, right in row_bands(photo.size):
@@ -58,7 +60,7 @@ def grown_over_edge(photo: Canvas, hole: BoolArray) -> BoolArray:
             return hole
         faint[top:bottom] = alpha < 1
     border = np.concatenate([faint[0], faint[-1], faint[1:-1, 0], faint[1:-1, -1]])
-    if 2 * np.count_nonzero(faint) >= faint.size or 2 * np.count_nonzero(border) >= border.size or not hole.any():
+    if 2 * np.count_nonzero(faint) >= faint.size or 2 * np.count_nonzero(border) >= border.size:
         return hole
     rows, columns = np.flatnonzero(faint.any(1)), np.flatnonzero(faint.any(0))
     top, bottom = max(0, int(rows[0]) - 1), min(height, int(rows[-1]) + 2)

@@ -389,12 +389,13 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         pixel_mask: Tensor | None = None,
         pixel_weight: Tensor | None = None,
         num_visible: int | None = None,
+        hidden_noise: Tensor | None = None,
     ) -> MAEOutput:
         """Hide, encode, decode, compare.
 
         Args:
             images: (N, C, H, W), normalised.
-            mask_ratio, noise, mask, pixel_mask, num_visible: what is hidden, as for `encode`.
+            mask_ratio, noise, mask, pixel_mask, num_visible, hidden_noise: what is hidden, as for `encode`.
             pixel_weight: (N, 1, H, W), as for `loss`; with a pixel mask, by default 1 in what the encoder did not see.
 
         Returns:
@@ -413,7 +414,9 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             >>> MaskedAutoencoder(config)(torch.zeros(1, 3, 32, 32), pixel_mask=hole).mask.sum().item()
             4.0
         """
-        latent, mask, ids_restore, key_mask = self.encode(images, mask_ratio, noise, mask, pixel_mask, num_visible)
+        latent, mask, ids_restore, key_mask = self.encode(
+            images, mask_ratio, noise, mask, pixel_mask, num_visible, hidden_noise
+        )
         p = self.config.patch_size
         pred = self.decode(latent, ids_restore, (images.shape[2] // p, images.shape[3] // p), key_mask)
         if pixel_weight is None and pixel_mask is not None:

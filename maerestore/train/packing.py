@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 
 from maerestore.errors import MaerestoreError
 from maerestore.features.decode import load_image
+from maerestore.image.errors import reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
 from maerestore.train.workers import leave_signals_to_the_parent
 
@@ -63,7 +63,7 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
                 with tarfile.open(source) as tar:
                     yield from tar_images(tar)
             except tarfile.TarError as err:
-                raise DataError(f"{source}: not a readable tar file ({one_line(err)})") from err
+                raise DataError(f"{source}: not a readable tar file ({reason_of(err)})") from err
         else:
             raise DataError(f"{source}: no such folder or .tar file")
 
@@ -75,11 +75,6 @@ def tar_images(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
             handle = tar.extractfile(member)
             assert handle is not None  # a regular file always has contents
             yield member.name, handle.read()
-
-
-def one_line(err: BaseException) -> str:
-    """The first line of what an error says, or its kind: decoders and networks say much, or nothing."""
-    return str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
 
 
 def read_file(path: Path) -> bytes:
@@ -226,7 +221,9 @@ class _PixelFile:
         """Fill in how many there are; the file takes its name."""
         with _writing(self.folder):
             self.file.seek(0)
-            self.file.write(_npy_header((count, *self.shape)))
+            header = {"descr": "|u1", "fortran_order": False, "shape": (count, *self.shape)}
+            np.lib.format.write_array_header_1_0(self.file, header)
+            assert self.file.tell() == _HEADER  # NumPy pads it to that
             self.file.close()
             self.partial.replace(self.folder / "pixels.npy")
 
@@ -244,11 +241,3 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as err:
         raise DataError(f"{folder}: cannot be written ({err.strerror})") from err
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """The header of an .npy file of bytes, as NumPy writes it, `_HEADER` bytes long."""
-    magic = np.lib.format.magic(1, 0)
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    length = _HEADER - len(magic) - 2
-    return magic + struct.pack("<H", length) + text.ljust(length - 1) + b"\n"

@@ -20,6 +20,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from PIL import Image
 from torch import Tensor, nn
 
+from maerestore.image.errors import reason_of
 from maerestore.train.adversary import Adversary
 from maerestore.train.checkpoint import CHECKPOINT, write_checkpoint
 from maerestore.train.compilation import compile_blocks
@@ -100,7 +101,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             )
             objective = self._build(init)
         except (ValueError, TypeError, AttributeError) as err:  # options of another type than they should have, too
-            raise RecipeError(str(err).splitlines()[0] if str(err) else type(err).__name__) from err
+            raise RecipeError(reason_of(err)) from err
         self.optimizers = build_optimizers(self.model, recipe, self.contrast)
         self.step = self.samples = 0
         self.signals = StopSignals()

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from maerestore.image.errors import reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
 from maerestore.train.corpus import Corpus, Layout
-from maerestore.train.packing import ASPECT, DataError, one_line, pack
+from maerestore.train.packing import ASPECT, DataError, pack
 from maerestore.train.resident import ResidentCorpus
 from maerestore.train.streams import stream_files, stream_shards
 
@@ -106,7 +107,7 @@ def _count(files: list[Path], tars: list[Path], enough: int) -> int:
                     if count > enough:
                         break
         except (tarfile.TarError, OSError) as err:
-            raise DataError(f"{tar}: not a readable tar file ({one_line(err)})") from err
+            raise DataError(f"{tar}: not a readable tar file ({reason_of(err)})") from err
     return count
 
 
@@ -154,7 +155,7 @@ def _named(name: str, root: Path, device: torch.device, resident_gb: float) -> R
         try:
             dataset = kind(str(root), download=True)
         except Exception as err:  # every data set fails in its own way: no network, a hash, an argument it wants
-            raise DataError(f"torchvision:{name}: not in {root}, and cannot be downloaded ({one_line(err)})") from err
+            raise DataError(f"torchvision:{name}: not in {root}, and cannot be downloaded ({reason_of(err)})") from err
     return ResidentCorpus.from_arrays(_stack(dataset, name, resident_gb * 1e9), name, device)
 
 

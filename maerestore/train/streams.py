@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from maerestore.image.errors import reason_of
 from maerestore.train.corpus import Corpus, Layout, permutations
-from maerestore.train.packing import HOLD_OUT, DataError, fit, held_out, on_canvas, one_line, read_file, tar_images
+from maerestore.train.packing import HOLD_OUT, DataError, fit, held_out, on_canvas, read_file, tar_images
 from maerestore.train.workers import leave_signals_to_the_parent
 
 GIVE_UP = 100  # corrupt files in a row
@@ -250,7 +251,7 @@ def images_of(urls: Iterable[str], failed: list[str]) -> Iterator[tuple[str, byt
                     tar.members = []  # type: ignore[attr-defined] # or it would keep all of them
                     yield image
         except Exception as err:  # a network, a pipe, a damaged tar: each fails in its own way
-            failed.append(f"{url}: {one_line(err)}")
+            failed.append(f"{url}: {reason_of(err)}")
             if len(failed) >= GIVE_UP:
                 return
 

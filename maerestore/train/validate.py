@@ -72,19 +72,11 @@ class Validation:
             images = model.normalize(self.images[i : i + self.batch_size])
             length = (images.shape[-1] // model.config.patch_size) ** 2
             noise = torch.rand(len(images), length, generator=generator, device=images.device)
-            losses.append(self._masked_mse(model, images, noise))
+            other = fixed_noise(images, model.config.hidden)
+            losses.append(model(images, 0.75, noise, hidden_noise=other).loss)
         result["masked_mse"] = float(torch.stack(losses).mean())
         model.train()
         return result
-
-    @staticmethod
-    def _masked_mse(model: MaskedAutoencoder, images: Tensor, noise: Tensor) -> Tensor:
-        """Of (N, C, S, S), normalised, with three quarters of the patches hidden: those of the highest (N, L) noise."""
-        p = model.config.patch_size
-        other = fixed_noise(images, model.config.hidden)
-        latent, mask, ids_restore, key_mask = model.encode(images, 0.75, noise, hidden_noise=other)
-        pred = model.decode(latent, ids_restore, (images.shape[2] // p, images.shape[3] // p), key_mask)
-        return model.loss(images, pred, mask)
 
     @staticmethod
     def fill(model: MaskedAutoencoder, images: Tensor, hole: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maerestore.precision import uses_bf16
+from maerestore.precision import autocast, uses_bf16
 
 from .augment_data import Batches, LabelledData, balanced
 from .augment_methods import METHODS, Augmentation, Context, normalize
@@ -111,7 +111,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         x = x.to(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(self.device, self.bf16):
             logits = self.network(x)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
@@ -126,7 +126,7 @@ class Trainer:
         right = 0
         for rows, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             x = normalize(rows.to(self.device)).to(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with autocast(self.device, self.bf16):
                 right += int((self.network(x).argmax(1).cpu() == truth).sum())
         self.network.train()
         return right

@@ -30,6 +30,7 @@ from maerestore.features.pooling import pool
 from maerestore.features.preprocess import in_unit_range
 from maerestore.hub.export import encoder_of as without_decoder
 from maerestore.model import MaskedAutoencoder
+from maerestore.precision import autocast
 from maerestore.train.crops import random_boxes
 from maerestore.train.optim import layer_scale, set_lr
 
@@ -134,7 +135,7 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float in [0, 1] -> (N, C)."""
         backbone = AutoencoderBackbone(self.encoder)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(images.device, self.bf16):
             tokens = backbone.tokens(backbone.normalize(images), OPTIONS.layers, False).layers[0]
         logits: Tensor = self.classifier(self.scales(pool(tokens, OPTIONS.pooling)))
         return logits

@@ -21,7 +21,7 @@ from maerestore.features.classify.images import Progress
 from maerestore.features.classify.knn import NEIGHBOURS, TEMPERATURE, KNNHead, fit_knn
 from maerestore.features.classify.labelled import check_class_names, numbers_of, split
 from maerestore.features.classify.linear import RATES, LinearHead, fit_linear
-from maerestore.features.classify.logistic import MOST_CROSS_VALIDATED, STRENGTHS, fit_logistic
+from maerestore.features.classify.logistic import STRENGTHS, fit_logistic, is_cross_validated
 from maerestore.features.classify.report import Evaluation
 from maerestore.features.classify.whitened import load_whitening
 from maerestore.features.table import FeatureTable
@@ -103,7 +103,7 @@ def check_labels(
         "knn": len({min(k, len(kept)) for k in settings.ks}),
         "linear": len(settings.rates),
         # by cross-validation where there are images for it
-        "logistic": 1 if fewest >= 2 and len(kept) <= MOST_CROSS_VALIDATED else len(STRENGTHS),
+        "logistic": 1 if is_cross_validated(len(kept), fewest) else len(STRENGTHS),
     }
     if choices[method] > 1:
         raise InputError(
@@ -142,7 +142,7 @@ def fit_tables(
         ModelError: a whitening that was not applied to the features.
 
     Example:
-        >>> from maerestore.features.table import read_table                                # doctest: +SKIP
+        >>> from maerestore.features import read_table                                      # doctest: +SKIP
         >>> train, held = read_table("train.parquet"), read_table("held.parquet")           # doctest: +SKIP
         >>> classifier = fit_tables(train, held, FitSettings(method="knn"))                 # doctest: +SKIP
         >>> classifier.config.validation["accuracy"]                                        # doctest: +SKIP

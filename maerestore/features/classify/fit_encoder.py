@@ -20,7 +20,7 @@ from maerestore.features.classify.head_config import HeadConfig, name_to_keep
 from maerestore.features.classify.images import Progress, features_of_items
 from maerestore.features.classify.labelled import split
 from maerestore.features.classify.linear import RATES, LinearHead, Standardize, fit_linear, score
-from maerestore.features.classify.logistic import MOST_CROSS_VALIDATED, STRENGTHS, fit_logistic
+from maerestore.features.classify.logistic import STRENGTHS, fit_logistic, is_cross_validated
 from maerestore.features.decode import load_image
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.items import Item, source_of
@@ -224,7 +224,7 @@ def fit_probe(
     """The head that fine-tuning starts from, and how it was fitted. Without a validation set and where the strength
     cannot be chosen by cross-validation, a tenth of the images is held out."""
     method = FitSettings().method_for(len(x))
-    crossed = method == "logistic" and len(x) <= MOST_CROSS_VALIDATED and bool((torch.bincount(y) > 1).all())
+    crossed = method == "logistic" and is_cross_validated(len(x), int(torch.bincount(y).min()))
     held = np.arange(0)
     if val_x is None and not crossed:
         kept, held = split([str(label) for label in y.tolist()], 0.1, seed)

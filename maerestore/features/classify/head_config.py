@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from dataclasses import asdict, dataclass, field, fields
@@ -11,6 +10,7 @@ from typing import Any
 
 from maerestore.features.backbone import TIMM
 from maerestore.features.options import FeatureOptions
+from maerestore.hub.config import read_json
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import BUNDLED, REPOSITORY
 from maerestore.hub.files import CONFIG_NAME
@@ -98,7 +98,7 @@ def read_head_config(folder: Path) -> HeadConfig:
         ModelError: no classifier there, or facts that do not fit.
     """
     path = folder / CONFIG_NAME
-    settings = _read_content(path).get(SETTINGS)
+    settings = read_json(path, "give the folder of a fitted classifier").get(SETTINGS)
     if not isinstance(settings, dict):
         raise ModelError(f"{path}: holds no classifier; one is made with `maerestore classify fit`")
     known = {f.name for f in fields(HeadConfig)}
@@ -117,7 +117,7 @@ def config_with(folder: Path, config: HeadConfig) -> bytes:
         ModelError: no such file, or none that can be read.
     """
     path = folder / CONFIG_NAME
-    return json_text(_read_content(path) | {SETTINGS: config.to_dict()}).encode()
+    return json_text(read_json(path, "give the folder of a fitted classifier") | {SETTINGS: config.to_dict()}).encode()
 
 
 def is_plain(text: str, surrogates: bool = False) -> bool:
@@ -156,13 +156,3 @@ def is_public(model: str) -> bool:
     if model in BUNDLED or model.startswith(TIMM):
         return True
     return REPOSITORY.fullmatch(model.partition("@")[0]) is not None and not os.path.exists(model)
-
-
-def _read_content(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ModelError(f"{path}: cannot be read ({err.strerror}); give the folder of a fitted classifier") from err
-    except (ValueError, RecursionError) as err:
-        raise ModelError(f"{path}: not valid JSON ({str(err) or type(err).__name__})") from err
-    return content if isinstance(content, dict) else {}

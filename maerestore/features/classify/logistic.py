@@ -19,6 +19,11 @@ FOLDS = 5
 MOST_CROSS_VALIDATED = 5000  # images; larger sets are validated on one part
 
 
+def is_cross_validated(images: int, fewest: int) -> bool:
+    """Whether `fit_logistic` chooses by cross-validation, of N images with `fewest` in the smallest class."""
+    return fewest >= 2 and images <= MOST_CROSS_VALIDATED
+
+
 def fit_logistic(
     features: Tensor,
     labels: Tensor,
@@ -64,7 +69,7 @@ def fit_logistic(
     folds = min(FOLDS, int(counts.min()))
     ordered = sorted(set(strengths))
     by, parts = "", []
-    if len(ordered) > 1 and folds >= 2 and len(x) <= MOST_CROSS_VALIDATED:
+    if len(ordered) > 1 and is_cross_validated(len(x), int(counts.min())):
         by = f"{folds}-fold cross-validation"
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32).split(x, y)
         parts = [(x[fit], y[fit], x[left], y[left]) for fit, left in splits]

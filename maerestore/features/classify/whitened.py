@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from maerestore.features.whiten import Whitening
@@ -22,12 +21,7 @@ def load_whitening(whitening: Whitening | str | Path | None, fingerprint: str) -
     if whitening is None:
         return None
     found = whitening if isinstance(whitening, Whitening) else Whitening.load(whitening)
-    if _fingerprint(found) != fingerprint:
+    if found.whitened_fingerprint() != fingerprint:
         name = "the whitening given" if found is whitening else whitening
         raise ModelError(f"{name}: the features that the classifier was fitted to were not whitened (--whiten) by this")
     return found
-
-
-def _fingerprint(whitening: Whitening) -> str:
-    """The fingerprint of an extractor with this whitening."""
-    return hashlib.sha256((whitening.fingerprint + whitening.digest()).encode()).hexdigest()

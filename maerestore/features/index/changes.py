@@ -8,7 +8,7 @@ import numpy as np
 
 from maerestore.features.index import kinds
 from maerestore.features.index.entries import Entries
-from maerestore.features.index.snapshot import Snapshot, chunks_of, write_snapshot
+from maerestore.features.index.snapshot import STATED, Snapshot, chunks_of, write_snapshot
 from maerestore.features.index.store import Generations
 
 
@@ -64,4 +64,4 @@ def _publish_again(
 
 
 def _made_of(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: facts[name] for name in ("model", "fingerprint", "options", "dim", "kind", "wanted")}
+    return {name: facts[name] for name in STATED}

@@ -25,7 +25,7 @@ from maerestore.image.errors import quoted
 
 FORMAT = 1
 _FACTS, _ENTRIES, _VECTORS, _FAISS = "index.json", "images.parquet", "vectors.npy", "index.faiss"
-_STATED = ("model", "fingerprint", "options", "dim", "kind", "wanted")
+STATED = ("model", "fingerprint", "options", "dim", "kind", "wanted")
 _CHUNK = 1 << 16  # rows that are copied at once
 
 
@@ -92,7 +92,7 @@ def load_snapshot(folder: Path) -> Snapshot:
         raise _damaged(folder) from None
     if version != FORMAT:
         raise InputError(f"index {quoted(folder.parent)} has format {version}: this version reads {FORMAT}.")
-    if not whole or set(_STATED) - set(facts) or facts["kind"] not in kinds.KINDS:
+    if not whole or set(STATED) - set(facts) or facts["kind"] not in kinds.KINDS:
         raise _damaged(folder)
     entries = Entries.read(folder / _ENTRIES)
     try:
