@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "filesystem",
     "is_local",
     "is_uri",
+    "no_image",
     "public_name",
     "unreadable",
 ]
@@ -143,3 +145,9 @@ def public_name(uri: str) -> str:
 def unreadable(name: str, error: Exception) -> InputError:
     """An error saying that a path or URI cannot be read; the message contains no password."""
     return InputError(f"{quoted(public_name(name))} cannot be read ({reason_of(error)}).")
+
+
+def no_image(sources: Sequence[str | Path]) -> InputError:
+    """An error saying that sources hold no image; the message contains no password."""
+    names = ", ".join(quoted(public_name(str(source))) for source in sources)
+    return InputError(f"no image in {names or 'no source'}.")

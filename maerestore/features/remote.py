@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-from maerestore.features.filesystems import File, RemotePath, filesystem, is_local, is_uri, public_name, unreadable
+from maerestore.features.filesystems import (
+    File,
+    RemotePath,
+    filesystem,
+    is_local,
+    is_uri,
+    no_image,
+    public_name,
+    unreadable,
+)
 from maerestore.features.items import Item, as_utf8, files_below, find_items, tar_items
 from maerestore.features.parquet_images import rows_of
 from maerestore.image.errors import InputError, quoted
@@ -43,7 +52,7 @@ def find_sources(sources: Sequence[str | Path]) -> list[Item]:
         for item in items:
             found.setdefault(item.name, item)
     if not found:
-        raise InputError(f"no image in {', '.join(quoted(public_name(str(s))) for s in sources) or 'no source'}.")
+        raise no_image(sources)
     return list(found.values())
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from maerestore import cluster
 from maerestore.features.distributed import FeatureActor, on_cpu
 from maerestore.features.failures import Failure, Failures, none_read
-from maerestore.features.filesystems import File, RemotePath, filesystem, is_local
+from maerestore.features.filesystems import File, RemotePath, filesystem, is_local, no_image
 from maerestore.features.items import as_utf8
 from maerestore.features.loaders import Loader
 from maerestore.features.remote import ARCHIVES, items_in, list_files
@@ -36,7 +36,7 @@ from maerestore.features.run import Report, table_facts
 from maerestore.features.shard_folder import ShardFolder, local_copy
 from maerestore.features.table import FeatureTable
 from maerestore.features.table_files import read_table
-from maerestore.image.errors import InputError, quoted
+from maerestore.image.errors import InputError
 
 __all__ = ["LOOSE", "Shard", "extract_shards", "plan_shards", "read_shards"]
 
@@ -93,7 +93,7 @@ def plan_shards(
     """
     files = {file.name: file for source in sources for file in list_files(source) if not _below(file.path, without)}
     if not files:
-        raise InputError(f"no image in {', '.join(quoted(str(source)) for source in sources) or 'no source'}.")
+        raise no_image(sources)
     archives = [(file,) for file in files.values() if file.suffix in ARCHIVES]
     images = [file for file in files.values() if file.suffix not in ARCHIVES]
     groups = [tuple(images[i : i + loose]) for i in range(0, len(images), loose)]

@@ -18,6 +18,7 @@ from maerestore.features.decode import load_image
 from maerestore.features.filesystems import is_uri
 from maerestore.features.items import find_items, read_bytes
 from maerestore.features.remote import find_sources, items_in, list_files
+from maerestore.features.shards import plan_shards
 from maerestore.image import InputError
 
 pa = pytest.importorskip("pyarrow")
@@ -133,6 +134,17 @@ def test_a_filesystem_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_passwords_and_options_are_in_no_name() -> None:
     assert filesystems.public_name("s3://key:secret@bucket/a?region=x") == "s3://bucket/a"
     assert filesystems.public_name("photos/what?.png") == "photos/what?.png"
+
+
+@pytest.mark.parametrize("read", [find_sources, plan_shards])
+def test_a_source_without_images_is_named_without_its_password(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import fs
+
+    memory, _ = fs.FileSystem.from_uri("mock:///")
+    memory.create_dir("bucket")
+    monkeypatch.setattr(filesystems, "_opened", lambda root: (memory, ""))
+    with pytest.raises(InputError, match=r"^no image in 'mock://host/bucket/'[.]$"):
+        read(["mock://key:secret@host/bucket/"])
 
 
 def test_a_list_of_uris_and_paths(photos: Path, tmp_path: Path) -> None:
