@@ -14,7 +14,7 @@ from scipy.sparse.linalg import splu
 
 from maerestore.inpaint.multigrid import Cycle, Solver, conjugate_gradients, enlarging
 
-DIRECT_SIZE = 100_000  # unknowns up to which a sparse factorisation, which is exact, costs no more than iterating
+DIRECT_SIZE = 20_000  # unknowns up to which a sparse factorisation, which is exact, costs no more than iterating
 
 
 def harmonic_fill(image: np.ndarray, mask: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:

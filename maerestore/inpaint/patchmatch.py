@@ -31,7 +31,8 @@ class Level:
         image: (h, w, 3), the hole holding the current fill.
         hole: (h, w) bool.
         places: (N,) pixels whose patch touches the hole: each gets a match.
-        sources: (M,) pixels whose patch is known throughout.
+        sources: (M,) pixels whose patch is known throughout. Neither they nor places lie within RADIUS of the border:
+            a step beyond it, even one that comes out at the other end of the next row, reaches none of them.
         is_source: (P,) bool.
         guide: (P, 4), weighted: low-passed colours of the photo with its coarse fill; the strength of its texture.
     """
@@ -139,33 +140,25 @@ def search(level: Level, features: Tensor, current: Tensor, generator: torch.Gen
     cost = _cost(features, wanted, current)
 
     everywhere = torch.full((height * width,), -1, dtype=torch.int64, device="cpu")
+    last = len(everywhere) - 1
     for jump in (1, 2, 4, 1):
         for dy, dx in ((0, jump), (0, -jump), (jump, 0), (-jump, 0)):
             everywhere[places] = current
-            y, x = places // width + dy, places % width + dx
-            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            theirs = everywhere.index_select(0, torch.where(inside, places + dy * width + dx, 0)).where(inside, -1)
-            candidate = theirs - dy * width - dx
-            sensible = (theirs >= 0) & _within(theirs, -dy, -dx, level)
-            current, cost = _better(level, features, wanted, current, cost, candidate, sensible)
+            step = dy * width + dx
+            theirs = everywhere.index_select(0, (places + step).clamp_(0, last))
+            candidate = torch.where(theirs >= 0, theirs - step, current).clamp_(0, last)
+            current, cost = _better(level, features, wanted, current, cost, candidate)
     radius = max(height, width) / 2
     while radius >= 1:
         u = torch.rand(2, len(places), generator=generator, **_NUMBERS) * 2 - 1
         y = (current // width + (u[0] * radius).round().long()).clamp(0, height - 1)
         x = (current % width + (u[1] * radius).round().long()).clamp(0, width - 1)
-        current, cost = _better(level, features, wanted, current, cost, y * width + x, None)
+        current, cost = _better(level, features, wanted, current, cost, y * width + x)
         radius /= 2.5
     everywhere[places] = current
     costs = torch.full((height * width,), float("inf"), **_NUMBERS)
     costs[places] = cost
     return costs, everywhere
-
-
-def _within(pixels: Tensor, dy: int, dx: int, level: Level) -> Tensor:
-    """Whether pixels moved by (dy, dx) are still in the picture."""
-    height, width = level.shape
-    y, x = pixels // width + dy, pixels % width + dx
-    return (y >= 0) & (y < height) & (x >= 0) & (x < width)
 
 
 def _cost(features: Tensor, wanted: Tensor, matches: Tensor) -> Tensor:
@@ -184,11 +177,8 @@ def _better(
     current: Tensor,
     cost: Tensor,
     candidate: Tensor,
-    sensible: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Take candidates that are sources and cost less."""
-    if sensible is not None:
-        candidate = torch.where(sensible, candidate, current)
     allowed = level.is_source.index_select(0, candidate) & (candidate != current)
     rows = allowed.nonzero().flatten()
     if len(rows) == 0:
@@ -202,24 +192,23 @@ def _better(
 
 def paint(level: Level, matches: Tensor, costs: Tensor, best_wins: bool) -> Tensor:
     """Colours for the hole's pixels, in their order: (K, 3), voted or from the best patch that covers each."""
-    height, width = level.shape
+    width = level.shape[1]
     pixels = level.hole.flatten().nonzero().flatten()
     colours = level.image.view(-1, 3)
-    y, x = pixels // width, pixels % width
     best = torch.full((len(pixels),), float("inf"), **_NUMBERS)
     origin = torch.full_like(pixels, -1)
     total = torch.zeros(len(pixels), 3, **_NUMBERS)
     weights = torch.zeros_like(best)
     scale = float(costs[level.places].median().clamp(min=1e-6))
+    last = len(costs) - 1
     for dy in range(-RADIUS, RADIUS + 1):
         for dx in range(-RADIUS, RADIUS + 1):
             if not best_wins and (dy + dx) % 2:
                 continue  # every other patch is enough of a vote
-            inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
-            centre = torch.where(inside, pixels + dy * width + dx, 0)
-            match = matches.index_select(0, centre)
-            cost = costs.index_select(0, centre).where(inside & (match >= 0), float("inf"))
-            source = (match - dy * width - dx).clamp(min=0)
+            step = dy * width + dx
+            centre = (pixels + step).clamp_(0, last)
+            cost = costs.index_select(0, centre)
+            source = (matches.index_select(0, centre) - step).clamp_(min=0)
             if best_wins:
                 won = cost < best
                 best, origin = torch.where(won, cost, best), torch.where(won, source, origin)
