@@ -154,7 +154,9 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         With `mask_embed` only patches without any known pixel are removed. A model that never saw a partly known
         patch keeps those that are at least half known (their unknown pixels hold what the caller put there).
         """
-        unknown = F.avg_pool2d(pixel_mask.float(), self.config.patch_size).flatten(1)  # (N, L), share unknown
+        unknown = F.avg_pool2d(_as_float(pixel_mask).float(), self.config.patch_size).flatten(
+            1
+        )  # (N, L), share unknown
         one_known = 1 - 0.5 / self.config.patch_size**2
         return (unknown > (one_known if self.config.mask_embed else 0.5)).float()
 
@@ -192,8 +194,8 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             was padded to K, or None where no row was. Where hidden patches hold noise or a mean, K is L.
 
         Raises:
-            ValueError: sizes that are no multiple of the patch size, a pixel mask of another size, or a ratio outside
-                [0, 1).
+            ValueError: sizes that are no multiple of the patch size, a mask or noise of another shape, or a ratio
+                outside [0, 1).
         """
         pixel_mask = self._checked(images, pixel_mask)
         n, p = len(images), self.config.patch_size
@@ -209,6 +211,8 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         ids_keep = ids_shuffle[:, :num_visible]  # (N, K)
         x = tokens.gather(1, ids_keep[:, :, None].expand(-1, -1, tokens.shape[2]))
         x = torch.cat([(self.cls_token + pos[:, :1]).expand(n, -1, -1), x], dim=1)  # (N, 1 + K, D)
+        if key_mask is not None:  # padded slots hold tokens of hidden patches, and no weight takes a NaN out of a sum
+            x = torch.where(key_mask[:, 0, 0, :, None], x, 0.0)
         for block in self.blocks:
             x = block(x, key_mask)
         return self.norm(x), mask, ids_shuffle.argsort(dim=1), key_mask
@@ -227,6 +231,9 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         Arguments as for `encode`.
         """
         n, length = len(images), images.shape[2] * images.shape[3] // self.config.patch_size**2
+        for name, given in (("mask", mask), ("noise", noise)):
+            if given is not None and given.shape != (n, length):
+                raise ValueError(f"{name} must be (N, L), here {(n, length)}, got {tuple(given.shape)}")
         if pixel_mask is not None:
             hidden = self.hidden_patches(pixel_mask)
             mask = hidden if mask is None else torch.maximum(mask.float(), hidden)
@@ -428,7 +435,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         n, _, h, w = pixel_mask.shape
         p = self.config.patch_size
         removed = mask.reshape(n, 1, h // p, w // p)
-        return torch.maximum(F.interpolate(removed, scale_factor=float(p)), pixel_mask.float())
+        return torch.maximum(F.interpolate(removed, scale_factor=float(p)), _as_float(pixel_mask).float())
 
     def loss(self, images: Tensor, pred: Tensor, mask: Tensor, pixel_weight: Tensor | None = None) -> Tensor:
         """Mean squared error over the removed patches, or weighted by pixel.
@@ -504,8 +511,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         expected = (len(images), 1, *images.shape[2:])
         if pixel_mask.shape != expected:
             raise ValueError(f"pixel_mask must be (N, 1, H, W), here {expected}, got {tuple(pixel_mask.shape)}")
-        # Other kinds are bool, or 8 bits with 255 for unknown.
-        return pixel_mask if pixel_mask.is_floating_point() else (pixel_mask != 0).float()
+        return _as_float(pixel_mask)
 
     def _check_sizes(self, images: Tensor) -> None:
         p, c = self.config.patch_size, self.config.in_chans
@@ -513,6 +519,11 @@ class MaskedAutoencoder(Pretrained, nn.Module):
             raise ValueError(f"images must be (N, {c}, H, W), got {tuple(images.shape)}")
         if images.shape[2] % p or images.shape[3] % p or 0 in images.shape:
             raise ValueError(f"image size {tuple(images.shape[2:])} is no multiple of the patch size {p}")
+
+
+def _as_float(pixel_mask: Tensor) -> Tensor:
+    """1 = unknown, whatever the kind of mask: those that are not float are bool, or 8 bits with 255 for unknown."""
+    return pixel_mask if pixel_mask.is_floating_point() else (pixel_mask != 0).float()
 
 
 def _row_lengths(mask: Tensor, num_visible: int | None, padded: bool) -> tuple[int, Tensor | None]:

@@ -1,5 +1,7 @@
 """What is hidden from the encoder stays hidden, and everything else gets there."""
 
+import re
+
 import pytest
 import torch
 
@@ -101,9 +103,21 @@ def test_pixels_of_removed_patches_never_influence_the_prediction(tiny_model, no
     with torch.no_grad():
         before = model(images, mask=mask).pred
         hidden_changed = model(torch.where(removed, 1e3, images), mask=mask).pred
+        hidden_broken = model.reconstruct(torch.where(removed, float("nan"), images), mask=mask)
         visible_changed = model(torch.where(removed, images, images + 1), mask=mask).pred
     assert torch.equal(before, hidden_changed)
+    assert torch.equal(before, model.patchify(hidden_broken))
     assert not torch.allclose(before, visible_changed, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mask", "noise"])
+@pytest.mark.parametrize("shape", [(2, 9), (2, 25), (1, 16), (2, 4, 4)])
+def test_masks_and_noise_for_other_patches_are_refused(tiny_model, noise_images, name, shape):
+    with pytest.raises(ValueError, match=rf"{name} must be \(N, L\), here \(2, 16\), got {re.escape(str(shape))}"):
+        tiny_model().encode(noise_images(2), 0.5, **{name: torch.zeros(shape)})
+    if name == "mask":
+        with pytest.raises(ValueError, match="mask must be"):
+            tiny_model()(noise_images(2), mask=torch.zeros(shape), pixel_mask=torch.zeros(2, 1, 32, 32))
 
 
 def scribble():
@@ -149,6 +163,13 @@ def test_only_wholly_unknown_patches_are_removed_with_mask_embed(tiny_model):
     almost = torch.ones(1, 1, 32, 32)
     almost[0, 0, 9, 9] = 0
     assert torch.nonzero(1 - tiny_model(mask_embed=True).hidden_patches(almost)[0]).flatten().tolist() == [5]
+
+
+def test_masks_of_whole_numbers_remove_the_same_patches(tiny_model):
+    pixel_mask = torch.zeros(1, 1, 32, 32)
+    pixel_mask[0, 0, :4, :8] = 1  # exactly half of patch 0
+    for levels in (pixel_mask.bool(), (pixel_mask * 255).byte(), pixel_mask.long()):
+        assert not tiny_model().hidden_patches(levels).any()
 
 
 def test_one_known_pixel_keeps_a_large_patch(tiny_model):

@@ -69,6 +69,21 @@ def test_forward_with_a_pixel_mask_compares_all_that_was_hidden(tiny_model, nois
     assert float(out.loss) == pytest.approx(float(error.sum() / (3 * hidden.sum())), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int64])
+def test_a_mask_of_whole_numbers_weighs_as_one_of_floats(tiny_model, noise_images, kind):
+    """255 is how 8 bits say unknown, not how much a pixel counts."""
+    model, images = tiny_model(mask_embed=True), noise_images(1)
+    mask = torch.zeros(1, 16)
+    mask[0, 15] = 1
+    pixel_mask = torch.zeros(1, 1, 32, 32)
+    pixel_mask[0, 0, 3:6, 3:6] = 1
+    levels = (pixel_mask * 255).to(kind)
+    assert torch.equal(model.hidden_pixels(mask, levels), model.hidden_pixels(mask, pixel_mask))
+    with torch.no_grad():
+        loss = model(images, mask=mask, pixel_mask=levels).loss
+        assert torch.equal(loss, model(images, mask=mask, pixel_mask=pixel_mask).loss)
+
+
 def test_reconstruct_undoes_the_patch_normalisation(tiny_model, noise_images):
     model, images = tiny_model(norm_pix_loss=True), noise_images(1)
     with torch.no_grad():
