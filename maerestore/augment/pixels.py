@@ -14,6 +14,7 @@ from maerestore.errors import MaerestoreError
 # How far values may leave [0, 1]. Bicubic and Lanczos scaling of floats in the libraries overshoots at edges, by up to
 # 0.2 in photographs; values normalised by mean and deviation go farther.
 TOLERANCE = 0.25
+MOST_CHANNELS = 16  # of images that are only 1, 3 or 4 pixels wide
 
 
 def check_images(images: Tensor, look: bool = True) -> None:
@@ -24,8 +25,8 @@ def check_images(images: Tensor, look: bool = True) -> None:
         look: whether to look at the values too. On an accelerator that waits for all that is under way.
 
     Raises:
-        MaerestoreError: another type, shape or dtype, an empty image, or values that are not finite or farther outside
-            [0, 1] than bicubic scaling overshoots.
+        MaerestoreError: another type, shape or dtype, channels that seem to come last, an empty image, or values that
+            are not finite or farther outside [0, 1] than bicubic scaling overshoots.
     """
     if not isinstance(images, Tensor):
         raise MaerestoreError(f"images must be a tensor (N, C, H, W), got {type(images).__name__}")
@@ -35,6 +36,12 @@ def check_images(images: Tensor, look: bool = True) -> None:
         raise MaerestoreError(f"images must be uint8, or float in [0, 1], got dtype {dtype_name(images)}")
     if 0 in images.shape[1:]:
         raise MaerestoreError(f"images must have pixels, got shape {tuple(images.shape)}")
+    # Channels that come last would be taken for columns, and garbage come back.
+    if images.shape[1] > MOST_CHANNELS and images.shape[3] in (1, 3, 4):
+        raise MaerestoreError(
+            f"images must be (N, C, H, W), got shape {tuple(images.shape)}, which looks like (N, H, W, C): "
+            "give images.permute(0, 3, 1, 2)"
+        )
     if look and images.dtype != torch.uint8 and len(images):
         low, high = (float(value) for value in images.detach().aminmax())
         if not -float("inf") < low <= high < float("inf"):

@@ -75,6 +75,9 @@ def test_pasting_changes_hidden_pixels_only(dtype, blend):
         (torch.zeros(1, 3, 8, 8, dtype=torch.bool), "got dtype bool"),
         (torch.zeros(1, 3, 8, 0), r"pixels, got shape \(1, 3, 8, 0\)"),
         (torch.zeros(1, 0, 8, 8), "pixels"),
+        (torch.zeros(2, 17, 32, 3), r"looks like \(N, H, W, C\): give images.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(2, 224, 224, 1, dtype=torch.uint8), r"\(2, 224, 224, 1\), which looks like"),
+        (torch.zeros(2, 17, 1, 4), r"looks like"),
         (torch.full((1, 1, 2, 2), float("nan")), "not finite"),
         (torch.tensor([[[[0.0, float("inf")]]]]), "not finite"),
         (torch.full((1, 1, 2, 2), 2.0), "from 2 to 2: make the view before the images are normalised"),
@@ -90,6 +93,8 @@ def test_an_empty_batch_and_a_plain_one_pass():
     check_images(torch.zeros(0, 3, 8, 8))
     check_images(torch.zeros(1, 3, 8, 8))
     check_images(torch.full((1, 1, 2, 2), 7.0), look=False)
+    check_images(torch.zeros(1, 16, 32, 3))  # narrow, and of many channels
+    check_images(torch.zeros(1, 17, 32, 5))
 
 
 def test_what_bicubic_scaling_leaves_passes():
