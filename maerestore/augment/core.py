@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maerestore.augment.fill import compiled_fill, fill, stand_in
 from maerestore.augment.models import config_of, load
 from maerestore.augment.pixels import check_images, from_model, hidden_pixels, paste, to_model
 from maerestore.augment.settings import ViewSettings
@@ -166,46 +167,66 @@ class MaskedViews:
                 f"{draw.noise.shape}: make it with draw({len(images)}, rng, shape={shape})"
             )
         visible = count_visible(draw.ratio, grid[0] * grid[1])
-        counts = np.unique(visible)
-        parts = [np.flatnonzero(visible == count) for count in counts]
+        parts = [np.flatnonzero(visible == count) for count in np.unique(visible)]
         parts = [rows[start : start + BATCH] for rows in parts for start in range(0, len(rows), BATCH)]
         if len(parts) == 1:
-            return self._render_alike(images, draw.noise, int(counts[0]), grid)
+            return self._render_alike(images, draw.noise, int(visible[0]), grid)
+        looks = self._looks(images, draw.noise, visible, parts, grid)
         out = torch.empty_like(images)
         for rows in parts:
             ids = torch.from_numpy(rows).to(images.device)
-            part = self._render_alike(images[ids], draw.noise[rows], int(visible[rows[0]]), grid)
+            seen = None if looks is None else looks[ids.to(looks.device)]
+            part = self._render_alike(images[ids], draw.noise[rows], int(visible[rows[0]]), grid, seen)
             out = out.index_copy(0, ids, part)
         return out
 
-    def _render_alike(self, images: Tensor, noise: np.ndarray, visible: int, grid: tuple[int, int]) -> Tensor:
-        """Images that keep the same number of patches."""
+    def _looks(
+        self, images: Tensor, noise: np.ndarray, visible: np.ndarray, parts: list[np.ndarray], grid: tuple[int, int]
+    ) -> Tensor | None:
+        """What is looked at in images that are computed in parts: (N, L), or None where no attention guides.
+
+        It is asked of all of them before the first view is made: frames of a video share theirs, whatever parts they
+        fall into.
+        """
+        parts = [rows for rows in parts if visible[rows[0]] < noise.shape[1]]
+        if not self._guided or not parts:
+            return None
+        device = images.device if self.device is None else self.device
+        model = load(self.settings.model, device)
+        looks = torch.zeros(noise.shape, dtype=torch.float32, device=device)
+        with torch.no_grad(), autocast(device, bf16_views(self.precision, device)):
+            for rows in parts:
+                ids = torch.from_numpy(rows)
+                pixels = _pixels(model, images[ids.to(images.device)], grid)
+                looks[ids.to(device)] = _responses(model, pixels, len(rows))
+        return _shared(looks, np.column_stack([visible, noise]))
+
+    def _render_alike(
+        self, images: Tensor, noise: np.ndarray, visible: int, grid: tuple[int, int], looks: Tensor | None = None
+    ) -> Tensor:
+        """Images that keep the same number of patches; `looks` as `_looks` gives it, made here where it is None."""
         if visible == grid[0] * grid[1]:
             return images.clone()
         device = images.device if self.device is None else self.device
         model = load(self.settings.model, device)
-        config = model.config
         with torch.no_grad(), autocast(device, bf16_views(self.precision, device)):
-            shape = (grid[0] * config.patch_size, grid[1] * config.patch_size)
-            pixels = model.normalize(to_model(images.detach().to(device), shape, config.in_chans))
+            pixels = _pixels(model, images, grid)
+            scores = torch.from_numpy(np.ascontiguousarray(noise, np.float32)).to(device)
+            if self._guided:
+                looks = _shared(_responses(model, pixels, len(images)), noise) if looks is None else looks
+                scores = attention_scores(looks, scores, "high" if self.settings.strategy == "attention" else "low")
+            mask = hide_highest(scores, visible)  # (N, L), 1 = hidden
             groups = len(pixels) // len(images)
-            mask = self._mask(model, pixels, visible, noise)
-            fill = _compiled() if self.compile else _fill
-            noises = _stand_in(model, pixels, noise, groups)
-            pictures = fill(model, pixels, mask.repeat_interleave(groups, 0), visible, noises)
+            rebuild = compiled_fill() if self.compile else fill
+            noises = stand_in(model, pixels, noise)
+            pictures = rebuild(model, pixels, mask.repeat_interleave(groups, 0), visible, noises)
             pictures = from_model(pictures, images.shape[1]).to(images.device)
             hidden = hidden_pixels(mask.to(images.device), grid, (images.shape[2], images.shape[3]))
         return paste(images, pictures, hidden, self.settings.blend)
 
-    def _mask(self, model: MaskedAutoencoder, pixels: Tensor, visible: int, noise: np.ndarray) -> Tensor:
-        """(N, L) float, 1 = hidden."""
-        scores = torch.from_numpy(np.ascontiguousarray(noise, np.float32)).to(pixels.device)
-        if self.settings.strategy.startswith("attention"):
-            # What is looked at in any group of channels: their mean, for one mask for all.
-            looks = model.responses(pixels).float().reshape(len(scores), -1, scores.shape[1]).mean(1)
-            looks = _shared(looks, noise)
-            scores = attention_scores(looks, scores, "high" if self.settings.strategy == "attention" else "low")
-        return hide_highest(scores, visible)
+    @property
+    def _guided(self) -> bool:
+        return self.settings.strategy.startswith("attention")
 
     def _level(self, level: int) -> float:
         """One of the ratios.
@@ -249,9 +270,22 @@ def bf16_views(precision: str, device: torch.device) -> bool:
     return uses_bf16(precision, device)
 
 
-def _shared(looks: Tensor, noise: np.ndarray) -> Tensor:
-    """Responses (N, L), the mean where rows have one draw: frames of a video are hidden alike."""
-    same = np.unique(noise, axis=0, return_inverse=True)[1].reshape(-1)
+def _pixels(model: MaskedAutoencoder, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Images as the model takes them: (N, C, H, W) -> (N * G, C of the model, h, w), normalised, on its device."""
+    config = model.config
+    shape = (grid[0] * config.patch_size, grid[1] * config.patch_size)
+    return model.normalize(to_model(images.detach().to(model.mean.device), shape, config.in_chans))
+
+
+def _responses(model: MaskedAutoencoder, pixels: Tensor, n: int) -> Tensor:
+    """What is looked at in any group of channels of n images, (n, L): their mean, for one mask for all."""
+    looks = model.responses(pixels).float()
+    return looks.reshape(n, -1, looks.shape[1]).mean(1)
+
+
+def _shared(looks: Tensor, draws: np.ndarray) -> Tensor:
+    """Responses (N, L), the mean where rows of `draws` (N, any) are equal: frames of a video are hidden alike."""
+    same = np.unique(draws, axis=0, return_inverse=True)[1].reshape(-1)
     if len(same) == 1 or same.max() + 1 == len(same):
         return looks
     shared = looks.clone()
@@ -259,41 +293,3 @@ def _shared(looks: Tensor, noise: np.ndarray) -> Tensor:
         rows = torch.from_numpy(np.flatnonzero(same == group)).to(looks.device)
         shared[rows] = looks[rows].mean(0)
     return shared
-
-
-def _fill(model: MaskedAutoencoder, pixels: Tensor, mask: Tensor, visible: int, noises: Tensor | None) -> Tensor:
-    """Rebuild hidden patches: (N, C, h, w) normalised, (N, L) -> (N, C, h, w) float32 in [0, 1].
-
-    Visible patches hold the image: what the decoder says of them was never trained, and scaling blurs it into the
-    hidden ones.
-    """
-    patch = model.config.patch_size
-    size = (pixels.shape[2], pixels.shape[3])
-    grid = (size[0] // patch, size[1] // patch)
-    latent, _, ids_restore, _ = model.encode(pixels, mask=mask, num_visible=visible, hidden_noise=noises)
-    pred = model.predicted_pixels(pixels, model.decode(latent, ids_restore, grid))
-    patches = torch.where(mask[:, :, None] > 0, pred, model.patchify(pixels))
-    return model.denormalize(model.unpatchify(patches, size)).clamp(0, 1)
-
-
-def _stand_in(model: MaskedAutoencoder, pixels: Tensor, noise: np.ndarray, groups: int) -> Tensor | None:
-    """What a model that sees noise in hidden patches is shown: drawn from the draw, for the same view every time."""
-    if model.config.hidden != "noise":
-        return None
-    seeds = np.ascontiguousarray(noise, np.float32).view(np.uint32).sum(1, dtype=np.uint64) % 2**63
-    shape = (groups, *pixels.shape[1:])
-    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed)), device="cpu") for seed in seeds]
-    return torch.cat(rows).to(pixels.device)
-
-
-_compiled_fill: Any = None
-
-
-def _compiled() -> Any:
-    global _compiled_fill
-    if _compiled_fill is None:
-        compiled = torch.compile(_fill, dynamic=False)
-        # Of its own accord dynamo gives up at eight graphs, fewer than two numbers of images have with five ratios.
-        limit = max(64, torch._dynamo.config.cache_size_limit)  # later torch calls it recompile_limit, and knows both
-        _compiled_fill = torch._dynamo.config.patch(cache_size_limit=limit)(compiled)
-    return _compiled_fill

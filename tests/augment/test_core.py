@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from maerestore.augment import core, models
+from maerestore.augment import fill, models
 from maerestore.augment.core import LEVELS, Draw, MaskedViews, bf16_views
 from maerestore.augment.settings import STRATEGIES, ViewSettings
+from maerestore.model import MaskedAutoencoder
 
 from .conftest import save_random
 from .hosts import as_tensor, photos
@@ -172,6 +173,38 @@ def test_rows_of_one_draw_are_hidden_alike(model, strategy):
     assert all(torch.equal(alike[0], row) for row in alike[1:])
 
 
+@pytest.mark.parametrize("strategy", ["attention", "attention-keep"])
+def test_rows_of_one_draw_are_hidden_alike_whatever_passes_they_fall_into(model, monkeypatch, strategy):
+    """A video of more frames than a pass takes, and one that begins where another ends."""
+    views = views_of(model, mask_ratio=0.5, strategy=strategy)
+    images = as_tensor(photos(7, dtype=np.float32))
+    images[::2] = 1 - images[::2].flip(-1)
+    two = views.draw(2, rng())
+    draw = two[np.array([0, 0, 0, 1, 1, 1, 1])]
+    whole = views.render(images, draw)
+    monkeypatch.setattr("maerestore.augment.core.BATCH", 2)
+    passes = []
+    responses = MaskedAutoencoder.responses
+
+    def counted(self, pixels):
+        passes.append(len(pixels))
+        return responses(self, pixels)
+
+    monkeypatch.setattr(MaskedAutoencoder, "responses", counted)
+    parts = views.render(images, draw)
+    hidden = (parts != images).any(1)
+    assert all(torch.equal(hidden[0], hidden[i]) for i in (1, 2))
+    assert all(torch.equal(hidden[3], hidden[i]) for i in (4, 5, 6))
+    assert not torch.equal(hidden[0], hidden[3])
+    assert torch.allclose(parts, whole, atol=1e-5)
+    assert passes == [2, 2, 2, 1]
+    # Rows that keep all of their patches need no attention.
+    some = Draw(np.array([0.5, 0, 0.5, 0, 0.5, 0, 0], np.float32), draw.noise)
+    changed = (views.render(images, some) != images).any(1).flatten(1).any(1)
+    assert changed.tolist() == [True, False, True, False, True, False, False]
+    assert sum(passes) == 7 + 3
+
+
 def test_channels_of_an_image_are_hidden_alike(model):
     for strategy in ("random", "attention-keep"):
         views = views_of(model, strategy=strategy)
@@ -242,8 +275,8 @@ def test_few_graphs_are_compiled(model, monkeypatch):
     from torch._dynamo.testing import CompileCounter
 
     counter = CompileCounter()
-    fill = torch.compile(core._fill, backend=counter, dynamic=False, fullgraph=True)
-    monkeypatch.setattr("maerestore.augment.core._compiled_fill", fill)
+    filled = torch.compile(fill.fill, backend=counter, dynamic=False, fullgraph=True)
+    monkeypatch.setattr("maerestore.augment.fill._compiled", filled)
     compiled, plain = views_of(model, compile=True, size=32), views_of(model, size=32)
     images = as_tensor(photos(4, 32, 32, dtype=np.float32))
     for seed in range(12):
@@ -259,7 +292,7 @@ def test_more_graphs_are_compiled_than_dynamo_would_of_its_own_accord(model, mon
     torch._dynamo.reset()
     counter, compiling = CompileCounter(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda fill, **options: compiling(fill, backend=counter, **options))
-    monkeypatch.setattr("maerestore.augment.core._compiled_fill", None)
+    monkeypatch.setattr("maerestore.augment.fill._compiled", None)
     compiled = views_of(model, compile=True, size=32)
     for n in range(1, 13):
         compiled.render(as_tensor(photos(n, 32, 32)), compiled.draw(n, rng(0)))
