@@ -123,7 +123,8 @@ def _decode_opencv(path: Path, mode: str, page: Any) -> npt.NDArray[Any] | None:
     import cv2
 
     order = {"L": [0], "RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}.get(mode)
-    if order is None:
+    # OpenCV takes planes that lie one behind the other for pixels, and calls that a success.
+    if order is None or (page.planarconfig == 2 and mode != "L"):
         return None
     data = np.fromfile(path, dtype=np.uint8)
     turned = page.tags.get(ORIENTATION)

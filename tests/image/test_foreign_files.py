@@ -116,6 +116,25 @@ def test_an_lzw_tiff_is_read_without_imagecodecs(tmp_path: Path, monkeypatch: py
     np.testing.assert_array_equal(read_photo(tmp_path / "in.tif").samples, array[..., ::-1])
 
 
+@pytest.mark.parametrize(("channels", "bits"), [(3, 16), (4, 16), (4, 8)])
+def test_planes_that_only_opencv_could_decode_are_refused(
+    channels: int, bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = samples(channels, bits)
+    alpha = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    tifffile.imwrite(
+        tmp_path / "in.tif", np.moveaxis(array, -1, 0), photometric="rgb", planarconfig="separate", **alpha
+    )
+    np.testing.assert_array_equal(read_photo(tmp_path / "in.tif").samples, array)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
+    with pytest.raises(InputError, match="save it uncompressed or with ZIP"):
+        read_photo(tmp_path / "in.tif")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("mode", ["I;16", "RGB"])
 def test_a_deep_lzw_tiff_is_turned_once(mode: str, orientation: int, tmp_path: Path) -> None:
