@@ -32,7 +32,8 @@ class MAEAugment(A.ImageOnlyTransform):
 
         albumentations 2.0 gives every worker of a DataLoader the same generators. Here they are made anew in each
         worker, from its seed (another for each worker and epoch) and that of the pipeline: results follow from
-        `torch.manual_seed`, or the DataLoader's generator, together with the `seed` of `Compose`.
+        `torch.manual_seed`, or the DataLoader's generator, together with the `seed` of `Compose`. A seed that is set
+        in a worker, for each sample say, holds there as it is.
 
     Args:
         mask_ratio, strategy, blend, model, size: as for `maerestore.augment.settings.ViewSettings`.
@@ -88,17 +89,20 @@ class MAEAugment(A.ImageOnlyTransform):
 
         `Compose` gives the same seed to each of its transforms; the settings go into it, so that two of different
         settings draw apart. Two of the same settings draw alike.
+
+        Set in a worker, the seed gives what it gives anywhere. Workers go on to generators of their own from one that
+        was set before they started, and from None.
         """
         super().set_random_seed(seed)
+        self._seeded_in = None
         if seed is not None:
             self._seed_with([seed])
-        self._seeded_in = None  # a worker goes on from here to generators of its own
+            self._keep_in_worker()
 
     def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
         """Take generators as they are, in a worker too."""
         super().set_random_state(random_generator, py_random)
-        info = get_worker_info()
-        self._seeded_in = None if info is None else info.seed
+        self._keep_in_worker()
 
     def should_apply(self, force_apply: bool = False) -> bool:
         """The first draw of a call."""
@@ -140,6 +144,11 @@ class MAEAugment(A.ImageOnlyTransform):
         stack = np.ascontiguousarray(volumes)
         slices = self.apply_to_images(stack.reshape(-1, *stack.shape[2:]), view_seed)
         return slices.reshape(stack.shape)
+
+    def _keep_in_worker(self) -> None:
+        """The generators that there are now stay, if this is a worker."""
+        info = get_worker_info()
+        self._seeded_in = None if info is None else info.seed
 
     def _rank_in(self, worker_seed: int) -> int:
         """How many of the same settings drew before it in this worker: the views of a pair are not to be one view."""

@@ -90,13 +90,45 @@ def test_whether_an_image_changes_differs_by_worker_too(model):
 
 
 @needs_fork
-def test_a_seed_set_in_a_worker_still_differs_by_worker(model):
-    def init(worker):
-        get_worker_info().dataset.transforms["albumentations"].set_random_seed(5)
+def test_a_seed_set_in_a_worker_holds(model):
+    """As for the transforms of albumentations itself."""
 
-    dataset = Masks({"albumentations": MAEAugment(model=model, p=1)}, items=2)
-    masks, _ = epochs(loader_of(dataset, worker_init_fn=init), 1)
-    assert not torch.equal(masks[0, 0], masks[0, 1])
+    def init(worker):
+        get_worker_info().dataset.transforms["albumentations"].set_random_seed(seed)
+
+    for seed in (5, None):
+        dataset = Masks({"albumentations": MAEAugment(model=model, mask_ratio=0.5, size=128, p=1)}, items=2)
+        masks, states = epochs(loader_of(dataset, worker_init_fn=init), 1)
+        assert states[0, :, 0].tolist() == [0, 1]
+        assert torch.equal(masks[0, 0], masks[0, 1]) == (seed == 5)
+
+
+class SeededBySample(Dataset):
+    """Every sample has the views of its own number, whoever makes it and when."""
+
+    def __init__(self, model):
+        import albumentations as A
+
+        transforms = [A.HorizontalFlip(p=0.5), MAEAugment(model=model, size=128, p=1)]
+        self.pipeline, self.image = A.Compose(transforms, seed=9), photos(1, 32, 32)[0]
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        self.pipeline.set_random_seed(index)
+        return np.stack([self.pipeline(image=self.image)["image"] for _ in range(2)])
+
+
+@needs_fork
+def test_samples_that_are_seeded_one_by_one_are_the_same_in_any_worker_and_epoch(model):
+    dataset = SeededBySample(model)
+    expected = np.stack([dataset[i] for i in range(6)])
+    assert len({view.tobytes() for view in expected.reshape(12, -1)}) == 12
+    for workers in (1, 2):
+        loader = loader_of(dataset, workers=workers, persistent_workers=True)
+        for _ in range(2):
+            assert np.array_equal(torch.cat(list(loader)).numpy(), expected)
 
 
 @needs_fork
