@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from .opening import open_still, short
 from .photo import Photo
 
 __all__ = ["read_photo"]
+
+_MOST_DPI = (
+    65535  # of a JPEG's field; what is more comes of damage, and would not fit into those of other formats either
+)
 
 
 def read_photo(path: str | os.PathLike[str]) -> Photo:
@@ -137,8 +142,10 @@ def _read_other(image: Image.Image, path: Path) -> tuple[Photo, int]:
 
 def _exif_of(image: Image.Image) -> bytes | None:
     raw = image.info.get("exif")
-    if raw is None and "Raw profile type exif" in image.info:
-        raw = image.getexif().tobytes()
+    profile = image.info.get("Raw profile type exif")
+    if raw is None and profile is not None:
+        with suppress(ValueError):  # as hexadecimal digits, behind three lines that say so
+            raw = bytes.fromhex("".join(profile.split("\n")[3:]))
     return raw.removeprefix(b"Exif\x00\x00") or None if isinstance(raw, bytes) else None
 
 
@@ -151,7 +158,7 @@ def _common(image: Image.Image, exif: bytes | None) -> Metadata:
     dpi = info.get("dpi")
     if dpi is not None:
         dpi = (float(dpi[0]), float(dpi[1]))
-        dpi = dpi if all(np.isfinite(value) and value > 0 for value in dpi) else None
+        dpi = dpi if all(0 < value <= _MOST_DPI for value in dpi) else None
     comment = info.get("comment")
     return Metadata(
         icc=info.get("icc_profile") or None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,8 +59,16 @@ def write_photo(
     transparent = photo.is_transparent()
     check_writable(photo, path, transparent)
     fitted = fit(photo, file_format, transparent)
+    write = _WRITERS[file_format]
     with atomic_file(path, overwrite) as file:
-        _WRITERS[file_format](fitted, file, quality)
+        try:
+            write(fitted, file, quality)
+        except (OSError, MemoryError, InputError):
+            raise
+        except Exception:  # of metadata that does not fit: better a photo without it than none
+            file.seek(0)
+            file.truncate()
+            write(replace(fitted, metadata=fitted.metadata.without_descriptions()), file, quality)
 
 
 def check_writable(photo: Photo, path: str | os.PathLike[str], transparent: bool | None = None) -> None:

@@ -103,6 +103,14 @@ class Metadata:
             tiff=tiff and replace(tiff, tags=_tags_without_previews(tiff.tags)),
         )
 
+    def without_descriptions(self) -> Metadata:
+        """Return only what says how the pixels look and how their file was made: what no damage can make unwritable."""
+        return Metadata(
+            icc=self.icc,
+            jpeg=self.jpeg and replace(self.jpeg, segments=b""),
+            tiff=self.tiff and replace(self.tiff, tags={}),
+        )
+
 
 def _bare(profile: bytes) -> bytes:
     """The resources of Photoshop without previews, as PNG text holds them: at times with the header of a segment."""

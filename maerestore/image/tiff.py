@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -141,22 +142,42 @@ def _decode_opencv(path: Path, mode: str, page: Any) -> npt.NDArray[Any] | None:
 
 def descriptive_exif(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
     """Return the tags of a TIFF that describe the photo, as an EXIF block for other formats."""
-    source = image.getexif()
     exif = Image.Exif()
-    for tag, value in source.items():
-        if tag not in _STRUCTURAL and tag in _EXIF_FIRST_IFD:
-            exif[tag] = value
-    for ifd in (_EXIF_IFD, _GPS_IFD):
-        if values := source.get_ifd(ifd):
-            exif.get_ifd(ifd).update(values)
-    try:
-        return exif.tobytes()[6:] if len(exif) else None
-    except (ValueError, TypeError, OverflowError, ArithmeticError):
-        return None  # values that break the types of their tags; better no EXIF than no photo
+    with suppress(Exception):  # of damaged directories: better no EXIF than no photo
+        exif.update(_descriptive(image.getexif()))
+    return exif.tobytes()[6:] if len(exif) else None
 
 
-_EXIF_FIRST_IFD = frozenset([270, 271, 272, 305, 306, 315, 316, 33432, _EXIF_IFD, _GPS_IFD])
-"""Description, make, model, software, dates, artist, host, copyright and the sub-directories."""
+class _Latin1(str):
+    """Text that Pillow writes as it read it, byte for byte: it reads latin-1, whatever it was, but writes ASCII."""
+
+    def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
+        return super().encode("latin-1", "replace")
+
+
+def _descriptive(exif: Image.Exif) -> dict[int, Any]:
+    """The tags of an EXIF block that describe the photo, its Exif and GPS directories among them as dictionaries."""
+    inner = {ifd: _writable(exif.get_ifd(ifd), group=ifd) for ifd in (_EXIF_IFD, _GPS_IFD)}
+    tags = _writable({tag: exif[tag] for tag in _DESCRIPTIVE & set(exif)})
+    return tags | {ifd: values for ifd, values in inner.items() if values}
+
+
+def _writable(tags: dict[int, Any], kinds: dict[int, int] | None = None, group: int | None = None) -> dict[int, Any]:
+    """The tags that can be written: values of damaged files break the types of theirs."""
+    kept = {}
+    for tag, value in tags.items():
+        value = _Latin1(value) if isinstance(value, str) else value
+        alone = ImageFileDirectory_v2(group=group)
+        alone.tagtype.update({tag: kinds[tag]} if kinds else {})
+        with suppress(Exception):  # whatever such a value makes Pillow stumble over
+            alone[tag] = value
+            alone.tobytes()
+            kept[tag] = value
+    return kept
+
+
+_DESCRIPTIVE = frozenset([270, 271, 272, 305, 306, 315, 316, 33432])
+"""Description, make, model, software, date, artist, host and copyright."""
 
 
 def write_tiff(photo: Photo, file: IO[bytes]) -> None:
@@ -220,17 +241,13 @@ def _descriptive_tags(photo: Photo, settings: TiffSettings) -> ImageFileDirector
     tags = ImageFileDirectory_v2()
     if metadata.exif:
         exif = Image.Exif()
-        exif.load(metadata.exif)
-        for tag in _EXIF_FIRST_IFD & set(exif):
-            if tag not in _STRUCTURAL:
-                tags[tag] = exif[tag]
-        for ifd in (_EXIF_IFD, _GPS_IFD):
-            if values := exif.get_ifd(ifd):
-                tags.tagtype[ifd] = _LONG
-                tags[ifd] = dict(values)
-    for tag, (kind, value) in settings.tags.items():
-        tags.tagtype[tag] = kind
-        tags[tag] = value
+        with suppress(Exception):  # of a damaged block: better none than no photo
+            exif.load(metadata.exif)
+            tags.update(_descriptive(exif))
+    kinds = {tag: kind for tag, (kind, _) in settings.tags.items()}
+    own = _writable({tag: value for tag, (_, value) in settings.tags.items()}, kinds)
+    tags.tagtype.update({tag: kinds[tag] for tag in own})
+    tags.update(own)
     if metadata.dpi:
         tags[_X_RESOLUTION], tags[_Y_RESOLUTION] = (IFDRational(round(v * 10000), 10000) for v in metadata.dpi)
         tags[_RESOLUTION_UNIT] = 2

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from maerestore.image import Photo, read_mask, read_photo, write_photo
+from maerestore.image import Metadata, Photo, read_mask, read_photo, write_photo
 from maerestore.image.exif import orientation_of, turn_upright, upright_exif, upright_xmp, without_thumbnail
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -128,6 +128,107 @@ def test_metadata_crosses_formats(source_suffix: str, suffix: str, tmp_path: Pat
             assert image.info["dpi"] == pytest.approx((200, 200), abs=0.02)
 
 
+COPYRIGHT, ARTIST, LENS = 0x8298, 0x013B, 0xA434
+WORDS = {
+    COPYRIGHT: "\xa9 Jos\xe9".encode("latin-1"),
+    ARTIST: "\u0141ukasz".encode(),
+    LENS: "50 mm \xc9t\xe9".encode("latin-1"),
+}
+
+
+def block_with_words() -> bytes:
+    """A hand-made EXIF block with text beyond ASCII, in its first directory and in the Exif directory."""
+    import struct
+
+    words, at, entries = b"", 100, []
+    for tag, text in sorted(WORDS.items()):
+        entries.append(struct.pack("<HHLL", tag, 2, len(text) + 1, at + len(words)))
+        words += text + b"\0"
+    lens = entries.pop()
+    first = struct.pack("<H", 3) + b"".join(entries) + struct.pack("<HHLLL", 0x8769, 4, 1, 60, 0)
+    second = struct.pack("<H", 1) + lens + bytes(4)
+    return b"".join([b"II*\0" + struct.pack("<L", 8), first.ljust(52, b"\0"), second.ljust(40, b"\0"), words])
+
+
+def words_of(path: Path) -> dict[int, bytes]:
+    """The text of a file's EXIF tags as stored, which Pillow reads as latin-1."""
+    with Image.open(path) as image:
+        exif = image.getexif()
+        found = {**exif, **exif.get_ifd(0x8769)}
+    assert all(isinstance(found[tag], str) for tag in WORDS)
+    return {tag: found[tag].encode("latin-1") for tag in WORDS}
+
+
+@pytest.mark.parametrize("source_suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_text_beyond_ascii_crosses_formats_byte_for_byte(source_suffix: str, suffix: str, tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.jpg", exif=b"Exif\0\0" + block_with_words())
+    assert words_of(tmp_path / "in.jpg") == WORDS
+    refill(tmp_path / "in.jpg", tmp_path / f"first{source_suffix}")
+    refill(tmp_path / f"first{source_suffix}", tmp_path / f"out{suffix}")
+    assert words_of(tmp_path / f"out{suffix}") == WORDS
+
+
+def test_text_beyond_ascii_in_an_exif_profile_of_a_png(tmp_path: Path) -> None:
+    info = PngInfo()
+    block = b"Exif\0\0" + block_with_words()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n")
+    picture().save(tmp_path / "in.png", pnginfo=info)
+    refill(tmp_path / "in.png", tmp_path / "out.jpg")
+    assert words_of(tmp_path / "out.jpg") == WORDS
+    info = PngInfo()
+    info.add_text("Raw profile type exif", "\nexif\n  9\nno digits\n")
+    picture().save(tmp_path / "damaged.png", pnginfo=info)
+    assert read_photo(tmp_path / "damaged.png").metadata.exif is None
+
+
+def test_an_exif_directory_of_a_tiff_needs_no_other_tag_to_be_kept(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
+    picture().save(tmp_path / "in.jpg", exif=exif)
+    refill(tmp_path / "in.jpg", tmp_path / "first.tif")
+    refill(tmp_path / "first.tif", tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.getexif().get_ifd(0x8769)[0x9003] == "2024:05:06 07:08:09"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
+def test_a_resolution_that_no_field_holds_does_not_lose_a_fill(suffix: str, tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.tif", tiffinfo={282: 4e9, 283: 4e9, 296: 2})
+    assert read_photo(tmp_path / "in.tif").metadata.dpi is None
+    refill(tmp_path / "in.tif", tmp_path / f"out{suffix}")
+    odd = Photo(np.zeros((5, 9, 3), np.uint8), format="GIF", metadata=Metadata(icc=ICC, dpi=(4e9, 4e9)))
+    write_photo(odd, tmp_path / f"odd{suffix}")
+    assert read_photo(tmp_path / f"odd{suffix}").metadata.icc == (None if suffix == ".bmp" else ICC)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("damaged", [b"no EXIF at all", b"MM\0*", b"II*\0\x08\0\0\0\xff\xff"])
+def test_damaged_exif_does_not_lose_a_fill(damaged: bytes, suffix: str, tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.jpg", exif=b"Exif\0\0" + damaged)
+    assert refill(tmp_path / "in.jpg", tmp_path / f"out{suffix}").size == (9, 5)
+
+
+def test_a_tag_whose_value_breaks_its_type_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
+    import struct
+
+    make = struct.pack(">HHL4s", 0x010F, 2, 4, b"Cam\0")
+    software = struct.pack(">HHLL", 0x0131, 5, 1, 50)  # a fraction in place of text
+    first = struct.pack(">H", 3) + make + software + struct.pack(">HHLLL", 0x8769, 4, 1, 58, 0)
+    inner = struct.pack(">HHHLLL", 1, 0x9003, 2, 20, 76, 0)
+    block = b"".join(
+        [b"MM\0*" + struct.pack(">L", 8), first, struct.pack(">LL", 1, 3), inner, b"2024:05:06 07:08:09\0"]
+    )
+    picture().save(tmp_path / "in.jpg", exif=b"Exif\0\0" + block)
+    refill(tmp_path / "in.jpg", tmp_path / "out.tif")
+    with Image.open(tmp_path / "out.tif") as image:
+        exif = image.getexif()
+        assert exif[0x010F] == "Cam"
+        assert 0x0131 not in exif
+        assert exif.get_ifd(0x8769) == {0x9003: "2024:05:06 07:08:09"}
+
+
 def test_png_chunks_are_carried_and_stale_ones_dropped(tmp_path: Path) -> None:
     info = PngInfo()
     info.add(b"gAMA", (45455).to_bytes(4, "big"))
@@ -145,13 +246,19 @@ def test_png_chunks_are_carried_and_stale_ones_dropped(tmp_path: Path) -> None:
 
 
 def test_tiff_tags_are_kept(tmp_path: Path) -> None:
-    tags = [(270, 2, 0, "a caption", True), (33432, 2, 0, "me", True), (33550, 12, 3, (1.0, 2.0, 0.0), True)]
+    tags = [
+        (270, 2, 0, "a caption", True),
+        (269, 2, 0, "\xdcbersicht".encode(), True),
+        (33432, 2, 0, "me", True),
+        (33550, 12, 3, (1.0, 2.0, 0.0), True),
+    ]
     array = np.zeros((5, 9, 3), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "in.tif", array, photometric="rgb", extratags=tags, metadata=None, software="camera")
     refill(tmp_path / "in.tif", tmp_path / "out.tif")
     with tifffile.TiffFile(tmp_path / "out.tif") as file:
         out = file.pages[0].tags
         assert out[270].value == "a caption"
+        assert out[269].value == "\xdcbersicht"
         assert out[33432].value == "me"
         assert out[33550].value == (1.0, 2.0, 0.0)
         assert out[305].value == "camera"
