@@ -30,12 +30,21 @@ def settings_of(image: JpegImagePlugin.JpegImageFile) -> JpegSettings:
         b"\xff\xed" + struct.pack(">H", len(data) + 2) + data for name, data in image.applist if name == "APP13"
     )
     return JpegSettings(
-        qtables=tuple(tuple(image.quantization[key]) for key in sorted(image.quantization)),
+        qtables=_tables_of(image),
         subsampling=sampling,
         progressive=bool(image.info.get("progressive")),
         keep_rgb=image.layers == 3 and (components == _RGB_COMPONENTS or image.info.get("adobe_transform") == 0),
         segments=segments,
     )
+
+
+def _tables_of(image: JpegImagePlugin.JpegImageFile) -> tuple[tuple[int, ...], ...]:
+    """The quantisation table of each component, without repetitions at the end; nothing where one is missing."""
+    numbers = [layer[3] for layer in image.layer]
+    while len(numbers) > 1 and numbers[-1] == numbers[-2]:  # an encoder gives the last one to all that follow
+        numbers.pop()
+    tables = [tuple(image.quantization.get(number, ())) for number in numbers]
+    return tuple(tables) if all(tables) else ()
 
 
 def _turned(table: tuple[int, ...], orientation: int) -> list[int]:

@@ -21,7 +21,8 @@ class JpegSettings:
     """How a JPEG was compressed, so that its successor can be compressed the same way.
 
     Attributes:
-        qtables: quantisation tables of 64 values each, in table order.
+        qtables: quantisation tables of 64 values each, of the first component, the second and so on; the last one is
+            that of all further components. Empty where the file lacks one.
         subsampling: Pillow's number, 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0, -1 for one or four channels.
         progressive: whether the scans were progressive.
         keep_rgb: whether the channels were stored as RGB rather than YCbCr.

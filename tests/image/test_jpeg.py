@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,46 @@ def test_tables_sampling_and_scans_are_kept(quality: int, subsampling: int, prog
         assert after.info["comment"] == b"c"
         difference = np.abs(np.asarray(after).astype(int) - np.asarray(before))
         assert difference.mean() < 1.5
+
+
+def renumbered(data: bytes, tables: tuple[int, ...], chosen: tuple[int, ...]) -> bytes:
+    """A JPEG whose tables 0, 1, ... get the numbers `tables`, and whose components use the tables `chosen`."""
+    out, at = bytearray(data), 2
+    while out[at + 1] != 0xDA:  # the start of the scan
+        (length,) = struct.unpack_from(">H", out, at + 2)
+        if out[at + 1] == 0xDB:
+            for start in range(at + 4, at + 2 + length, 65):
+                out[start] = tables[out[start]]
+        elif out[at + 1] in (0xC0, 0xC2):
+            for component, number in enumerate(chosen):
+                out[at + 12 + 3 * component] = number
+        at += 2 + length
+    return bytes(out)
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(("tables", "chosen"), [
+    ((0, 1), (0, 1, 1)),
+    ((1, 0), (1, 0, 0)),
+    ((0, 1), (0, 0, 0)),
+    ((0, 1), (1, 1, 0)),
+    ((2, 3), (2, 3, 3)),
+])  # fmt: skip
+def test_each_component_keeps_its_table(
+    tables: tuple[int, ...], chosen: tuple[int, ...], progressive: bool, subsampling: int, tmp_path: Path
+) -> None:
+    picture().save(tmp_path / "in.jpg", quality=60, subsampling=subsampling, progressive=progressive)
+    (tmp_path / "in.jpg").write_bytes(renumbered((tmp_path / "in.jpg").read_bytes(), tables, chosen))
+    photo = read_photo(tmp_path / "in.jpg")
+    mask = np.zeros((64, 80), dtype=bool)
+    mask[:8, :8] = True
+    write_photo(photo.with_fill(np.zeros((64, 80, 3), np.float32), mask), tmp_path / "out.jpg")
+    with Image.open(tmp_path / "in.jpg") as before, Image.open(tmp_path / "out.jpg") as after:
+        for old, new in zip(before.layer, after.layer, strict=True):
+            assert after.quantization[new[3]] == before.quantization[old[3]]
+        same = (np.asarray(after) == np.asarray(before))[32:].all(axis=-1)
+    assert same.mean() > 0.97
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
