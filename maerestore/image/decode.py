@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, JpegImagePlugin, PpmImagePlugin, TiffImagePlugin
 
-from . import bmp, jpeg, png, tiff
+from . import bmp, jpeg, png, ppm, tiff
 from .color import ALPHA_MODES
 from .errors import InputError, quoted
 from .exif import ORIENTATION, orientation_of, turn_upright, upright_exif, upright_xmp
@@ -122,8 +119,8 @@ def _read_png(image: Image.Image, path: Path) -> tuple[Photo, int]:
 def _read_other(image: Image.Image, path: Path) -> tuple[Photo, int]:
     file_format = {"MPO": "JPEG"}.get(str(image.format), str(image.format))
     settings = jpeg.settings_of(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
-    if file_format == "PPM" and image.mode == "RGB" and _is_deep_ppm(path):
-        photo = Photo(_deep_ppm(path), "RGB", 16)
+    if isinstance(image, PpmImagePlugin.PpmImageFile) and image.mode == "RGB" and ppm.deepest(image) > 255:
+        photo = Photo(ppm.decode_deep(image, path), "RGB", 16)
     else:
         image.load()
         bits = bmp.palette_bits(path) if file_format == "BMP" and image.mode == "P" else 8
@@ -219,19 +216,3 @@ def _palette_photo(image: Image.Image, bits: int, chunks: list[png.Chunk]) -> Ph
     elif isinstance(transparency, int) and transparency < len(palette):
         palette[transparency, 3] = 0
     return Photo(samples, "P", bits, palette=palette)
-
-
-def _is_deep_ppm(path: Path) -> bool:
-    """Whether a PPM holds 16 bits per sample, which Pillow would squeeze to 8."""
-    with path.open("rb") as file:
-        head = re.sub(rb"#[^\n]*", b"", file.read(4096)).split(maxsplit=4)
-    return len(head) > 3 and head[3] == b"65535"
-
-
-def _deep_ppm(path: Path) -> npt.NDArray[Any]:
-    import cv2
-
-    bgr = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if bgr is None or bgr.dtype != np.uint16:
-        raise ValueError("the image data cannot be decoded")
-    return np.ascontiguousarray(bgr[..., ::-1])

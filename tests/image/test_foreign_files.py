@@ -316,3 +316,35 @@ def test_an_interlaced_16_bit_png_is_read(size: tuple[int, int], tmp_path: Path)
     array = RNG.integers(0, 65536, (*size, 3)).astype(np.uint16)
     (tmp_path / "in.png").write_bytes(interlaced_png(array))
     np.testing.assert_array_equal(read_photo(tmp_path / "in.png").samples, array)
+
+
+@pytest.mark.parametrize("white", [256, 1023, 4095, 65534, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_ppm_of_any_depth_over_8_bits_is_read_at_16(white: int, plain: bool, tmp_path: Path) -> None:
+    array = RNG.integers(0, white + 1, (HEIGHT, WIDTH, 3))
+    array[0, 0] = (0, white, white // 2)
+    head = b"%s # made by hand\n19 12\n# and\n%d\n" % (b"P3" if plain else b"P6", white)
+    if plain:
+        text = [b" ".join(b"%d" % value for value in row.ravel()) + b" # row" for row in array]
+        data = b"\r\n".join(text).removesuffix(b" # row")
+    else:
+        data = array.astype(">u2").tobytes() + b"behind"
+    (tmp_path / "in.ppm").write_bytes(head + data)
+    photo = read_photo(tmp_path / "in.ppm")
+    assert photo.bits == 16
+    np.testing.assert_array_equal(photo.samples, np.rint(array * (65535 / white)))
+    result, mask = filled(photo)
+    write_photo(result, tmp_path / "out.ppm")
+    np.testing.assert_array_equal(read_photo(tmp_path / "out.ppm").samples[~mask], photo.samples[~mask])
+
+
+@pytest.mark.parametrize("data", [b"", b"1 2 3 4 5", b"1 2 3 4 5 x", b"1 2 3 4 5 -6", b"1 2 3 4 5 \xe9"])
+def test_a_plain_ppm_that_is_damaged_is_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "in.ppm").write_bytes(b"P3\n2 1\n1023\n" + data)
+    with pytest.raises(InputError, match="truncated or damaged"):
+        read_photo(tmp_path / "in.ppm")
+
+
+def test_what_is_whiter_than_the_white_of_a_ppm_is_white(tmp_path: Path) -> None:
+    (tmp_path / "in.ppm").write_bytes(b"P6\n1 1\n1000\n" + np.array([0, 1001, 65535], ">u2").tobytes())
+    assert read_photo(tmp_path / "in.ppm").samples.tolist() == [[[0, 65535, 65535]]]
