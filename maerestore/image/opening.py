@@ -13,6 +13,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from . import tiff
 from .errors import InputError, quoted
 from .output import READ_ONLY, SUFFIXES
+from .quiet import quiet_pillow
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "open_still", "short"]
 
@@ -46,7 +47,8 @@ def open_still(source: Path | bytes) -> Image.Image:
         name = quoted(source)
         _check_file(source)
     try:
-        image = _open(source, name)
+        with quiet_pillow:
+            image = _open(source, name)
     except UnidentifiedImageError:
         if _head(source)[:4] in (b"II*\0", b"MM\0*"):
             raise InputError(
@@ -60,7 +62,8 @@ def open_still(source: Path | bytes) -> Image.Image:
     except Exception as error:
         raise InputError(f"{name} is damaged and cannot be opened ({short(error)}): give an intact file.") from None
     try:
-        _check_image(image, name)
+        with quiet_pillow:
+            _check_image(image, name)
     except BaseException:
         image.close()
         raise

@@ -20,6 +20,7 @@ from .color import CHANNELS
 from .exif import upright_xmp
 from .photo import Photo
 from .png_text import change_text
+from .quiet import quiet_opencv
 
 __all__ = ["carried_chunks", "decode_deep", "iter_chunks", "write_png"]
 
@@ -97,10 +98,16 @@ def decode_deep(data: bytes, mode: str) -> npt.NDArray[np.uint16]:
     """
     import cv2
 
-    # OpenCV returns what it could decode of a damaged file, so the file is checked before.
-    for _ in iter_chunks(BytesIO(data), check=True):
-        pass
-    bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    # OpenCV returns what it could decode of a damaged file, so the file is checked before. It gets to see nothing but
+    # the pixels: of a profile that it does not like it would tell on stderr.
+    pixels = BytesIO()
+    write = _ChunkWriter(pixels)
+    for kind, content in iter_chunks(BytesIO(data), check=True):
+        if kind in (b"IHDR", b"IDAT"):
+            write(kind, content)
+    write(b"IEND", b"")
+    with quiet_opencv:
+        bgr = cv2.imdecode(np.frombuffer(pixels.getbuffer(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if bgr is None or bgr.dtype != np.uint16 or bgr.ndim != 3:
         raise ValueError("the image data cannot be decoded")
     order = {"LA": [0, 3], "RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}[mode]
