@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maerestore.augment.core import Draw, MaskedViews
 from maerestore.augment.settings import ViewSettings, check_share
+from maerestore.threads import one_thread_if_forked
 
 
 class MAEAugment(IntensityAugmentationBase2D):
@@ -19,10 +20,13 @@ class MAEAugment(IntensityAugmentationBase2D):
 
     Convention:
         Images are (B, C, H, W), (C, H, W) or (H, W) float in [0, 1]; integers raise `TypeError`, as kornia has it.
-        Masks, boxes, keypoints and classes pass untouched. Everything random is in `_params`: "ratio" (B,) and "noise"
-        (B, L), drawn from torch's global generator; `augment(x, params=augment._params)` makes the same views. Only
-        rows that `p` selected are computed. The model computes where the images are, and is no part of
+        Masks, boxes, keypoints and classes pass untouched. Everything random is in `_params`: "ratio" (B,), "noise"
+        (B, L) and "seed" (B,), drawn from torch's global generator; `augment(x, params=augment._params)` makes the same
+        views. Only rows that `p` selected are computed. The model computes where the images are, and is no part of
         `state_dict()`. Gradients reach an image through what is kept of it.
+
+        A container may ask for the parameters of one shape and apply them to another: a second input of another size
+        has, or what an augmentation before this one has made larger. The noise then comes from "seed".
 
     Args:
         mask_ratio, strategy, blend, model, size: as for `maerestore.augment.settings.ViewSettings`.
@@ -72,20 +76,32 @@ class MAEAugment(IntensityAugmentationBase2D):
         """The views of the selected rows, the other rows as they are."""
         if "noise" not in params:
             return input
-        draw = Draw(params["ratio"].cpu().numpy(), params["noise"].cpu().numpy())
+        one_thread_if_forked()  # here too: a replay draws nothing
         always = self.p == 1 and self.p_batch == 1  # then kornia does not ask "batch_prob" either
         chosen = np.atleast_1d((params["batch_prob"] > 0.5).cpu().numpy())
         rows = np.arange(len(input)) if always else np.flatnonzero(chosen)
-        if len(rows) == len(input):
-            return self._views.render(input, draw)
         if not len(rows):
             return input
+        draw = self._draw_of(params, (input.shape[-2], input.shape[-1]))
+        if len(rows) == len(input):  # kornia 0.8 hands over the selected rows, and draws for no others
+            return self._views.render(input, draw)
         ids = torch.from_numpy(rows).to(input.device)
         return input.index_copy(0, ids, self._views.render(input[ids], draw[rows]))
 
+    def _draw_of(self, params: dict[str, Tensor], shape: tuple[int, int]) -> Draw:
+        """The parameters as a draw for images of (H, W)."""
+        draw = Draw(params["ratio"].cpu().numpy(), params["noise"].cpu().numpy())
+        grid = self._views.grid(shape)
+        if draw.noise.shape[1] == grid[0] * grid[1] or "seed" not in params:
+            return draw
+        # Drawn for another shape. Rows of one seed (frames, say) are hidden alike.
+        seeds, rows = np.unique(params["seed"].cpu().numpy(), return_inverse=True)
+        each = [self._views.draw(1, np.random.default_rng(int(seed)), shape).noise for seed in seeds]
+        return Draw(draw.ratio, np.concatenate(each)[rows])
+
 
 class _DrawGenerator(RandomGeneratorBase):
-    """Draws "ratio" (B,) and "noise" (B, L) on the CPU, whatever the device: the masks are the same on all."""
+    """Draws "ratio" (B,), "noise" (B, L) and "seed" (B,), on the CPU whatever the device: masks are the same on all."""
 
     def __init__(self, views: MaskedViews) -> None:
         super().__init__()
@@ -101,5 +117,7 @@ class _DrawGenerator(RandomGeneratorBase):
         n = batch_shape[0]
         rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), device="cpu")))
         draw = self._views.draw(min(n, 1) if same_on_batch else n, rng, (batch_shape[-2], batch_shape[-1]))
-        ratio, noise = torch.from_numpy(draw.ratio), torch.from_numpy(draw.noise)
-        return {"ratio": ratio.expand(n).clone(), "noise": noise.expand(n, -1).clone()}
+        # Drawn last: what follows from a seed of torch's stays as it was.
+        seeds = rng.integers(2**63 - 1, size=len(draw))
+        ratio, noise, seed = (torch.from_numpy(values) for values in (draw.ratio, draw.noise, seeds))
+        return {"ratio": ratio.expand(n).clone(), "noise": noise.expand(n, -1).clone(), "seed": seed.expand(n).clone()}

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional
 from maerestore.augment.core import MaskedViews
 from maerestore.augment.settings import ViewSettings, check_share
 from maerestore.errors import MaerestoreError
+from maerestore.threads import one_thread_if_forked
 
 PIL_MODES = {"L": 1, "RGB": 3, "LA": 1, "RGBA": 3}  # by mode, the channels that are colour
 
@@ -90,6 +91,7 @@ class MAEAugment(v2.Transform):
             return inpt
         if isinstance(inpt, PIL.Image.Image):
             return self._of_pil(inpt, params)
+        one_thread_if_forked()  # before the reshaping, which may copy
         images = inpt.as_subclass(Tensor)
         shape = _shape(images)
         clips = images.reshape(_count(inpt), -1, *images.shape[-3:])  # (rows, frames, C, H, W)

@@ -10,7 +10,7 @@ import torch
 from maerestore.augment.core import MaskedViews
 from maerestore.augment.kornia import MAEAugment
 
-from .hosts import as_tensor, photos
+from .hosts import as_array, as_tensor, hidden_patches, photos
 
 
 def images_of(n=2, **kind):
@@ -61,6 +61,7 @@ def test_everything_random_is_in_the_params_and_replays(augment):
     params = augment._params
     assert params["ratio"].shape == (3,)
     assert params["noise"].shape == (3, 64)
+    assert params["seed"].shape == (3,)
     state = torch.get_rng_state()
     assert torch.equal(augment(images, params=params), views)
     assert torch.equal(torch.get_rng_state(), state)
@@ -158,6 +159,50 @@ def test_videos_share_a_mask_over_their_frames(model):
     assert torch.equal(changed[0, 0], changed[0, 1])
     assert torch.equal(changed[0, 0], changed[0, 2])
     assert not torch.equal(changed[0, 0], changed[1, 0])
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize("strategy", ["random", "block", "attention"])
+def test_parameters_of_one_shape_serve_another(model, strategy, same):
+    """kornia 0.8.0 asks for those of the first shape even after `PadTo`."""
+    augment = MAEAugment(model=model, mask_ratio=0.5, strategy=strategy, precision="fp32", p=1, same_on_batch=same)
+    params = augment.forward_parameters((3, 3, 48, 64))  # 7 x 9 patches
+    images = images_of(1).repeat(3, 1, 1, 1)  # 8 x 8
+    views = augment(images, params=params)
+    hidden = np.stack(
+        [hidden_patches(image, view) for image, view in zip(as_array(images), as_array(views), strict=True)]
+    )
+    assert hidden.sum((1, 2)).tolist() == [32, 32, 32]
+    assert np.array_equal(hidden[0], hidden[1]) == np.array_equal(hidden[0], hidden[2]) == same
+    assert torch.equal(augment(images, params=params), views)
+    assert params["noise"].shape == (3, 63)
+
+
+def test_selected_rows_alone_as_kornia_0_8_hands_them_over(augment):
+    """With parameters of theirs, but for "batch_prob", which is of the whole batch."""
+    augment.p = 0.5
+    images = images_of(2)
+    params = augment.generate_parameters(images.shape) | {"batch_prob": torch.tensor([0.0, 1.0, 1.0])}
+    assert torch.equal((augment.apply_transform(images, params, {}) != images).flatten(1).any(1), torch.ones(2) > 0)
+
+
+def test_two_inputs_of_different_sizes(model):
+    augment = K.AugmentationSequential(
+        MAEAugment(model=model, p=0.5, precision="fp32"), data_keys=["input", "input"], same_on_batch=False
+    )
+    first, second = images_of(6, height=64, width=80), images_of(6)
+    torch.manual_seed(0)
+    out = augment(first, second)
+    changed = [(after != before).flatten(1).any(1) for after, before in zip(out, (first, second), strict=True)]
+    assert torch.equal(changed[0], changed[1])
+    assert 0 < int(changed[0].sum()) < 6
+    again = augment(first, second, params=augment._params)
+    assert all(torch.equal(a, b) for a, b in zip(out, again, strict=True))
+
+
+def test_an_empty_batch_takes_parameters_of_another_shape(augment):
+    params = augment.forward_parameters((0, 3, 48, 64))
+    assert augment(torch.zeros(0, 3, 96, 96), params=params).shape == (0, 3, 96, 96)
 
 
 def test_gradients_pass(model):

@@ -75,3 +75,30 @@ def test_a_fork_after_openmp_has_started_does_not_hang(model, run_forked):
     done = run_forked(VIEWS, CHILD, REPORT, model)
     # In one thread, with the parent's weights; and the core needs no host.
     assert done.stdout.splitlines() == ["True True 1 2", "[]"], done.stdout + done.stderr
+
+
+# Each reads its images before a view is drawn: those of torchvision have to be copied for their layout, and a replay of
+# kornia draws nothing.
+TORCHVISION = """
+from torchvision import tv_tensors
+from maerestore.augment.torchvision import MAEAugment
+
+augment = MAEAugment(model=sys.argv[1], p=1)
+images = tv_tensors.Image(torch.rand(3, 8, 3, 128, 128).transpose(0, 1))
+view = lambda: augment(images)
+"""
+KORNIA = """
+from maerestore.augment.kornia import MAEAugment
+
+augment = MAEAugment(model=sys.argv[1], p=0.5)
+images = torch.rand(16, 3, 128, 128)
+params = augment.forward_parameters(images.shape)
+params["batch_prob"] = torch.arange(16) % 2.0
+view = lambda: augment(images, params=params)
+"""
+
+
+@pytest.mark.parametrize("before", [TORCHVISION, KORNIA], ids=["torchvision", "kornia"])
+def test_adapters_do_not_hang_after_such_a_fork(model, run_forked, before):
+    done = run_forked(before, "answer = bool((view() != images).any())", "print(answer, threads)", model)
+    assert done.stdout.split() == ["True", "1"], done.stdout + done.stderr
