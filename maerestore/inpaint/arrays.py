@@ -38,12 +38,9 @@ class FloatImage:
     def rgb(self, window: Box | None = None) -> np.ndarray:
         """(h, w, 3) float32 in [0, 1], as `Photo.rgb`."""
         top, left, bottom, right = window or (0, 0, self.size[1], self.size[0])
-        color = self.samples[top:bottom, left:right, : 3 if self.samples.shape[2] >= 3 else 1]
-        return (
-            np.repeat(color, 4 - color.shape[2], axis=2).astype(np.float32)
-            if color.shape[2] == 1
-            else (color.astype(np.float32))
-        )
+        gray = self.samples.shape[2] < 3
+        color = self.samples[top:bottom, left:right, : 1 if gray else 3].astype(np.float32)
+        return np.repeat(color, 3, axis=2) if gray else color
 
     def alpha(self, window: Box | None = None) -> np.ndarray | None:
         """(h, w) in [0, 1], as `Photo.alpha`; None without a channel of alpha."""
@@ -130,7 +127,17 @@ def _from_pil(image: Image.Image) -> Photo:
         if missing > 0:
             palette = np.concatenate([palette, np.tile(np.array([[0, 0, 0, 255]], np.uint8), (missing, 1))])
     mode = "L" if image.mode == "I;16" else image.mode
-    return Photo(samples, mode=mode, bits=PIL_MODES[image.mode], palette=palette)
+    return Photo(samples, mode=mode, bits=PIL_MODES[image.mode], palette=palette, color_key=_color_key(image))
+
+
+def _color_key(image: Image.Image) -> tuple[int, ...] | None:
+    """The one colour that is transparent, which Pillow keeps beside the pixels of images without alpha or palette."""
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(key, (tuple, list)) and len(key) == 3:
+        return tuple(int(value) for value in key)
+    if image.mode in ("1", "L", "I;16") and isinstance(key, int):
+        return (min(key, 1) if image.mode == "1" else key,)
+    return None
 
 
 def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maerestore.image import Photo, read_photo
+from maerestore.inpaint.arrays import FloatImage, as_canvas
+from maerestore.inpaint.pipeline import Inpainter
+
+from .conftest import box_mask, textured
+
+HEIGHT, WIDTH = 40, 60
+HOLE = box_mask(HEIGHT, WIDTH, (12, 20, 28, 50))
+KEYS: dict[str, Any] = {"1": 0, "L": 7, "RGB": (1, 2, 3), "I;16": 700}
+
+
+def keyed(mode: str) -> Image.Image:
+    """A picture whose right half, over which the hole reaches, is of the transparent colour."""
+    key = KEYS[mode]
+    if mode == "I;16":
+        samples = textured(HEIGHT, WIDTH)[..., 0].astype(np.uint16) * 257 + 1000
+        samples[:, 30:] = key
+        image = Image.fromarray(samples)
+    else:
+        image = Image.fromarray(textured(HEIGHT, WIDTH)).convert(mode)
+        image.paste(key, (30, 0, WIDTH, HEIGHT))
+    assert image.mode == mode
+    image.info["transparency"] = key
+    return image
+
+
+@pytest.mark.parametrize("mode", KEYS)
+def test_the_transparent_colour_of_a_pil_image_is_that_of_its_file(mode: str, tmp_path: Any) -> None:
+    image = keyed(mode)
+    image.save(tmp_path / "in.png", transparency=image.info["transparency"])
+    stored = read_photo(tmp_path / "in.png")
+    with Image.open(tmp_path / "in.png") as opened:
+        for canvas in (as_canvas(image), as_canvas(opened)):
+            assert isinstance(canvas, Photo)
+            assert canvas.color_key == stored.color_key
+            np.testing.assert_array_equal(canvas.alpha(), stored.alpha())
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_transparent_colour_is_neither_filled_nor_seen(mode: str, inpainter: Inpainter) -> None:
+    image = keyed(mode)
+    filled = inpainter.inpaint(image, HOLE)
+    before, after = (np.asarray(picture.convert("RGBA")) for picture in (image, filled))
+    assert filled.info["transparency"] == KEYS[mode]
+    np.testing.assert_array_equal(after[~HOLE], before[~HOLE])
+    np.testing.assert_array_equal(after[..., 3], before[..., 3])
+    other = np.array(image)
+    other[:, 30:] = 255
+    white = Image.fromarray(other)
+    white.info["transparency"] = 255 if mode == "L" else (255, 255, 255)
+    left = HOLE & (np.arange(WIDTH) < 30)
+    np.testing.assert_array_equal(np.asarray(inpainter.inpaint(white, HOLE))[left], np.asarray(filled)[left])
+
+
+@pytest.mark.parametrize("key", [b"\0\1", (1, 2), "red", 3.5, None])
+def test_what_is_no_colour_is_no_transparent_one(key: object) -> None:
+    image = Image.new("RGB", (4, 3))
+    image.info["transparency"] = key
+    canvas = as_canvas(image)
+    assert isinstance(canvas, Photo)
+    assert canvas.color_key is None
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_the_colours_of_floats(channels: int) -> None:
+    samples = np.random.default_rng(0).random((5, 6, channels))
+    rgb = FloatImage(samples).rgb((1, 2, 4, 6))
+    assert (rgb.shape, rgb.dtype) == ((3, 4, 3), np.float32)
+    for i in range(3):
+        np.testing.assert_array_equal(rgb[..., i], samples[1:4, 2:6, i if channels > 2 else 0].astype(np.float32))
