@@ -32,8 +32,13 @@ def dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
     """A mask (H, W) bool with its holes grown by so many pixels on every side; itself where they do not grow."""
     if not pixels or not mask.any():
         return mask
-    known = (~mask).astype(np.uint8)
-    return np.asarray(cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    # Farther from the holes nothing grows: of a large photo with a small hole only a small part is looked at.
+    near = slices(grow((rows[0], columns[0], rows[-1] + 1, columns[-1] + 1), pixels, mask.shape))
+    known = (~mask[near]).astype(np.uint8)
+    grown = mask.copy()
+    grown[near] = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels
+    return grown
 
 
 def find_regions(mask: np.ndarray) -> list[Region]:
@@ -51,18 +56,10 @@ def find_regions(mask: np.ndarray) -> list[Region]:
         [(2, 2, 4, 4), (40, 30, 60, 50)]
     """
     height, width = mask.shape
-    rows, columns = -(-height // CELL), -(-width // CELL)
     # Labelled on a grid of cells: a 100-megapixel mask costs little, and neighbouring specks become one region.
-    occupied = np.zeros((rows, columns), np.uint8)
-    whole = mask[: height // CELL * CELL, : width // CELL * CELL]
-    if whole.size:
-        blocks = whole.reshape(height // CELL, CELL, width // CELL, CELL)
-        occupied[: height // CELL, : width // CELL] = blocks.any(axis=(1, 3))
-    for i in range(columns if height % CELL else 0):
-        occupied[-1, i] |= mask[height // CELL * CELL :, i * CELL : (i + 1) * CELL].any()
-    for i in range(rows if width % CELL else 0):
-        occupied[i, -1] |= mask[i * CELL : (i + 1) * CELL, width // CELL * CELL :].any()
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(occupied, connectivity=8)
+    occupied = np.logical_or.reduceat(mask, np.arange(0, height, CELL), axis=0)
+    occupied = np.logical_or.reduceat(occupied, np.arange(0, width, CELL), axis=1)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(occupied.astype(np.uint8), connectivity=8)
     regions = []
     for label in range(1, count):
         left, top, w, h = (int(v) for v in stats[label, :4])

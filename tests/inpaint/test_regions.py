@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maerestore.inpaint.regions import dilated, distance_to_known, find_regions
 
@@ -75,3 +79,26 @@ def test_a_mask_grows_by_a_disc() -> None:
     assert ((rows - 10) ** 2 + (columns - 10) ** 2 <= 16).all()
     assert len(rows) == 49
     assert dilated(mask, 0) is mask
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(1, 40))
+def test_a_mask_grows_as_it_does_on_the_whole_photo(mask: np.ndarray, pixels: int) -> None:
+    known = (~mask).astype(np.uint8)
+    whole = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels
+    before = mask.copy()
+    np.testing.assert_array_equal(dilated(mask, pixels), whole if mask.any() else mask)
+    np.testing.assert_array_equal(mask, before)
+
+
+def test_growing_a_small_hole_looks_at_a_small_part_of_a_large_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    transform = cv2.distanceTransform
+
+    def spy(image: np.ndarray, *options: Any) -> np.ndarray:
+        looked_at.append(image.shape)
+        return transform(image, *options)
+
+    monkeypatch.setattr(cv2, "distanceTransform", spy)
+    assert dilated(box_mask(3000, 4000, (0, 100, 20, 130)), 5).sum() > 600
+    assert looked_at == [(25, 40)]
