@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from maerestore.augment.core import MaskedViews
+from maerestore.augment.graphs import outside_graphs
 from maerestore.augment.pixels import check_images
 from maerestore.augment.settings import ViewSettings, check_share
 from maerestore.errors import MaerestoreError
@@ -119,7 +120,7 @@ class BatchMAEAugment(nn.Module):
         values = {**self._views.settings.to_dict(), "precision": self._views.precision, "p": self.p}
         return ", ".join(f"{name}={value}" for name, value in values.items())
 
-    @torch.compiler.disable  # draws with NumPy: a graph of the loop has to break here
+    @outside_graphs
     def _views_of(self, images: Tensor) -> Tensor:
         if self.p == 0 or self._views.settings.changes_nothing:
             return images

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maerestore.augment.fill import compiled_fill, fill, stand_in
+from maerestore.augment.graphs import outside_graphs
 from maerestore.augment.models import config_of, load
 from maerestore.augment.pixels import check_images, from_model, hidden_pixels, paste, to_model
 from maerestore.augment.settings import ViewSettings
@@ -115,6 +116,7 @@ class MaskedViews:
         patch = config_of(self.settings.model).patch_size
         return height // patch, width // patch
 
+    @outside_graphs
     def draw(self, n: int, rng: np.random.Generator, shape: tuple[int, int] | None = None) -> Draw:
         """Draw what is hidden in n images. Reads the model's config, not its weights.
 
@@ -137,6 +139,7 @@ class MaskedViews:
         ratio = np.full(n, self._level(level), np.float32)
         return Draw(ratio, scores(n, grid, generator).numpy())
 
+    @outside_graphs
     def render(self, images: Tensor, draw: Draw) -> Tensor:
         """Make the views.
 

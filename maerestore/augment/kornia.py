@@ -11,6 +11,7 @@ from kornia.augmentation.random_generator import RandomGeneratorBase
 from torch import Tensor
 
 from maerestore.augment.core import Draw, MaskedViews
+from maerestore.augment.graphs import outside_graphs
 from maerestore.augment.settings import ViewSettings, check_share
 from maerestore.threads import one_thread_if_forked
 
@@ -64,12 +65,14 @@ class MAEAugment(IntensityAugmentationBase2D):
         self._views = views
         self._param_generator = _DrawGenerator(views)
 
+    @outside_graphs
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """Nothing where nothing will be changed, so that not even a model's config is read."""
         if self.p == 0 or self._views.settings.changes_nothing:
             return {}
         return dict(super().generate_parameters(batch_shape))
 
+    @outside_graphs
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:

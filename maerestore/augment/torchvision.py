@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from maerestore.augment.core import MaskedViews
+from maerestore.augment.graphs import outside_graphs
 from maerestore.augment.settings import ViewSettings, check_share
 from maerestore.errors import MaerestoreError
 from maerestore.threads import one_thread_if_forked
@@ -77,6 +78,7 @@ class MAEAugment(v2.Transform):
         self.mask_ratio, self.strategy, self.blend = settings.ratio_range, settings.strategy, settings.blend
         self.model, self.size, self.precision, self.p = settings.model, settings.size, precision, check_share("p", p)
 
+    @outside_graphs
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """All that is random: which rows are chosen, and a seed for their masks."""
         rows = max((_count(entry) for entry in flat_inputs), default=0)
@@ -84,6 +86,7 @@ class MAEAugment(v2.Transform):
         chosen = (torch.rand(rows, device="cpu") < self.p).numpy()
         return {"chosen": chosen, "seed": int(torch.randint(2**63 - 1, (), device="cpu"))}
 
+    @outside_graphs
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """The view of one entry of a sample."""
         chosen = params["chosen"][: _count(inpt)]
