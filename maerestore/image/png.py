@@ -1,7 +1,7 @@
 """PNG: chunks carried from file to file, and the depths Pillow cannot write.
 
 Pillow reads 16-bit colour at 8 bits, and writes neither that nor 2- and 4-bit gray. The former is decoded
-with OpenCV, both are encoded here.
+and encoded with OpenCV, the latter is encoded here.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _BEFORE_PALETTE = (b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV"
 _CARRIED = (*_BEFORE_PALETTE, b"bKGD", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _XMP_KEYWORD = b"XML:com.adobe.xmp\x00"
 _RAW_BAND = 1 << 24  # bytes of samples that are filtered and deflated at a time
+_TRIED_BANDS, _TRIED_ROWS = 8, 16  # of a large photo, to choose how it is deflated
+_LITTLE_MORE = 1.1  # bytes, for a third of the time
 
 Chunk = tuple[bytes, bytes]
 
@@ -164,31 +166,55 @@ def _described(photo: Photo) -> Iterator[Chunk]:
 
 
 def _image_data(photo: Photo) -> Iterator[bytes]:
-    if photo.bits == 8 and photo.mode in ("L", "LA", "RGB", "RGBA"):
-        # Pillow filters and deflates in C; only its pixel data is taken.
-        encoded = BytesIO()
-        pixels = np.ascontiguousarray(photo.samples)
-        Image.frombuffer(photo.mode, photo.size, pixels, "raw", photo.mode, 0, 1).save(encoded, "PNG")
-        encoded.seek(0)
+    if photo.bits >= 8 and photo.mode in ("L", "LA", "RGB", "RGBA") and (photo.mode, photo.bits) != ("LA", 16):
+        # Filtered and deflated in C; only the pixel data is taken.
+        encoded = BytesIO(_encoded(photo.samples, photo.mode, _is_photograph(photo)))
         yield from (data for kind, data in iter_chunks(encoded, check=True) if kind == b"IDAT")
         return
-    compressor = zlib.compressobj(6)
+    compressor = zlib.compressobj(3)
     step = CHANNELS[photo.mode] * max(1, photo.bits // 8)
     width, height = photo.size
     rows = max(1, _RAW_BAND // (width * step))
-    previous = np.zeros(width * step, dtype=np.uint8)
     for top in range(0, height, rows):
         band = photo.samples[top : top + rows]
         if photo.bits == 16:
             lines = band.astype(">u2").reshape(len(band), -1).view(np.uint8)
-            filtered = _filtered(lines, previous, step)
-            previous = lines[-1]
+            filtered = np.pad(lines, ((0, 0), (1, 0)), constant_values=1)  # differences from the left
+            filtered[:, 1 + step :] -= lines[:, :-step]
         else:
             # Filters do not help indices and packed samples.
             filtered = np.pad(pack_bits(band, photo.bits), ((0, 0), (1, 0)))
         if data := compressor.compress(filtered.tobytes()):
             yield data
     yield compressor.flush()
+
+
+def _encoded(samples: npt.NDArray[Any], mode: str, photograph: bool) -> bytes:
+    """A PNG of the samples alone; in a photograph only runs are looked for, for what else repeats there is chance."""
+    if samples.dtype == np.uint8:
+        options = {"compress_level": 1, "compress_type": zlib.Z_RLE} if photograph else {"compress_level": 6}
+        height, width = samples.shape[:2]
+        pixels = np.ascontiguousarray(samples)
+        file = BytesIO()
+        Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1).save(file, "PNG", **options)
+        return file.getvalue()
+    import cv2
+
+    bgr = samples if mode == "L" else samples[..., [2, 1, 0, 3][: CHANNELS[mode]]]
+    runs_alone = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    choice = [cv2.IMWRITE_PNG_COMPRESSION, 1, *runs_alone] if photograph else [cv2.IMWRITE_PNG_COMPRESSION, 6]
+    return cv2.imencode(".png", np.ascontiguousarray(bgr), choice)[1].tobytes()
+
+
+def _is_photograph(photo: Photo) -> bool:
+    """Whether a large photo is hardly larger with runs alone, as drawings and text would be: tried with a few rows."""
+    height = photo.size[1]
+    if height < 4 * _TRIED_BANDS * _TRIED_ROWS:
+        return False
+    tops = np.linspace(0, height - _TRIED_ROWS, _TRIED_BANDS).astype(int)
+    part = np.concatenate([photo.samples[top : top + _TRIED_ROWS] for top in tops])
+    runs, all_repetitions = (len(_encoded(part, photo.mode, photograph)) for photograph in (True, False))
+    return runs <= _LITTLE_MORE * all_repetitions
 
 
 def pack_bits(samples: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
@@ -202,41 +228,3 @@ def pack_bits(samples: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8
         return samples
     planes = np.stack([(samples >> bit) & 1 for bit in reversed(range(bits))], axis=-1)
     return np.packbits(planes.reshape(len(samples), -1), axis=1)
-
-
-def _filtered(lines: npt.NDArray[Any], above_first: npt.NDArray[Any], step: int) -> npt.NDArray[np.uint8]:
-    """Filter scanlines (H, B) uint8, each by the filter with the least sum of absolute differences."""
-    above = np.concatenate([above_first[None], lines[:-1]])
-    left = np.zeros_like(lines)
-    left[:, step:] = lines[:, :-step]
-    corner = np.zeros_like(lines)
-    corner[:, step:] = above[:, :-step]
-    best = np.empty((lines.shape[0], lines.shape[1] + 1), dtype=np.uint8)
-    least = np.full(len(lines), np.iinfo(np.int64).max)
-    for number, predicted in enumerate((None, left, above, _average(left, above), None)):
-        if number == 0:
-            candidate = lines
-        else:
-            candidate = lines - (_paeth(left, above, corner) if predicted is None else predicted)
-        # Differences are meant modulo 256: 255 is one step down, not 255 up.
-        cost = np.minimum(candidate, -candidate).sum(axis=1, dtype=np.int64)
-        better = cost < least
-        best[better, 0] = number
-        best[better, 1:] = candidate[better]
-        least = np.where(better, cost, least)
-    return best
-
-
-def _average(left: npt.NDArray[Any], above: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    # without leaving 8 bits
-    return np.asarray((left & above) + ((left ^ above) >> 1))
-
-
-def _paeth(left: npt.NDArray[Any], above: npt.NDArray[Any], corner: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    base = corner.astype(np.int16)
-    # |left + above - corner - x| for each of the three neighbours x
-    to_left = np.abs(above - base)
-    to_above = np.abs(left - base)
-    to_corner = np.abs(left + above.astype(np.int16) - 2 * base)
-    nearest = np.where(to_above <= to_corner, above, corner)
-    return np.where((to_left <= to_above) & (to_left <= to_corner), left, nearest)
