@@ -19,13 +19,14 @@ from maerestore.inpaint.patchmatch import (
     PATCH,
     RADIUS,
     Level,
+    best_origins,
     describe,
     describe_hole,
     enlarge,
     first_matches,
-    paint,
     paint_matches,
     search,
+    vote,
 )
 from maerestore.inpaint.strength import texture_strength
 
@@ -37,9 +38,27 @@ MAX_LEVELS = 4
 ROUNDS = ((40_000, 3), (100_000, 2), (1 << 62, 1))  # of search and vote at a level, by the most places it may have
 
 
-@torch.inference_mode()
 def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int = 0) -> np.ndarray:
     """Give the fill of a hole the texture of what surrounds it.
+
+    Args:
+        image, hole, known, seed: as for `find_origins`.
+
+    Returns:
+        (h, w, 3) float32: in the hole colours of known pixels, elsewhere `image`. Where there is too little known
+        around the hole to draw from, `image` comes back as it is.
+    """
+    return drawn_from(image, find_origins(image, hole, known, seed))
+
+
+def drawn_from(image: np.ndarray, origins: np.ndarray) -> np.ndarray:
+    """(h, w, C), each pixel taken from where `origins` (h, w) says."""
+    return image.reshape(-1, image.shape[2])[origins]
+
+
+@torch.inference_mode()
+def find_origins(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Which known pixel each pixel of a hole is best drawn from.
 
     Args:
         image: (h, w, 3) float32 RGB in [0, 1]: a part of the photo with a smooth fill in the hole.
@@ -48,12 +67,13 @@ def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int
         seed: of the random search.
 
     Returns:
-        (h, w, 3) float32: in the hole colours of known pixels, elsewhere `image`. Where there is too little known
-        around the hole to draw from, `image` comes back as it is.
+        (h, w) int64: in the hole the index of a known pixel, row by row; elsewhere, and everywhere where there is too
+        little known around the hole, a pixel's own.
     """
+    origins = np.arange(hole.size).reshape(hole.shape)
     levels = _pyramid(image, hole, known)
     if not levels:
-        return image
+        return origins
     generator = torch.Generator("cpu").manual_seed(seed)
     matches: Tensor | None = None
     shape = levels[-1].shape
@@ -71,12 +91,11 @@ def synthesize(image: np.ndarray, hole: np.ndarray, known: np.ndarray, seed: int
             describe_hole(level, features, kernels)
             costs, matches = search(level, features, chosen, generator)
             chosen = matches[level.places]
-            last = depth == 0 and turn == rounds - 1
-            colours = paint(level, matches, costs, best_wins=last)
-            level.image.view(-1, 3)[level.hole.flatten()] = colours
-    result = image.copy()
-    result[hole] = levels[0].image.numpy()[hole]
-    return result
+            if depth == 0 and turn == rounds - 1:
+                origins[hole] = best_origins(level, matches, costs).numpy()
+            else:
+                level.image.view(-1, 3)[level.hole.flatten()] = vote(level, matches, costs)
+    return origins
 
 
 def _pyramid(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> list[Level]:

@@ -190,32 +190,34 @@ def _better(
     return current.index_copy(0, rows, candidate[won]), cost.index_copy(0, rows, new[won])
 
 
-def paint(level: Level, matches: Tensor, costs: Tensor, best_wins: bool) -> Tensor:
-    """Colours for the hole's pixels, in their order: (K, 3), voted or from the best patch that covers each."""
-    width = level.shape[1]
-    pixels = level.hole.flatten().nonzero().flatten()
+def vote(level: Level, matches: Tensor, costs: Tensor) -> Tensor:
+    """Colours for the hole's pixels, in their order: (K, 3), the mean of what the patches that cover each one say."""
     colours = level.image.view(-1, 3)
-    best = torch.full((len(pixels),), float("inf"), **_NUMBERS)
-    origin = torch.full_like(pixels, -1)
+    pixels = level.hole.flatten().nonzero().flatten()
     total = torch.zeros(len(pixels), 3, **_NUMBERS)
-    weights = torch.zeros_like(best)
+    weights = torch.zeros(len(pixels), **_NUMBERS)
     scale = float(costs[level.places].median().clamp(min=1e-6))
-    last = len(costs) - 1
-    for dy in range(-RADIUS, RADIUS + 1):
-        for dx in range(-RADIUS, RADIUS + 1):
-            if not best_wins and (dy + dx) % 2:
-                continue  # every other patch is enough of a vote
-            step = dy * width + dx
-            centre = (pixels + step).clamp_(0, last)
-            cost = costs.index_select(0, centre)
-            source = (matches.index_select(0, centre) - step).clamp_(min=0)
-            if best_wins:
-                won = cost < best
-                best, origin = torch.where(won, cost, best), torch.where(won, source, origin)
-            else:
-                weight = torch.exp(-cost / scale)
-                total.addcmul_(weight[:, None], colours.index_select(0, source))
-                weights += weight
-    if best_wins:
-        return torch.where((origin >= 0)[:, None], colours[origin.clamp(min=0)], colours[pixels])
+    for step in _offsets(level)[::2]:  # every other patch is enough of a vote
+        cost, source = _from_patch(level, pixels, matches, costs, step)
+        weight = torch.exp(-cost / scale)
+        total.addcmul_(weight[:, None], colours.index_select(0, source))
+        weights += weight
     return torch.where((weights > 0)[:, None], total / weights.clamp(min=1e-12)[:, None], colours[pixels])
+
+
+def best_origins(level: Level, matches: Tensor, costs: Tensor) -> Tensor:
+    """For the hole's pixels, in their order, the source pixel of the best patch that covers each: (K,)."""
+    pixels = level.hole.flatten().nonzero().flatten()
+    best = torch.full((len(pixels),), float("inf"), **_NUMBERS)
+    origin = pixels.clone()
+    for step in _offsets(level):
+        cost, source = _from_patch(level, pixels, matches, costs, step)
+        won = cost < best
+        best, origin = torch.where(won, cost, best), torch.where(won, source, origin)
+    return origin
+
+
+def _from_patch(level: Level, pixels: Tensor, matches: Tensor, costs: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """The cost of the patch around each pixel's neighbour, and the pixel's source in it; infinite where none is."""
+    centre = (pixels + step).clamp_(0, len(costs) - 1)
+    return costs.index_select(0, centre), (matches.index_select(0, centre) - step).clamp_(min=0)

@@ -14,7 +14,10 @@ from maerestore.inpaint.harmonic import harmonic_fill
 FINE = 1.0  # sigma in pixels of the low-pass
 NEAR = 2.0  # sigma in pixels, of the mean strength at a place that is known
 CELL = 4  # pixels; into a hole it is continued in squares of this side
-AROUND = 2.0  # sigma in cells, of the mean strength that is continued
+AROUND = (
+    1.0  # sigma in cells, of the mean that is continued; a wider one lets an edge far from a flat rim count as texture
+)
+EXPECTED_AROUND = 2.0  # the same, of what known patches are compared by: there a steadier mean finds better ones
 FEW = 0.05  # share of known pixels near a place below which its strength is continued from others
 
 
@@ -52,13 +55,13 @@ def mean_by_cell(values: np.ndarray, chosen: np.ndarray, sigma: float) -> tuple[
     return spread(values * chosen) / np.maximum(weight, 1e-6), weight
 
 
-def continued(values: np.ndarray, chosen: np.ndarray) -> np.ndarray | None:
+def continued(values: np.ndarray, chosen: np.ndarray, around: float = AROUND) -> np.ndarray | None:
     """The mean of the chosen pixels of (h, w) for each cell, continued harmonically where there are too few.
 
     Returns:
         (cells down, cells across) float32; None where too few are chosen everywhere.
     """
-    wanted, weight = mean_by_cell(values, chosen, AROUND)
+    wanted, weight = mean_by_cell(values, chosen, around)
     unknown = weight < FEW
     if unknown.all():
         return None
@@ -88,7 +91,7 @@ def texture_strength(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> 
     weight = cv2.GaussianBlur(telling.astype(np.float32), (0, 0), NEAR)
     local = np.sqrt(cv2.GaussianBlur(energy * telling, (0, 0), NEAR) / np.maximum(weight, 1e-6))
     told = ~hole & (weight >= FEW)
-    expected = continued(local, told)
+    expected = continued(local, told, EXPECTED_AROUND)
     if expected is None:
         return np.zeros(hole.shape, np.float32)
     expected = cv2.resize(expected, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)

@@ -17,7 +17,7 @@ import numpy as np
 from maerestore.image.canvas import ReadableImage
 from maerestore.image.photo import Piece
 from maerestore.inpaint.boxes import grow, slices
-from maerestore.inpaint.detail import synthesize
+from maerestore.inpaint.detail import drawn_from, find_origins, synthesize
 from maerestore.inpaint.regions import Region
 from maerestore.inpaint.rim import SMALLER, rim_share
 from maerestore.inpaint.scene import Overlay, Progress
@@ -27,8 +27,8 @@ from maerestore.inpaint.windows import plan_blocks, surroundings
 NEAR, DEEP = 2.0, 5.0  # sigma in pixels: finer than this is taken from known patches, along the rim and inside
 RIM, RAMP = 1.0, 4.0  # pixels from the known ones up to which nothing is added, and over which adding sets in
 SHALLOW = 2.0  # pixels from the known ones: for a hole that goes no deeper nothing is searched
-WANTED = 1.3  # energy of the finest texture that is aimed at, as a share of the surroundings': some of it is lost
-MOST, LEAST = 1.1, 0.4  # of known patches' texture that is added, and of the refiner's that is left
+WANTED = 1.4  # energy of the finest texture that is aimed at, as a share of the surroundings': some of it is lost
+MOST, LEAST = 1.3, 0.4  # of known patches' texture that is added, and of the refiner's that is left
 WEAKENED = 1.5  # sigma in pixels; finer than this is weakened
 SPECKS = ((1.0, 1.5), (2.0, 4.0))  # sigmas in pixels: chroma finer than the first is measured, than the second weakened
 WITHIN = 1.25  # sigma in cells, of the mean strength of the fill's texture
@@ -81,14 +81,14 @@ def sharpen(
     looked_at = [i for i in range(len(regions)) if refined is None or refined[i] is not None]
     blocks = [(i, block) for i in looked_at for block in plan_blocks(regions[i])]
     overlay = Overlay(regions, [fill for fill, _, _ in pieces])
-    drawn_from = ~mask  # known pixels; deep in a hole, where none is near, also what earlier blocks drew
+    painted = ~mask  # known pixels; deep in a hole, where none is near, also what earlier blocks drew
     for done, (i, block) in enumerate(blocks):
         area = grow(block, surroundings(regions[i]), size)
         hole = np.zeros((area[2] - area[0], area[3] - area[1]), bool)
         hole[slices(block, area)] = regions[i].mask[slices(block, regions[i].box)]
         known = sources = ~mask[slices(area)]
         if known.sum() < 4 * hole.sum() // 10:
-            sources = drawn_from[slices(area)].copy()
+            sources = painted[slices(area)].copy()
         drawn = overlay.paint(photo.rgb(area), area)
         own = None if refined is None else refined[i]
         if own is None:
@@ -96,13 +96,13 @@ def sharpen(
         else:
             distance = np.zeros(hole.shape, np.float32)
             distance[slices(block, area)] = own.distance[slices(block, regions[i].box)]
-            source = None if own.suffices else synthesize(drawn, hole, sources, seed)
-            drawn = completed(drawn, source, hole, known, distance, own.shrunk)
+            origins = None if own.suffices else find_origins(drawn, hole, sources, seed)
+            drawn = completed(drawn, origins, hole, known, distance, own.shrunk)
         # Written where the overlay reads, so that the next block continues this one.
         fill = pieces[i][0][slices(block, regions[i].box)]
         inside = hole[slices(block, area)]
         fill[inside] = drawn[slices(block, area)][inside]
-        drawn_from[slices(block)] |= inside
+        painted[slices(block)] |= inside
         if progress is not None:
             progress("sharpening", done + 1, len(blocks))
     return pieces
@@ -110,7 +110,7 @@ def sharpen(
 
 def completed(
     fill: np.ndarray,
-    source: np.ndarray | None,
+    origins: np.ndarray | None,
     hole: np.ndarray,
     known: np.ndarray,
     distance: np.ndarray,
@@ -119,11 +119,12 @@ def completed(
     """A fill whose finest texture is as strong, place by place, as that of the surroundings, chroma no stronger.
 
     How strong it should be is continued from the known texture into the hole as the harmonic fill continues colours.
-    What is missing is added from another fill's texture, what is too much is weakened.
+    What is missing is added from known patches, what is too much is weakened.
 
     Args:
         fill: (h, w, 3) float32 RGB in [0, 1], the right colours in the hole; a part of the photo around it.
-        source: (h, w, 3), the same with the right texture; None where nothing is to be added.
+        origins: (h, w) int64, the pixels that texture is taken from, as of `find_origins`; None where none is to be
+            added.
         hole: (h, w) bool, what is to be changed.
         known: (h, w) bool, the photo's own pixels.
         distance: (h, w), pixels from the hole's pixels to the nearest known one.
@@ -146,19 +147,47 @@ def completed(
     there, _ = mean_by_cell(energy, hole, WITHIN)
     left = _per_pixel(np.clip(np.sqrt((wanted + FLAT) / (there + FLAT)), LEAST, 1), hole.shape)
     picture = fill + (left - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), WEAKENED))
-    if source is not None:
+    if origins is not None:
         # Where the rim was drawn again, it is as sharp as if the refiner had seen all at its size.
-        fine = cv2.GaussianBlur(source, (0, 0), NEAR * (1 if shrunk > SMALLER else shrunk))
-        coarse = cv2.GaussianBlur(source, (0, 0), DEEP * shrunk)
-        texture = source - coarse - rim_share(distance)[..., None] * (fine - coarse)
+        near, share = NEAR * (1 if shrunk > SMALLER else shrunk), rim_share(distance)[..., None]
+        texture = (1 - share) * brought(fill, origins, DEEP * shrunk) + share * brought(fill, origins, near)
         offered, _ = mean_by_cell(energy_of(texture), hole, WITHIN)
         gain = np.sqrt(np.clip((WANTED * wanted - there) / (offered + FLAT), 0, MOST**2))
-        share = np.clip((distance - RIM) / RAMP, 0, 1)
-        picture = picture + _per_pixel(gain, hole.shape) * share[..., None] * texture
+        ramp = np.clip((distance - RIM) / RAMP, 0, 1)[..., None]
+        picture = picture + _per_pixel(gain, hole.shape) * ramp * texture
     picture = np.where(hole[..., None], np.clip(picture, 0, 1), fill).astype(np.float32)
     for measured, weakened in SPECKS:
         picture = without_specks(picture, hole, known, measured, weakened)
     return picture
+
+
+def brought(image: np.ndarray, origins: np.ndarray, sigma: float) -> np.ndarray:
+    """The texture of other places: what is finer than a low-pass both there and here.
+
+    Neither alone is right. Here, neighbours that come from patches of different colours make a step; there, an edge
+    that stays behind leaves its halo. Texture is what is on the same side of both means, as far as it is from the
+    nearer one.
+
+    Args:
+        image: (h, w, 3) float32.
+        origins: (h, w) int64, as of `find_origins`.
+        sigma: of the low-pass, in pixels.
+
+    Returns:
+        (h, w, 3) float32.
+
+    Example:
+        >>> halves = np.zeros((8, 32, 3), np.float32)
+        >>> halves[:, 16:] = 1  # half of a flat hole is drawn from one side, half from the other: no texture
+        >>> origins = np.arange(8 * 32).reshape(8, 32)
+        >>> origins[:, 8:12], origins[:, 12:16] = 2, 30
+        >>> float(abs(brought(halves, origins, 2.0)[:, 8:16]).max())
+        0.0
+    """
+    drawn = drawn_from(image, origins)
+    here = drawn - cv2.GaussianBlur(drawn, (0, 0), sigma)
+    there = drawn_from(image - cv2.GaussianBlur(image, (0, 0), sigma), origins)
+    return np.where(here * there > 0, np.where(np.abs(here) < np.abs(there), here, there), np.float32(0))
 
 
 def without_specks(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maerestore.inpaint.strength import chroma_energy, chroma_of
+from maerestore.inpaint.detail import find_origins
+from maerestore.inpaint.strength import chroma_energy, chroma_of, energy_of
 from maerestore.inpaint.texture import completed, without_specks
 
 from .conftest import box_mask, textured
@@ -50,8 +51,47 @@ def test_colours_that_are_as_lively_around_the_hole_stay() -> None:
 
 def test_a_gray_photo_stays_gray() -> None:
     gray = np.repeat(textured(96, 96).astype(np.float32).mean(-1, keepdims=True) / 255, 3, axis=2)
-    drawn = completed(gray, gray, HOLE, ~HOLE, DEEP)
+    drawn = completed(gray, find_origins(gray, HOLE, ~HOLE), HOLE, ~HOLE, DEEP)
     assert np.ptp(drawn, axis=2).max() < 1e-6
+    assert energy_of(drawn)[HOLE].mean() > 0.5 * energy_of(gray)[~HOLE].mean()
+
+
+def grainy(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.02, (96, 96, 1)).astype(np.float32).repeat(3, axis=2)
+
+
+def shifted(columns: np.ndarray) -> np.ndarray:
+    """Origins of the hole: so many columns to the right."""
+    return np.arange(96 * 96).reshape(96, 96) + np.where(HOLE, columns, 0)
+
+
+def test_patches_of_different_colours_make_no_step() -> None:
+    light = np.linspace(0.2, 0.8, 96, dtype=np.float32)[None, :, None].repeat(96, axis=0).repeat(3, axis=2)
+    fill = np.where(HOLE[..., None], light, light + grainy())
+    left = np.arange(96) < 48
+    drawn = completed(fill, shifted(np.where(left, -30, 30)[None]), HOLE, ~HOLE, DEEP)
+    assert energy_of(drawn)[HOLE].mean() > 0.5 * energy_of(fill)[~HOLE].mean()
+    columns = (drawn - light)[HOLE].reshape(36, 36, 3).mean(axis=(0, 2))
+    assert abs(columns[18] - columns[17]) < 0.03  # of .38 between the places that the two are drawn from
+
+
+def test_the_halo_of_an_edge_that_stays_behind_is_no_texture() -> None:
+    fill = np.full((96, 96, 3), 0.2, np.float32) + grainy()
+    fill[:, 72:] += 0.6
+    fill[HOLE] = 0.2
+    drawn = completed(fill, shifted(np.where(np.arange(96) < 48, 24, -20)[None]), HOLE, ~HOLE, DEEP)  # up to 72
+    columns = (drawn - 0.2)[HOLE].reshape(36, 36, 3).mean(axis=(0, 2))
+    assert abs(columns).max() < 0.02
+
+
+def test_an_edge_far_from_a_flat_rim_is_no_texture() -> None:
+    fill = np.full((96, 96, 3), 0.9, np.float32)
+    fill[8:10] = 0.1  # 20 pixels above the hole
+    fill[80:] += grainy()[80:]
+    rows = np.arange(96)[:, None]
+    origins = np.where(HOLE, (rows % 12 + 82) * 96 + np.arange(96)[None], np.arange(96 * 96).reshape(96, 96))
+    drawn = completed(fill, origins, HOLE, ~HOLE, DEEP)
+    assert abs(drawn - fill)[HOLE].max() < 2 / 255
 
 
 def test_nothing_known_changes_nothing() -> None:
