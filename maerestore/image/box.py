@@ -10,20 +10,21 @@ Box = tuple[int, int, int, int]
 _BAND = 1 << 22  # pixels
 
 
-def row_bands(size: tuple[int, int]) -> Iterator[Box]:
+def row_bands(size: tuple[int, int], multiple: int = 1) -> Iterator[Box]:
     """Cut a picture into bands of full rows, so that work on a large one needs memory for one band only.
 
     Args:
         size: (width, height) in pixels.
+        multiple: of which the bands have rows, all but the last.
 
     Yields:
-        boxes of about four million pixels, from top to bottom.
+        boxes of about four million pixels, or of so few rows, from top to bottom.
 
     Example:
         >>> list(row_bands((4_000_000, 3)))
         [(0, 0, 1, 4000000), (1, 0, 2, 4000000), (2, 0, 3, 4000000)]
     """
     width, height = size
-    rows = max(1, _BAND // width)
+    rows = max(1, _BAND // (width * multiple)) * multiple
     for top in range(0, height, rows):
         yield top, 0, min(top + rows, height), width

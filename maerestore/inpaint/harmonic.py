@@ -15,6 +15,7 @@ from scipy.sparse.linalg import splu
 from maerestore.inpaint.multigrid import Cycle, Solver, conjugate_gradients, enlarging
 
 DIRECT_SIZE = 20_000  # unknowns up to which a sparse factorisation, which is exact, costs no more than iterating
+LONGEST = 1000  # times as long as wide; for longer ones float32 is too coarse to iterate, and solving directly is cheap
 
 
 def harmonic_fill(image: np.ndarray, mask: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
@@ -50,7 +51,7 @@ def harmonic_fill(image: np.ndarray, mask: np.ndarray, tolerance: float = 1e-4) 
 def _solve(image: np.ndarray, mask: np.ndarray, tolerance: float) -> tuple[np.ndarray, Solver]:
     """The hole's values, (number of hole pixels, C), in raster order; and a solver for other values of the rim."""
     matrix, constant = _laplacian(image, mask)
-    if constant.shape[0] <= DIRECT_SIZE or min(mask.shape) < 4:
+    if constant.shape[0] <= DIRECT_SIZE or min(mask.shape) < 4 or max(mask.shape) > LONGEST * min(mask.shape):
         # The ordering for symmetric systems halves the time of SuperLU's default.
         factors: Solver = splu(
             matrix.tocsc().astype(np.float64),

@@ -16,7 +16,6 @@ from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.model_window import ModelWindow, window_scale
 from maerestore.inpaint.opacity import raised_opacities
 from maerestore.inpaint.regions import Region, distance_to_known
-from maerestore.inpaint.visible import visible_photo
 from maerestore.inpaint.windows import plan_windows
 
 WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be filled by it
@@ -59,6 +58,7 @@ class Scene:
         photo: the photo.
         mask: (H, W) bool, True = hole.
         unknown: (H, W) bool, the holes and the transparent pixels; `mask` itself where there are none.
+        visible: the photo without the colours of its transparent pixels: what every stage reads.
         regions: its holes, grouped.
         smooth: the harmonic fill of each region, (h, w, 3) float32 over its box.
         distances: (h, w) photo pixels from each region's pixels to the nearest known one.
@@ -69,6 +69,7 @@ class Scene:
     photo: Canvas
     mask: np.ndarray
     unknown: np.ndarray
+    visible: ReadableImage
     regions: list[Region]
     smooth: list[np.ndarray]
     distances: list[np.ndarray]
@@ -81,6 +82,7 @@ class Scene:
         photo: Canvas,
         mask: np.ndarray,
         unknown: np.ndarray,
+        visible: ReadableImage,
         regions: list[Region],
         smooth: list[np.ndarray],
         *,
@@ -91,7 +93,7 @@ class Scene:
         """Choose the windows.
 
         Args:
-            photo, mask, unknown, regions, smooth: as the attributes.
+            photo, mask, unknown, visible, regions, smooth: as the attributes.
             model_size: side in pixels that the model sees windows at.
             patch_size: of the model.
             curve: share of the model's fill by distance.
@@ -106,12 +108,7 @@ class Scene:
             reach = float(distance.max()) * max(window_scale(box, model_size, patch_size) for box in plan)
             plans.append(plan if curve(np.array(reach)) >= WORTHWHILE else [])
         scales = [[window_scale(box, model_size, patch_size) for box in plan] for plan in plans]
-        return cls(photo, mask, unknown, regions, smooth, distances, plans, scales)
-
-    @property
-    def visible(self) -> ReadableImage:
-        """The photo without the colours of its transparent pixels: what every stage reads."""
-        return visible_photo(self.photo, self.mask, self.unknown)
+        return cls(photo, mask, unknown, visible, regions, smooth, distances, plans, scales)
 
     @cached_property
     def opacities(self) -> list[np.ndarray | None]:
@@ -175,17 +172,16 @@ class Scene:
 
 
 def harmonic_fills(
-    photo: Canvas, mask: np.ndarray, unknown: np.ndarray, regions: list[Region], progress: Progress | None
+    visible: ReadableImage, mask: np.ndarray, unknown: np.ndarray, regions: list[Region], progress: Progress | None
 ) -> list[np.ndarray]:
     """The harmonic fill of each region, (h, w, 3) float32 over its box; arguments as of `Scene.plan`."""
-    width, height = photo.size
-    seen = visible_photo(photo, mask, unknown)
+    width, height = visible.size
     fills = []
     for i, region in enumerate(regions):
         grown = grow(region.box, 1, (height, width))
         hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
         hole[slices(region.box, grown)] = region.mask
-        image = seen.rgb(grown)
+        image = visible.rgb(grown)
         image[mask[slices(grown)] & ~hole] = 0  # other holes: no neighbours of this one, and nothing to be seen
         joined = unknown[slices(grown)]
         if unknown is not mask and (joined & ~mask[slices(grown)]).any() and not joined.all():

@@ -21,7 +21,7 @@ from maerestore.inpaint.refine import LIMIT
 from maerestore.inpaint.regions import dilated, find_regions
 from maerestore.inpaint.scene import Progress, Scene, harmonic_fills
 from maerestore.inpaint.texture import RefinedRegion
-from maerestore.inpaint.visible import unknown_pixels
+from maerestore.inpaint.visible import unknown_pixels, visible_photo
 
 
 class WindowModel(Protocol):
@@ -100,8 +100,11 @@ def find_scene(
     report.holes = len(regions)
     with report.stage("harmonic"):
         unknown = unknown_pixels(photo, mask)
-        smooth = harmonic_fills(photo, mask, unknown, regions, progress)
-    scene = Scene.plan(photo, mask, unknown, regions, smooth, model_size=model_size, patch_size=patch_size, curve=curve)
+        visible = visible_photo(photo, mask, unknown)
+        smooth = harmonic_fills(visible, mask, unknown, regions, progress)
+    scene = Scene.plan(
+        photo, mask, unknown, visible, regions, smooth, model_size=model_size, patch_size=patch_size, curve=curve
+    )
     report.windows = scene.windows
     return scene
 

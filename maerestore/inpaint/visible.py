@@ -8,13 +8,16 @@ the output they stay as they are, bit by bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from maerestore.image.box import Box, row_bands
 from maerestore.image.canvas import Canvas, ReadableImage
-from maerestore.inpaint.boxes import grow, slices
+from maerestore.inpaint.boxes import slices
+
+DISTANT = 8  # pixels; in squares of this side colours are taken where none is visible in the whole of a window
 
 
 def unknown_pixels(photo: Canvas, mask: np.ndarray) -> np.ndarray:
@@ -66,12 +69,34 @@ class VisiblePhoto:
         image = self.photo.rgb(box)
         if not clear.any():
             return image
-        around, margin = box, max(box[2] - box[0], box[3] - box[1])
-        while self.unknown[slices(around)].all():  # ends, for somewhere a pixel is visible
-            around, margin = grow(box, margin, (self.size[1], self.size[0])), 2 * margin
-        surroundings = image if around == box else self.photo.rgb(around)
-        image[clear] = _spread(surroundings, ~self.unknown[slices(around)])[slices(box, around)][clear]
+        if self.unknown[slices(box)].all():
+            image[clear] = self._distant(box)[clear]
+        else:
+            image[clear] = _spread(image, ~self.unknown[slices(box)])[clear]
         return image
+
+    def _distant(self, box: Box) -> np.ndarray:
+        """(h, w, 3): the colours of a window in which nothing is visible, from the visible ones of the whole photo."""
+        rows, columns = (np.arange(box[i], box[i + 2]) // DISTANT for i in (0, 1))
+        return self._small[rows[:, None], columns]
+
+    @cached_property
+    def _small(self) -> np.ndarray:
+        """The photo in squares of `DISTANT` pixels: the mean of what is visible in each, or of what is nearest."""
+        width, height = self.size
+        down, across = -(-height // DISTANT), -(-width // DISTANT)
+        total, share = np.zeros((down, across, 3), np.float32), np.zeros((down, across), np.float32)
+        for top, _, bottom, _ in row_bands((width, height), multiple=DISTANT):
+            known = ~self.unknown[top:bottom]
+            pad = ((0, -(bottom - top) % DISTANT), (0, -width % DISTANT))
+            band = slice(top // DISTANT, -(-bottom // DISTANT))
+            size = (across, band.stop - band.start)
+            image = self.photo.rgb((top, 0, bottom, width)) * known[..., None]
+            total[band] = cv2.resize(np.pad(image, (*pad, (0, 0))), size, interpolation=cv2.INTER_AREA).reshape(
+                size[1], across, 3
+            )
+            share[band] = cv2.resize(np.pad(known, pad).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        return _spread(total / np.maximum(share, 1 / DISTANT**2)[..., None], share > 0)
 
 
 def visible_photo(photo: ReadableImage, mask: np.ndarray, unknown: np.ndarray) -> ReadableImage:

@@ -149,6 +149,16 @@ def test_a_large_hole_of_any_shape_is_solved_closely(density: float | None, monk
     np.testing.assert_allclose(close, exact, atol=CLOSE)
 
 
+@pytest.mark.parametrize("height", [4, 5, 7, 9])
+def test_a_long_strip_that_is_known_at_one_end_only(height: int) -> None:
+    image = np.linspace(0.2, 0.6, height, dtype=np.float32)[:, None, None].repeat(25_000, axis=1)
+    mask = np.ones(image.shape[:2], bool)
+    mask[:, 0] = False
+    filled = harmonic_fill(image, mask)
+    assert filled.min() >= 0.2 - CLOSE
+    assert filled.max() <= 0.6 + CLOSE
+
+
 def test_a_really_large_hole_is_solved_to_the_tolerance_too() -> None:
     image = np.random.default_rng(0).random((500, 520, 1), dtype=np.float32)
     mask = box_mask(500, 520, (5, 5, 495, 515))

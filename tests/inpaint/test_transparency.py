@@ -285,6 +285,27 @@ def test_the_visible_photo_shows_visible_colours_only(box: tuple[int, int, int, 
     np.testing.assert_allclose(seen, np.broadcast_to(np.float32([40, 150, 60]) / 255, seen.shape), atol=1e-5)
 
 
+def test_far_from_all_that_is_visible_the_nearest_colours_are_seen() -> None:
+    image = np.zeros((203, 1601, 4), np.uint8)
+    image[:, :90] = (200, 40, 20, 255)
+    image[:, -90:] = (20, 40, 200, 255)
+    mask = np.zeros((203, 1601), bool)
+    mask[50:60, 300:310] = mask[150:160, 1300:1310] = True
+    reads = []
+
+    class Counted(Photo):
+        def rgb(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
+            reads.append(window)
+            return super().rgb(window)
+
+    photo = Counted(image, "RGBA")
+    seen = VisiblePhoto(photo, mask, unknown_pixels(photo, mask))
+    for left, colour in ((280, (200, 40, 20)), (1280, (20, 40, 200))):
+        around = seen.rgb((40, left, 170, left + 40))
+        np.testing.assert_allclose(around[0, 0], np.float32(colour) / 255, atol=0.1)
+    assert sum(window == (0, 0, 203, 1601) for window in reads) == 1  # the whole of it only once
+
+
 def test_distances_are_to_visible_pixels() -> None:
     (region,) = find_regions(HOLE)
     plain = distance_to_known(region, (HEIGHT, WIDTH))
