@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from . import tiff
-from .errors import InputError, quoted
+from .errors import InputError, quoted, reason_of
 from .output import READ_ONLY, SUFFIXES
 from .quiet import quiet_pillow
 
@@ -78,8 +78,8 @@ def _head(source: Path | bytes) -> bytes:
 
 
 def short(error: BaseException) -> str:
-    """Return the first line of an error's message, for use inside another."""
-    return (str(error) or type(error).__name__).splitlines()[0].strip().rstrip(".")[:120]
+    """Return what an error says for use inside another message: decoders quote what they read, however long it is."""
+    return reason_of(error)[:120]
 
 
 def _check_file(path: Path) -> None:

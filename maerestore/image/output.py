@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .errors import InputError, quoted
+from .errors import InputError, quoted, reason_of
 
 __all__ = ["READ_ONLY", "SUFFIXES", "atomic_file", "check_target", "format_of", "resolve_output", "same_file"]
 
@@ -168,9 +168,7 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 
 def _cannot_write(name: str, error: Exception) -> InputError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    reason = (reason or type(error).__name__).splitlines()[0].rstrip(".")
-    return InputError(f"output {name} cannot be written ({reason}): free space or choose another output.")
+    return InputError(f"output {name} cannot be written ({reason_of(error)}): free space or choose another output.")
 
 
 @contextmanager

@@ -68,8 +68,6 @@ def extend_palette(
             if other != level and not (used & (palette[:, 3] == other)).any()
         }
         slots = [slot for slot in free if slot not in reserved]
-        if not len(kept) and not len(group):
-            group = colors[alpha == level]
         new = _median_cut(group, len(slots))
         palette = palette.copy()
         needed = max(slots[: len(new)], default=-1) + 1
