@@ -11,6 +11,9 @@ from maerestore.image.box import Box
 from maerestore.inpaint.boxes import grow, slices
 
 CELL = 8  # holes closer than about this many pixels are filled together
+TILE = 1024  # pixels; the side of the squares that a long thin hole is cut by
+SPARSE = 0.2  # largest share of hole in the box of one that is cut
+REACH = 4.0  # times its thickness: how far along a long thin hole its colours depend on each other (to exp(-4 pi))
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,18 @@ class Region:
         box: what they span.
         mask: (h, w) bool over `box`, True = hole.
         thickness: twice the distance in pixels from the deepest hole pixel to the nearest known one.
+        whole: what it is a part of, where `cut` gave it.
     """
 
     box: Box
     mask: np.ndarray
     thickness: float
+    whole: Region | None = None
+
+    @property
+    def reach(self) -> int:
+        """Pixels around the box that decide about its smooth fill."""
+        return int(np.ceil(REACH * self.thickness)) if self.whole else 1
 
 
 def dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -70,12 +80,46 @@ def find_regions(mask: np.ndarray) -> list[Region]:
     return sorted(regions, key=lambda region: region.box)
 
 
+def cut(region: Region) -> list[Region]:
+    """Cut a region that is long and thin into squares: a scratch across a photo has a box as large as the photo.
+
+    Args:
+        region: the holes.
+
+    Returns:
+        parts of at most `TILE` x `TILE` pixels; the region itself where its box is small or well filled.
+
+    Example:
+        >>> scratch = Region((0, 0, 3000, 3000), np.eye(3000, dtype=bool), 2.0)
+        >>> [part.box for part in cut(scratch)][:2]
+        [(0, 0, 1024, 1024), (1024, 1024, 2048, 2048)]
+    """
+    top, left, bottom, right = region.box
+    dense = region.mask.mean() > SPARSE or region.thickness > TILE / (2 * REACH)
+    if dense or (bottom - top) * (right - left) <= 4 * TILE**2:
+        return [region]
+    parts = []
+    for y in range(top // TILE * TILE, bottom, TILE):
+        for x in range(left // TILE * TILE, right, TILE):
+            tile = (max(y, top), max(x, left), min(y + TILE, bottom), min(x + TILE, right))
+            mask = region.mask[slices(tile, region.box)]
+            if mask.any():
+                box, mask = _cropped(mask, tile)
+                parts.append(Region(box, mask, region.thickness, whole=region))
+    return parts
+
+
 def _tight(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> Region:
+    box, mask = _cropped(mask, box)
+    return Region(box, mask, 2 * float(_distance(mask, box, photo_size).max()))
+
+
+def _cropped(mask: np.ndarray, box: Box) -> tuple[Box, np.ndarray]:
+    """A mask that covers a box, and the box, without the rows and columns around that are empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    mask = mask[top:bottom, left:right]
     tight = (box[0] + top, box[1] + left, box[0] + bottom, box[1] + right)
-    return Region(tight, mask, 2 * float(_distance(mask, tight, photo_size).max()))
+    return tight, mask[top:bottom, left:right]
 
 
 def _distance(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> np.ndarray:

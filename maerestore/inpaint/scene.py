@@ -100,12 +100,13 @@ class Scene:
         """
         size = mask.shape[0], mask.shape[1]
         also = None if unknown is mask else unknown
-        distances = [distance_to_known(region, size, also) for region in regions]
+        distances = [distance_to_known(region, size, unknown if region.whole else also) for region in regions]
         plans: list[list[Box]] = []
         for region, distance in zip(regions, distances, strict=True):
             # A scratch across the photo would take hundreds of windows, for next to nothing.
             plan = plan_windows(region, size, model_size)
-            reach = float(distance.max()) * max(window_scale(box, model_size, patch_size) for box in plan)
+            deepest = max(float(distance.max()), region.thickness / 2 if region.whole else 0)  # parts alike
+            reach = deepest * max(window_scale(box, model_size, patch_size) for box in plan)
             plans.append(plan if curve(np.array(reach)) >= WORTHWHILE else [])
         scales = [[window_scale(box, model_size, patch_size) for box in plan] for plan in plans]
         return cls(photo, mask, unknown, visible, regions, smooth, distances, plans, scales)
@@ -178,9 +179,11 @@ def harmonic_fills(
     width, height = visible.size
     fills = []
     for i, region in enumerate(regions):
-        grown = grow(region.box, 1, (height, width))
+        grown = grow(region.box, region.reach, (height, width))
         hole = np.zeros((grown[2] - grown[0], grown[3] - grown[1]), bool)
         hole[slices(region.box, grown)] = region.mask
+        if region.whole:
+            hole |= mask[slices(grown)]
         image = visible.rgb(grown)
         image[mask[slices(grown)] & ~hole] = 0  # other holes: no neighbours of this one, and nothing to be seen
         joined = unknown[slices(grown)]

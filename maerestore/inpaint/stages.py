@@ -18,7 +18,7 @@ from maerestore.inpaint.blend import BlendCurve, blend
 from maerestore.inpaint.checks import check_whole
 from maerestore.inpaint.model_window import ModelWindow
 from maerestore.inpaint.refine import LIMIT
-from maerestore.inpaint.regions import dilated, find_regions
+from maerestore.inpaint.regions import cut, dilated, find_regions
 from maerestore.inpaint.scene import Progress, Scene, harmonic_fills
 from maerestore.inpaint.texture import RefinedRegion
 from maerestore.inpaint.visible import unknown_pixels, visible_photo
@@ -97,7 +97,9 @@ def find_scene(
     report.pixels = int(mask.sum())
     with report.stage("regions"):
         regions = find_regions(mask)
-    report.holes = len(regions)
+        report.holes = len(regions)
+        if photo.alpha((0, 0, 1, 1)) is None:  # how opaque a hole was and becomes is told of the whole of it
+            regions = [part for region in regions for part in cut(region)]
     with report.stage("harmonic"):
         unknown = unknown_pixels(photo, mask)
         visible = visible_photo(photo, mask, unknown)

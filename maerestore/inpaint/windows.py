@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from maerestore.image.box import Box
-from maerestore.inpaint.boxes import slices
+from maerestore.inpaint.boxes import grow, intersection, slices
 from maerestore.inpaint.regions import Region
 
 BLOCK = 512  # side in pixels of what is given texture at once: bounds the memory
@@ -33,21 +33,23 @@ def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -
     top, left, bottom, right = region.box
     h, w = bottom - top, right - left
     side = _rounded_side(max(model_size, CONTEXT * region.thickness), model_size)
-    if max(h, w) <= 0.6 * side:
+    if max(h, w) <= 0.6 * side and not region.whole:
         # Centred as well as a lattice of an eighth of the side allows: a hole next to this one then shares the window.
         pitch = side // 8
         return [_square((top + bottom) // (2 * pitch) * pitch, (left + right) // (2 * pitch) * pitch, side, photo_size)]
-    # Centres half a side apart, the same for all regions; those with hole in the middle half that they answer for.
+    # Centres half a side apart, the same for all regions; those with hole in the middle half that they answer for. Into
+    # a part of a region also those of other parts reach: it looks as if nothing had been cut.
     half = side // 2
+    whole = region.whole or region
+    span = intersection(whole.box, grow(region.box, side, photo_size))
     boxes: list[Box] = []
-    for y in range(top // half * half, bottom, half):
-        for x in range(left // half * half, right, half):
-            rows, columns = (
-                slice(max(0, y - top), max(0, y + half - top)),
-                slice(max(0, x - left), max(0, x + half - left)),
-            )
-            if region.mask[rows, columns].any():
+    for y in range(span[0] // half * half, span[2], half):
+        for x in range(span[1] // half * half, span[3], half):
+            cell = intersection((y, x, y + half, x + half), whole.box)
+            if whole.mask[slices(cell, whole.box)].any():
                 boxes.append(_square(y + half // 2, x + half // 2, side, photo_size))
+    if region.whole:
+        boxes = [box for box in boxes if box[0] < bottom and box[2] > top and box[1] < right and box[3] > left]
     return list(dict.fromkeys(boxes))  # near the photo's borders several centres share a window
 
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maerestore.image import InputError
-from maerestore.inpaint import harmonic
+from maerestore.image import InputError, Photo
+from maerestore.inpaint import harmonic, regions, scene
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.pipeline import Inpainter
 
@@ -359,6 +360,27 @@ def test_a_large_ring_does_not_see_what_the_hole_within_it_hides(monkeypatch: py
     other = np.where(inner[..., None], np.float32(1), image)
     first, second = (plain.inpaint(i, mask | inner, sharp=False) for i in (image, other))
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_scratch_across_the_photo_is_filled_in_parts_as_it_is_in_one(
+    inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((300, 340), np.uint8)
+    for line in ((-5, 10, 350, 280), (20, 250, 330, 40)):
+        cv2.line(mask, line[:2], line[2:], 1, 9)
+    image = textured(300, 340)
+    monkeypatch.setattr(scene, "_groups", lambda counts, at_least: [(0, len(counts))])  # a window is seen once
+    monkeypatch.setattr(regions, "SPARSE", 0.0)
+    photo = Photo(image.copy())
+    whole, told = inpainter.fill(photo, mask > 0, sharp=False)
+    monkeypatch.setattr(regions, "SPARSE", 0.2)
+    monkeypatch.setattr(regions, "TILE", 140)
+    assert len(regions.cut(*regions.find_regions(mask > 0))) > 4
+    parts, told_of_parts = inpainter.fill(photo, mask > 0, sharp=False)
+    assert told.holes == told_of_parts.holes == 1
+    difference = abs(parts.samples.astype(int) - whole.samples)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.02
 
 
 @pytest.mark.parametrize("sharp", [False, True])

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maerestore.inpaint.regions import dilated, distance_to_known, find_regions
+from maerestore.inpaint import regions
+from maerestore.inpaint.boxes import slices
+from maerestore.inpaint.regions import cut, dilated, distance_to_known, find_regions
 
 from .conftest import box_mask, masks
 
@@ -102,3 +104,28 @@ def test_growing_a_small_hole_looks_at_a_small_part_of_a_large_photo(monkeypatch
     monkeypatch.setattr(cv2, "distanceTransform", spy)
     assert dilated(box_mask(3000, 4000, (0, 100, 20, 130)), 5).sum() > 600
     assert looked_at == [(25, 40)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks())
+def test_parts_hold_each_pixel_of_a_hole_once(mask: np.ndarray) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regions, "TILE", 16)
+        patch.setattr(regions, "REACH", 0.5)
+        for region in find_regions(mask):
+            parts = cut(region)
+            count = np.zeros(mask.shape, int)
+            for part in parts:
+                count[slices(part.box)] += part.mask
+                assert part.thickness == region.thickness
+                if part is not region:
+                    assert part.whole is region
+                    assert max(part.mask.shape) <= 16
+            np.testing.assert_array_equal(count[slices(region.box)], region.mask)
+
+
+def test_only_long_thin_holes_of_large_photos_are_cut() -> None:
+    scratch = np.eye(3000, dtype=bool)
+    for mask, cuts in ((scratch, True), (scratch[:1000, :1000], False), (np.ones((3000, 3000), bool), False)):
+        (region,) = find_regions(mask)
+        assert (len(cut(region)) > 1) == cuts
