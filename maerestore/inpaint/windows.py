@@ -34,9 +34,11 @@ def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -
     h, w = bottom - top, right - left
     side = _rounded_side(max(model_size, CONTEXT * region.thickness), model_size)
     if max(h, w) <= 0.6 * side and not region.whole:
-        # Centred as well as a lattice of an eighth of the side allows: a hole next to this one then shares the window.
-        pitch = side // 8
-        return [_square((top + bottom) // (2 * pitch) * pitch, (left + right) // (2 * pitch) * pitch, side, photo_size)]
+        # Centred as well as a lattice allows: a hole next to this one then shares the window. The smaller the hole, the
+        # wider the lattice may be that still leaves known surroundings, an eighth of the side or more.
+        pitch = side // (2 if max(h, w) <= side / 8 else 4 if max(h, w) <= side / 4 else 8)
+        row, column = ((ends // (2 * pitch)) * pitch + pitch // 2 for ends in (top + bottom, left + right))
+        return [_square(row, column, side, photo_size)]
     # Centres half a side apart, the same for all regions; those with hole in the middle half that they answer for. Into
     # a part of a region also those of other parts reach: it looks as if nothing had been cut.
     half = side // 2

@@ -73,3 +73,24 @@ def test_a_scratch_needs_about_as_many_windows_in_a_larger_photo() -> None:
         (region,) = find_regions(box_mask(height, width, (row, column, row + 5, column + 1400)))
         counts.append(len(plan_windows(region, (height, width), 256)))
     assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_specks_share_windows() -> None:
+    mask = np.zeros((3000, 4000), bool)
+    rng = np.random.default_rng(0)
+    for row, column in zip(rng.integers(0, 2996, 1500), rng.integers(0, 3996, 1500), strict=True):
+        mask[row : row + 4, column : column + 4] = True
+    boxes = {box for region in find_regions(mask) for box in plan_windows(region, (3000, 4000), 256)}
+    assert len(boxes) < 700
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 153), st.integers(1, 153), st.integers(300, 2500), st.integers(300, 3500))
+def test_around_a_compact_hole_a_window_shows_known_pixels(height: int, width: int, row: int, column: int) -> None:
+    (region,) = find_regions(box_mask(3000, 4000, (row, column, row + height, column + width)))
+    ((top, left, bottom, right),) = plan_windows(region, (3000, 4000), 256)
+    least = (bottom - top) // 8
+    assert row - top >= least
+    assert column - left >= least
+    assert bottom - (row + height) >= least
+    assert right - (column + width) >= least
