@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,8 @@ def read_mask(
         (H, W) bool, True where the photo is to be filled.
 
     Raises:
-        InputError: the file cannot be read as a still image, or has another size and `resize` is not set.
+        InputError: the file cannot be read as a still image, has another size and `resize` is not set, or is painted
+            and yet marks nothing: too faintly, or too darkly.
         ValueError: `white` is neither of its two values.
 
     Example:
@@ -75,7 +76,18 @@ def read_mask(
     """
     if white not in ("hole", "keep"):
         raise ValueError(f"white must be 'hole' or 'keep', not {white!r}")
-    mask = mask_of(read_photo(path), photo)
+    image = read_photo(path)
+    name = quoted(os.fspath(path))
+    try:
+        mask = mask_of(image, photo)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    if mask_is_empty(mask) and (brightest := _brightest(image)) > 0:
+        depth = _depth(image)
+        raise InputError(
+            f"{name}: the brightest pixel of the mask is {brightest} of {2**depth - 1}, and white starts at "
+            f"{2 ** (depth - 1)}: draw in white what is to be {'filled' if white == 'hole' else 'kept'}."
+        )
     if white == "keep":
         mask = ~mask
     height, width = mask.shape
@@ -83,9 +95,8 @@ def read_mask(
         return mask
     if not resize:
         raise InputError(
-            f"mask {quoted(os.fspath(path))} is {width}x{height} but the photo is "
-            f"{photo_size[0]}x{photo_size[1]}: give a mask of the photo's size, or add --resize-mask "
-            "(in Python: resize=True)."
+            f"mask {name} is {width}x{height} but the photo is {photo_size[0]}x{photo_size[1]}: "
+            "give a mask of the photo's size, or add --resize-mask."
         )
     rows = _nearest(photo_size[1], height)
     columns = _nearest(photo_size[0], width)
@@ -102,6 +113,9 @@ def mask_of(image: Photo, photo: ReadableImage | None = None) -> BoolArray:
     Returns:
         (H, W) bool of the image's size, True = hole.
 
+    Raises:
+        InputError: something is painted on a transparent layer, but nowhere half opaque; the message names no file.
+
     Example:
         >>> mask_of(Photo(np.array([[0, 127, 128, 255]], dtype=np.uint8), "L")).tolist()
         [[False, False, True, True]]
@@ -110,6 +124,12 @@ def mask_of(image: Photo, photo: ReadableImage | None = None) -> BoolArray:
     if opaque.all():
         return _bright(image)
     if not opaque.any():
+        if (most := _most_opaque(image)) > 0:
+            # It looks like a mask to whoever drew it: an empty one would leave the photo as it is without a word.
+            raise InputError(
+                f"the mask would fill nothing: the paint is at most {100 * most:.0f} % opaque, and what is less than "
+                "half counts as not painted: paint with a brush (and a layer) of 100 % opacity."
+            )
         return np.zeros_like(opaque)
     if photo is not None and _is_copy(image, photo, opaque):
         return grown_over_edge(image, ~opaque)
@@ -175,7 +195,8 @@ def mask_is_full(mask: BoolArray) -> bool:
 
 
 def _bright(image: Photo) -> BoolArray:
-    return np.concatenate([_is_bright(image, window) for window in row_bands(image.size)])
+    half = 2 ** (_depth(image) - 1)
+    return np.concatenate([_levels(image, window) >= half for window in row_bands(image.size)])
 
 
 def _is_copy(image: Photo, photo: ReadableImage, opaque: BoolArray) -> bool:
@@ -201,16 +222,35 @@ def _is_copy(image: Photo, photo: ReadableImage, opaque: BoolArray) -> bool:
     return bool(alike >= _COPIED * opaque.sum() and (low < high).any())
 
 
-def _is_bright(image: Photo, window: Box) -> BoolArray:
+def _levels(image: Photo, window: Box) -> npt.NDArray[Any]:
+    """(h, w) brightness, in whole levels of `_depth` bits."""
     top, left, bottom, right = window
-    half = 2 ** (image.bits - 1)
     if image.mode in ("1", "L"):
-        return np.asarray(image.samples[top:bottom, left:right] >= half)
+        return np.asarray(image.samples[top:bottom, left:right])
     if image.mode == "LA" and not image.premultiplied:
-        return np.asarray(image.samples[top:bottom, left:right, 0] >= half)
-    depth = 8 if image.mode == "P" else image.bits
-    levels = np.rint(luma(image.rgb(window)) * np.float32(2**depth - 1))
-    return np.asarray(levels >= 2 ** (depth - 1))
+        return np.asarray(image.samples[top:bottom, left:right, 0])
+    return np.rint(luma(image.rgb(window)) * np.float32(2 ** _depth(image) - 1))
+
+
+def _depth(image: Photo) -> int:
+    """Bits of a level of brightness."""
+    return 8 if image.mode == "P" else image.bits
+
+
+def _brightest(image: Photo) -> int:
+    """The highest level of what is opaque; 0 where nothing is."""
+    highest = 0
+    for window in row_bands(image.size):
+        alpha = image.alpha(window)
+        levels = _levels(image, window)
+        highest = max(highest, int((levels if alpha is None else levels[alpha >= HALF]).max(initial=0)))
+    return highest
+
+
+def _most_opaque(image: Photo) -> float:
+    """The highest alpha, in [0, 1]."""
+    bands = (image.alpha(window) for window in row_bands(image.size))
+    return max(1.0 if alpha is None else float(alpha.max()) for alpha in bands)
 
 
 def _is_drawing(image: Photo, opaque: BoolArray) -> tuple[bool, bool]:

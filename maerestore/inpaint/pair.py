@@ -46,16 +46,18 @@ def read_pair(
         marked = ~marked if white == "keep" else marked
     else:
         marked = read_mask(mask, read.size, white=white, resize=resize, photo=read)
-    other = "keep" if white == "hole" else "hole"
+    # Turned round, a mask of one colour is no better: --mask-white is no way out of either.
+    light, dark = ("light (128 or more)", "white"), ("dark (below 128)", "black")
+    fills, keeps = (light, dark) if white == "hole" else (dark, light)
     if mask_is_empty(marked):
-        marks = "light (128 or more)" if other == "keep" else "dark (below 128)"
         raise InputError(
-            f"{quoted(mask)}: nothing to fill, no pixel of the mask is {marks}; "
-            f"if it marks what to keep, pass --mask-white {other}"
+            f"{quoted(mask)}: nothing to fill, no pixel of the mask is {fills[0]}: "
+            f"draw in {fills[1]} what is to be filled"
         )
     if mask_is_full(marked):
         raise InputError(
-            f"{quoted(mask)}: the mask covers the whole photo; if it marks what to keep, pass --mask-white {other}"
+            f"{quoted(mask)}: the mask covers the whole photo, no pixel of it is {keeps[0]}: "
+            f"draw in {keeps[1]} what is to be kept"
         )
     return read, marked
 

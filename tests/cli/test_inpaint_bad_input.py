@@ -104,16 +104,33 @@ def test_folders_and_nothing_as_photo(
     refuse(photo)
 
 
-def test_an_empty_mask_says_how_to_turn_it_round(refuse: Callable[..., str], folder: Path) -> None:
-    said = refuse(mask=save_mask(folder / "black.png", np.zeros((HEIGHT, WIDTH), bool)))
-    assert "black.png" in said
-    assert "--mask-white keep" in said
+@pytest.mark.parametrize(("filled", "problem", "advice"), [
+    (False, "no pixel of the mask is light", "draw in white what is to be filled"),
+    (True, "no pixel of it is dark", "draw in black what is to be kept"),
+])  # fmt: skip
+def test_a_mask_of_one_colour_gets_no_advice_that_would_not_help(
+    filled: bool, problem: str, advice: str, refuse: Callable[..., str], folder: Path
+) -> None:
+    said = refuse(mask=save_mask(folder / "plain.png", np.full((HEIGHT, WIDTH), filled)))
+    assert "plain.png" in said
+    assert problem in said
+    assert advice in said
+    assert "--mask-white" not in said  # turned round it is refused as well
 
 
-def test_a_full_mask_says_how_to_turn_it_round(refuse: Callable[..., str], folder: Path) -> None:
-    said = refuse(mask=save_mask(folder / "white.png", np.ones((HEIGHT, WIDTH), bool)))
-    assert "white.png" in said
-    assert "--mask-white keep" in said
+def test_faint_and_dark_paint_are_named(refuse: Callable[..., str], folder: Path) -> None:
+    layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    layer[hole()] = (255, 0, 0, 127)
+    for name, pixels, problem in (
+        ("faint.png", layer, "the paint is at most 50 % opaque"),
+        ("ones.png", hole().astype(np.uint8), "the brightest pixel of the mask is 1 of 255"),
+        ("red.png", (hole()[..., None] * [255, 0, 0]).astype(np.uint8), "the brightest pixel of the mask is 76 of 255"),
+    ):
+        Image.fromarray(pixels).save(folder / name)
+        said = refuse(mask=folder / name)
+        assert f"{name}': " in said
+        assert problem in said
+        assert "--mask-white" not in said
 
 
 def test_a_photo_of_which_nothing_was_erased_is_no_mask(refuse: Callable[..., str], folder: Path) -> None:
@@ -129,7 +146,7 @@ def test_with_mask_white_keep_the_same_holds_the_other_way(refuse: Callable[...,
     for value in (0, 1):
         mask = save_mask(folder / f"{value}.png", np.full((HEIGHT, WIDTH), bool(value)))
         said = refuse(folder / "photo.png", mask, "--mask-white", "keep")
-        assert "--mask-white hole" in said
+        assert ("draw in white what is to be kept", "draw in black what is to be filled")[value] in said
 
 
 def test_a_mask_of_another_size_is_named_with_both_sizes(refuse: Callable[..., str], folder: Path) -> None:

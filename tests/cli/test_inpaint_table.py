@@ -110,7 +110,7 @@ def test_rows_that_cannot_be_done_are_told_and_the_others_are_done(run: Run, wor
     lines = err.splitlines()
     assert sorted(int(line.split("row ")[1].split(":")[0]) for line in lines) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
     assert all(line.startswith("maerestore inpaint: row ") for line in lines)
-    for word in ("gone.png", "cut.png", "--mask-white keep", "small.png", "no photo", "no mask", "output folder",
+    for word in ("gone.png", "cut.png", "nothing to fill", "small.png", "no photo", "no mask", "output folder",
                  ".docx", "row 9"):  # fmt: skip
         assert word in err
     assert {name for name, content in contents(work / "filled").items() if content} == {"z/good.png"}

@@ -183,6 +183,34 @@ def test_an_empty_layer_is_an_empty_mask(tmp_path: Path) -> None:
     assert mask_is_empty(mask)
 
 
+@pytest.mark.parametrize("color", [(255, 0, 0), (255, 255, 255), (0, 0, 0)])
+@pytest.mark.parametrize(("alpha", "share"), [(127, "50 %"), (51, "20 %")])
+def test_faint_paint_on_a_transparent_layer_is_refused(
+    color: tuple[int, int, int], alpha: int, share: str, tmp_path: Path
+) -> None:
+    layer = Image.new("RGBA", SIZE)
+    layer.paste((*color, alpha), (3, 4, 12, 9))
+    for white in ("hole", "keep"):
+        with pytest.raises(InputError, match=rf"layer.png': .*the paint is at most {share} opaque"):
+            save_and_read(layer, tmp_path / "layer.png", white=white)
+    with pytest.raises(InputError, match=f"at most {share} opaque"):
+        mask_of(Photo(np.array(layer), "RGBA"))
+    layer.putpixel((0, 0), (*color, 128))
+    assert save_and_read(layer, tmp_path / "layer.png").sum() == 1
+
+
+@pytest.mark.parametrize(("pixels", "brightest"), [
+    (gray(1), "1 of 255"),
+    (np.stack([gray(), gray(0), gray(0)], -1), "76 of 255"),  # red on black
+    (np.dstack([gray(90), gray(255, 255)]), "90 of 255"),
+    (gray().astype(np.uint16), "255 of 65535"),
+])  # fmt: skip
+def test_a_mask_that_is_nowhere_white_says_how_bright_it_is(pixels: np.ndarray, brightest: str, tmp_path: Path) -> None:
+    for white, aim in (("hole", "filled"), ("keep", "kept")):
+        with pytest.raises(InputError, match=rf"the brightest pixel of the mask is {brightest}, .* to be {aim}"):
+            save_and_read(Image.fromarray(pixels), tmp_path / "mask.png", white=white)
+
+
 def test_nearly_opaque_alpha_counts_as_opaque(tmp_path: Path) -> None:
     image = Image.fromarray(np.dstack([gray(), np.full((16, 20), 200, dtype=np.uint8)]))
     np.testing.assert_array_equal(save_and_read(image, tmp_path / "la.png"), HOLE)
@@ -190,9 +218,7 @@ def test_nearly_opaque_alpha_counts_as_opaque(tmp_path: Path) -> None:
 
 def test_another_size_names_both_and_the_way_out(tmp_path: Path) -> None:
     Image.fromarray(gray()).save(tmp_path / "mask.png")
-    with pytest.raises(
-        InputError, match=r"mask '.*mask.png' is 20x16 but the photo is 40x30.*--resize-mask .*resize=True"
-    ):
+    with pytest.raises(InputError, match=r"mask '.*mask.png' is 20x16 but the photo is 40x30.*--resize-mask"):
         read_mask(tmp_path / "mask.png", (40, 30))
 
 

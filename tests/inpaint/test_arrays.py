@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maerestore.image import Photo, read_photo
+from maerestore.image import InputError, Photo, read_photo
 from maerestore.inpaint.arrays import FloatImage, as_canvas
 from maerestore.inpaint.pipeline import Inpainter
 
@@ -67,6 +67,13 @@ def test_what_is_no_colour_is_no_transparent_one(key: object) -> None:
     canvas = as_canvas(image)
     assert isinstance(canvas, Photo)
     assert canvas.color_key is None
+
+
+def test_a_mask_painted_at_half_opacity_is_not_taken_for_an_empty_one(inpainter: Inpainter) -> None:
+    layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    layer[HOLE] = (255, 0, 0, 127)
+    with pytest.raises(InputError, match="the paint is at most 50 % opaque"):
+        inpainter.inpaint(Image.fromarray(textured(HEIGHT, WIDTH)), Image.fromarray(layer))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
