@@ -6,6 +6,7 @@ import argparse
 import codecs
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -119,7 +120,9 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return int(VERBS[args.verb].run(args))
     except MaerestoreError as err:
-        print(f"maerestore {args.verb}: {err}", file=sys.stderr)
+        # The library names both, an option and the argument of a function; here only the option is of use.
+        said = re.sub(r" \(in Python: [^()]*\)", "", str(err))
+        print(f"maerestore {args.verb}: {said}", file=sys.stderr)
         return 2
     except MemoryError:
         print(f"maerestore {args.verb}: {_not_enough_memory(args, on_device=False)}", file=sys.stderr)
