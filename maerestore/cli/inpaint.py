@@ -185,6 +185,7 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
     """Where the fills go, checked, together with the place of the confidence map, before any work is done."""
     from maerestore.image import InputError, resolve_output
     from maerestore.image.errors import quoted
+    from maerestore.image.output import same_file
 
     if args.photo is None or args.mask is None:
         args.refuse("give a photo and its mask, or --table with the names of many")
@@ -205,6 +206,8 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
     if args.confidence is not None:
         if args.confidence.is_dir():
             raise InputError(f"--confidence {quoted(args.confidence)} is a folder: give a file name in it.")
+        if same_file(args.confidence, args.photo):
+            raise InputError(f"--confidence {quoted(args.confidence)} is the photo: choose another file.")
         resolve_output(args.photo, args.confidence, args.overwrite, inputs)
         if args.confidence.resolve() in [path.resolve() for path in outs]:
             raise InputError(f"--confidence {quoted(args.confidence)} is where the fill goes: choose another file.")

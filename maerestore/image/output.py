@@ -93,15 +93,16 @@ def resolve_output(
         photo_path: the photo; it counts as an input.
         out: a file; a folder, which gets the photo's own name; or None for `<stem>_filled<suffix>` beside the
             photo. A suffix that cannot be written, such as .heic, becomes .png where the name is not given.
-        overwrite: allow replacing an existing file, an input included.
-        inputs: further files, such as the mask, that must not be overwritten by accident.
+        overwrite: allow replacing an existing file, the photo included.
+        inputs: further files, such as the mask, that are never replaced: unlike a filled photo, what is written there
+            would have nothing of what it was. (A photo that is its own mask counts as the photo.)
 
     Returns:
         The path to write to.
 
     Raises:
         InputError: the suffix names no format that can be written, the folder does not exist or cannot be
-            written to, or the file exists or is one of the inputs and `overwrite` is not set.
+            written to, the file is one of the inputs, or it exists and `overwrite` is not set.
 
     Example:
         >>> resolve_output("holiday.jpg").name
@@ -120,12 +121,14 @@ def resolve_output(
     else:
         path = Path(out)
     format_of(path)
-    if not overwrite:
-        for source in (photo_path, *inputs):
-            if same_file(path, Path(source)):
-                raise InputError(
-                    f"output {quoted(path)} would replace the input {quoted(Path(source))}: {_OR_OVERWRITE}"
-                )
+    is_photo = same_file(path, photo_path)
+    if is_photo and not overwrite:
+        raise InputError(f"output {quoted(path)} would replace the input {quoted(photo_path)}: {_OR_OVERWRITE}")
+    for source in () if is_photo else inputs:
+        if same_file(path, Path(source)):
+            raise InputError(
+                f"output {quoted(path)} would replace the input {quoted(Path(source))}: choose another output."
+            )
     check_target(path, overwrite)
     return path
 

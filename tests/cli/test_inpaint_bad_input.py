@@ -206,6 +206,44 @@ def test_an_output_that_would_replace_an_input(
     assert "would replace the input" in refuse(folder / "photo.png", folder / "mask.png", "-o", out)
 
 
+@pytest.mark.parametrize("disguise", ["plain", "link", "hard link"])
+def test_a_mask_is_not_replaced_even_with_overwrite(disguise: str, refuse: Callable[..., str], folder: Path) -> None:
+    out = folder / ("mask.png" if disguise == "plain" else "other.png")
+    if disguise == "link":
+        out.symlink_to("mask.png")
+    elif disguise == "hard link":
+        os.link(folder / "mask.png", out)
+    inputs = folder / "photo.png", folder / "mask.png"
+    assert "would replace the input" in refuse(*inputs, "--overwrite", "-o", out)
+    assert "would replace the input" in refuse(*inputs, "--overwrite", "-o", folder / "new.png", "--confidence", out)
+    out.rename(folder / "new_2.png")
+    inputs = folder / "photo.png", folder / "new_2.png"
+    said = refuse(*inputs, "--overwrite", "-o", folder / "new.png", "--samples", 2)
+    assert "would replace the input" in said
+
+
+def test_a_photo_is_not_replaced_by_a_map_of_confidence(refuse: Callable[..., str], folder: Path) -> None:
+    said = refuse(folder / "photo.png", folder / "mask.png", "--overwrite", "--confidence", folder / "photo.png")
+    assert "is the photo" in said
+
+
+def test_a_photo_that_is_its_own_mask_may_be_replaced(fill: Fill, folder: Path) -> None:
+    Image.fromarray(np.dstack([noise(), np.where(hole(), 0, 255).astype(np.uint8)])).save(folder / "cut.png")
+    assert fill(folder / "cut.png", folder / "cut.png", "-o", folder / "cut.png", "--overwrite", "--quiet") == 0
+    assert (np.asarray(Image.open(folder / "cut.png"))[..., 3] == 255).all()
+
+
+def test_messages_speak_of_the_command_and_not_of_python(refuse: Callable[..., str], folder: Path) -> None:
+    (folder / "photo_filled.png").touch()
+    said = [refuse(), refuse(folder / "photo.png", folder / "mask.png", "-o", folder / "photo.png")]
+    for message in said:
+        assert "add --overwrite" in message
+    save_mask(folder / "mask.png", hole()[:40])
+    said.append(refuse(folder / "photo.png", folder / "mask.png", "--overwrite"))
+    assert "add --resize-mask." in said[-1]
+    assert not any("Python" in message for message in said)
+
+
 def test_an_output_folder_that_holds_the_photo(refuse: Callable[..., str], folder: Path) -> None:
     assert "would replace the input" in refuse(folder / "photo.png", folder / "mask.png", "-o", folder)
 
