@@ -15,7 +15,7 @@ from .errors import InputError, quoted, reason_of
 from .output import READ_ONLY, SUFFIXES
 from .quiet import quiet_pillow
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "open_still", "short"]
+__all__ = ["IMAGE_SUFFIXES", "MANY_FRAMES_ONE_PHOTO", "MAX_PIXELS", "open_still", "short"]
 
 IMAGE_SUFFIXES = {*SUFFIXES, *READ_ONLY}
 """What counts as an image in folders and tars; a file that is named itself is taken whatever its suffix."""
@@ -23,8 +23,10 @@ IMAGE_SUFFIXES = {*SUFFIXES, *READ_ONLY}
 MAX_PIXELS = 200_000_000
 """The most pixels a photo or mask may have."""
 
+MANY_FRAMES_ONE_PHOTO = ("MPO", "PSD", "HEIF")
+"""Formats of Pillow whose further frames are previews, layers and other shots, not an animation."""
+
 _FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "PSD", "QOI"]
-_MANY_FRAMES_ONE_PHOTO = ("MPO", "PSD", "HEIF")  # previews, layers and further shots, not an animation
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # the last two: AVIF as well
 _READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, AVIF, JPEG 2000, QOI or PSD"
 _LIMIT_LOCK = threading.Lock()
@@ -150,6 +152,6 @@ def _check_image(image: Image.Image, name: str) -> None:
             frames = getattr(image, "n_frames", 1)
     except Exception as error:
         raise InputError(f"{name} is truncated or damaged ({short(error)}): give an intact file.") from None
-    if frames > 1 and image.format not in _MANY_FRAMES_ONE_PHOTO:
+    if frames > 1 and image.format not in MANY_FRAMES_ONE_PHOTO:
         what = "pages" if image.format == "TIFF" else "frames and is animated"
         raise InputError(f"{name} has {frames} {what}: give a still image, such as one frame saved as PNG.")

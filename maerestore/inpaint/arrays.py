@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from maerestore.image import InputError, Photo
 from maerestore.image.box import Box
 from maerestore.image.color import luma
+from maerestore.image.opening import MANY_FRAMES_ONE_PHOTO
 from maerestore.image.photo import Piece
 
 _ARRAY_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -69,13 +71,17 @@ def as_canvas(image: Any) -> Photo | FloatImage:
     """Wrap any supported image (see `Inpainter.inpaint`).
 
     Raises:
-        InputError: a type, shape or dtype that is no image, or values that are not finite.
+        InputError: a type, shape or dtype that is no image, values that are not finite, or an animation.
     """
     if isinstance(image, Image.Image):
         return _from_pil(image)
     if isinstance(image, torch.Tensor):
+        shape = tuple(image.shape)
         if image.ndim != 3:
-            raise InputError(f"a tensor image is (C, H, W) or (B, C, H, W), got {tuple(image.shape)}")
+            raise InputError(f"a tensor image is (C, H, W) or (B, C, H, W), got {shape}")
+        if shape[0] not in _ARRAY_MODES:
+            advice = ": turn it by permute(2, 0, 1), or give it as a NumPy array" if shape[2] in _ARRAY_MODES else ""
+            raise InputError(f"a tensor image is (C, H, W) with C from 1 to 4, such as (3, H, W), got {shape}{advice}")
         tensor = image.detach().cpu()
         tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # NumPy has no bfloat16
         return as_canvas(tensor.permute(1, 2, 0).numpy())
@@ -112,6 +118,7 @@ def in_kind_of(canvas: Photo | FloatImage, image: Any) -> Any:
 def _from_pil(image: Image.Image) -> Photo:
     if image.mode not in PIL_MODES:
         raise InputError(f"images of mode {image.mode} cannot be filled: convert to one of {', '.join(PIL_MODES)}")
+    _check_frames(image)
     samples = np.array(image)
     if image.mode == "1":
         samples = samples.astype(np.uint8)
@@ -128,6 +135,17 @@ def _from_pil(image: Image.Image) -> Photo:
             palette = np.concatenate([palette, np.tile(np.array([[0, 0, 0, 255]], np.uint8), (missing, 1))])
     mode = "L" if image.mode == "I;16" else image.mode
     return Photo(samples, mode=mode, bits=PIL_MODES[image.mode], palette=palette, color_key=_color_key(image))
+
+
+def _check_frames(image: Image.Image) -> None:
+    """Refuse an animation, of which all frames but one would be lost without a word."""
+    frames = 1
+    with suppress(Exception):  # a file that was closed cannot be asked, and one that is damaged is found out below
+        frames = int(getattr(image, "n_frames", 1))
+    if frames > 1 and image.format not in MANY_FRAMES_ONE_PHOTO:
+        raise InputError(
+            f"the image has {frames} frames, and only a still one can be filled: pass one frame, image.copy()"
+        )
 
 
 def _color_key(image: Image.Image) -> tuple[int, ...] | None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from maerestore.image import InputError, Photo, read_photo
@@ -67,6 +68,42 @@ def test_what_is_no_colour_is_no_transparent_one(key: object) -> None:
     canvas = as_canvas(image)
     assert isinstance(canvas, Photo)
     assert canvas.color_key is None
+
+
+@pytest.mark.parametrize(("shape", "advice"), [((HEIGHT, WIDTH, 3), "permute"), ((5, HEIGHT, WIDTH), "")])
+def test_a_tensor_of_another_layout_is_named_as_it_was_given(shape: tuple[int, ...], advice: str) -> None:
+    with pytest.raises(InputError) as caught:
+        as_canvas(torch.zeros(shape))
+    assert "such as (3, H, W)" in str(caught.value)
+    assert f"got {shape}" in str(caught.value)
+    assert ("permute" in str(caught.value)) == bool(advice)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_a_pil_animation_is_refused_and_a_frame_of_it_taken(suffix: str, tmp_path: Any, inpainter: Inpainter) -> None:
+    frames = [Image.fromarray(textured(HEIGHT, WIDTH, seed)) for seed in range(3)]
+    frames[0].save(tmp_path / f"many.{suffix}", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / f"many.{suffix}") as image:
+        image.seek(1)
+        with pytest.raises(InputError, match=r"3 frames, .*image\.copy\(\)"):
+            inpainter.inpaint(image, HOLE)
+        assert inpainter.inpaint(image.copy(), HOLE, sharp=False).size == (WIDTH, HEIGHT)
+    frames[0].save(tmp_path / f"one.{suffix}")
+    with Image.open(tmp_path / f"one.{suffix}") as image:
+        image.load()
+        image.putpixel((0, 0), 0 if image.mode == "P" else (1, 2, 3))
+        drawn = image.getpixel((0, 0))
+        as_canvas(image)
+        assert image.getpixel((0, 0)) == drawn
+    as_canvas(image)  # closed
+
+
+def test_the_previews_of_a_camera_are_no_animation(tmp_path: Any) -> None:
+    frames = [Image.fromarray(textured(HEIGHT, WIDTH, seed)) for seed in range(2)]
+    frames[0].save(tmp_path / "camera.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "camera.jpg") as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)  # type: ignore[attr-defined]
+        assert as_canvas(image).size == (WIDTH, HEIGHT)
 
 
 def test_a_mask_painted_at_half_opacity_is_not_taken_for_an_empty_one(inpainter: Inpainter) -> None:
