@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,16 @@ from typing import IO
 
 from .errors import InputError, quoted, reason_of
 
-__all__ = ["READ_ONLY", "SUFFIXES", "atomic_file", "check_target", "format_of", "resolve_output", "same_file"]
+__all__ = [
+    "READ_ONLY",
+    "SUFFIXES",
+    "atomic_file",
+    "check_target",
+    "format_of",
+    "resolve_output",
+    "same_file",
+    "suffix_of_fill",
+]
 
 _OR_OVERWRITE = "choose another output, or add --overwrite (in Python: overwrite=True)."
 
@@ -49,6 +59,13 @@ READ_ONLY = {
     ".qoi": "QOI",
 }
 """File suffix -> format, for those that can be read and not written."""
+
+# The first bytes of every format that can be read; group names are those of `SUFFIXES` where it can be written.
+_BEGINNINGS = re.compile(
+    rb"(?P<PNG>\x89PNG)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])|(?P<WEBP>RIFF.{4}WEBP)|(?P<GIF>GIF8)"
+    rb"|(?P<PPM>P[1-6]\s)|(?P<BMP>BM)|(?P<other>8BPS|qoif|.{4}ftyp|\0\0\0\x0cjP  |\xff\x4f\xff\x51)",
+    re.DOTALL,
+)
 
 
 def format_of(path: PathLike) -> str:
@@ -92,7 +109,7 @@ def resolve_output(
     Args:
         photo_path: the photo; it counts as an input.
         out: a file; a folder, which gets the photo's own name; or None for `<stem>_filled<suffix>` beside the
-            photo. A suffix that cannot be written, such as .heic, becomes .png where the name is not given.
+            photo. Where the name is not given, its suffix is that of `suffix_of_fill`.
         overwrite: allow replacing an existing file, the photo included.
         inputs: further files, such as the mask, that are never replaced: unlike a filled photo, what is written there
             would have nothing of what it was. (A photo that is its own mask counts as the photo.)
@@ -111,13 +128,12 @@ def resolve_output(
     photo_path = Path(photo_path)
     if not photo_path.name:
         raise InputError(f"{quoted(photo_path)} is a folder: give an image file.")
-    suffix = photo_path.suffix if photo_path.suffix.lower() in SUFFIXES else ".png"
     if out is None:
-        path = photo_path.with_name(f"{photo_path.stem}_filled{suffix}")
+        path = photo_path.with_name(f"{photo_path.stem}_filled{suffix_of_fill(photo_path)}")
     elif os.fspath(out).endswith(("/", os.sep)) or Path(out).is_dir():
         if not Path(out).is_dir():
             raise InputError(f"output folder {quoted(os.fspath(out))} does not exist: create it first.")
-        path = Path(out) / f"{photo_path.stem}{suffix}"
+        path = Path(out) / f"{photo_path.stem}{suffix_of_fill(photo_path)}"
     else:
         path = Path(out)
     format_of(path)
@@ -131,6 +147,35 @@ def resolve_output(
             )
     check_target(path, overwrite)
     return path
+
+
+def suffix_of_fill(photo: Path) -> str:
+    """Return the suffix of a photo's fill where no name is given: the photo's own, where that is what its file holds.
+
+    A PNG that is called .jpg, as from the web, gets .png, for written as a JPEG its known pixels would change; a JPEG
+    without a suffix gets .jpg. What cannot be written, such as HEIC, gets .png. A file that is not there, or is no
+    image, goes by its name: reading it will say what is wrong.
+
+    Args:
+        photo: its first bytes are read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "photo.jpg")
+        >>> size = path.write_bytes(b"\\x89PNG\\r\\n")
+        >>> suffix_of_fill(path), suffix_of_fill(Path("none.JPG")), suffix_of_fill(Path("none.heic"))
+        ('.png', '.JPG', '.png')
+    """
+    named = SUFFIXES.get(photo.suffix.lower())
+    beginning = None
+    with suppress(OSError, ValueError):
+        if photo.is_file():
+            with photo.open("rb") as file:
+                beginning = _BEGINNINGS.match(file.read(12))
+    held = named if beginning is None else beginning.lastgroup
+    if held == named and named is not None:
+        return photo.suffix
+    return next((suffix for suffix, known in SUFFIXES.items() if known == held), ".png")
 
 
 def same_file(first: Path, second: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from maerestore.image import InputError, write_photo
 from maerestore.image.errors import quoted, reason_of
-from maerestore.image.output import SUFFIXES, check_target, format_of
+from maerestore.image.output import check_target, format_of, suffix_of_fill
 from maerestore.inpaint.pair import grown_mask, read_pair
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
     """Read a table and decide where each fill goes.
 
     Convention:
-        Without an output, a photo's fill gets its path in the folder where that is relative, and its name otherwise; a
-        suffix that cannot be written, such as .heic, becomes .png. No fill may replace a photo or mask of any row.
+        Without an output, a photo's fill gets its path in the folder where that is relative, and its name otherwise,
+        with the suffix of `maerestore.image.output.suffix_of_fill`. No fill may replace a photo or mask of any row.
 
     Args:
         table: .csv, .tsv or .parquet.
@@ -253,7 +253,7 @@ def _place(photo: str, output: str) -> PurePath:
         raise InputError(f"{quoted(photo)} is a folder: give an image file")
     if place.is_absolute() or place.drive or ".." in place.parts:
         place = PurePath(place.name)
-    return place if place.suffix.lower() in SUFFIXES else place.with_suffix(".png")
+    return place.with_suffix(suffix_of_fill(Path(photo)))
 
 
 def _rows(table: Path) -> list[tuple[str, str, str]]:

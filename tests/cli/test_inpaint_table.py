@@ -66,6 +66,20 @@ def test_each_row_is_filled_as_it_is_alone(run: Run, work: Path, fill: Callable[
     assert (before[hole()] != after[hole()]).any()
 
 
+def test_known_pixels_stay_where_a_photo_has_the_suffix_of_another_format(
+    run: Run, work: Path, fill: Callable[..., int]
+) -> None:
+    Path("a.png").rename("cats/a.jpg")
+    Path("cats/b.jpg").rename("cats/b")
+    assert fill("cats/a.jpg", "mask.png", "--sharp", "off") == 0
+    code, _, err = run("photo,mask\ncats/a.jpg,mask.png\ncats/b,mask.png\n", "--sharp", "off")
+    assert (code, err) == (0, "")
+    assert {name for name, content in contents(work / "filled").items() if content} == {"cats/a.png", "cats/b.jpg"}
+    assert Path("filled/cats/a.png").read_bytes() == Path("cats/a_filled.png").read_bytes()
+    before, after = (np.asarray(Image.open(path)) for path in ("cats/a.jpg", "filled/cats/a.png"))
+    assert (before == after)[~hole()].all()
+
+
 def test_the_model_is_loaded_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from maerestore.inpaint.pipeline import Inpainter
 

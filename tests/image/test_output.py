@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from maerestore.image import InputError, Photo, atomic_file, encode, resolve_output, write_photo
 
@@ -39,6 +40,38 @@ def test_a_suffix_that_cannot_be_written_becomes_png_where_we_choose_the_name(tm
     folder = tmp_path / "out"
     folder.mkdir()
     assert resolve_output(tmp_path / "photo.avif", folder) == folder / "photo.png"
+
+
+@pytest.mark.parametrize(("name", "file_format", "expected"), [
+    ("photo.jpg", "PNG", "photo_filled.png"),
+    ("photo.PNG", "JPEG", "photo_filled.jpg"),
+    ("photo", "JPEG", "photo_filled.jpg"),
+    ("photo", "TIFF", "photo_filled.tif"),
+    ("photo.png", "WEBP", "photo_filled.webp"),
+    ("photo.jpeg", "GIF", "photo_filled.gif"),
+    ("photo.jpg", "BMP", "photo_filled.bmp"),
+    ("photo.jpg", "PPM", "photo_filled.ppm"),
+    ("photo.jpg", "JPEG2000", "photo_filled.png"),
+    ("photo.JPEG", "JPEG", "photo_filled.JPEG"),
+    ("photo.jfif", "JPEG", "photo_filled.jfif"),
+    ("photo.pnm", "PPM", "photo_filled.pnm"),
+])  # fmt: skip
+def test_the_name_that_we_choose_fits_what_the_photo_holds(
+    name: str, file_format: str, expected: str, tmp_path: Path
+) -> None:
+    Image.new("L", (8, 6), 9).save(tmp_path / name, format=file_format)
+    assert resolve_output(tmp_path / name).name == expected
+    (tmp_path / "out").mkdir()
+    assert resolve_output(tmp_path / name, tmp_path / "out").name == expected.replace("_filled", "")
+    assert resolve_output(tmp_path / name, tmp_path / "given.jpg").name == "given.jpg"
+
+
+@pytest.mark.parametrize("start", [b"\0\0\0\x20ftypheic\0", b"\0\0\0\x1cftypavif\0", b"8BPS\0\1", b"qoif\0\0"])
+def test_what_is_read_only_becomes_png_under_any_name(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(start)
+    assert resolve_output(tmp_path / "photo.jpg").name == "photo_filled.png"
+    (tmp_path / "photo.jpg").write_bytes(b"no image")
+    assert resolve_output(tmp_path / "photo.jpg").name == "photo_filled.jpg"
 
 
 def test_folder_gets_the_name_of_the_photo(source: Path, tmp_path: Path) -> None:
