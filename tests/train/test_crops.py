@@ -1,0 +1,53 @@
+"""The boxes that a training step cuts out of photographs."""
+
+import pytest
+import torch
+
+from maerestore.train.crops import random_boxes, random_crops
+
+SQUARE = torch.tensor([[600, 600, 0]])
+
+
+def shapes(u, scale, sizes=SQUARE):
+    """(N,) area as a share of the photo and aspect, width by height, of boxes for (4, N) u."""
+    boxes = random_boxes(sizes.expand(u.shape[1], -1), u, scale)
+    return boxes[:, 2] * boxes[:, 3] / (sizes[0, 0] * sizes[0, 1]), boxes[:, 3] / boxes[:, 2]
+
+
+def test_area_and_aspect_reach_the_ends_of_their_ranges_and_not_beyond():
+    low, high = 0.0, 1 - 1e-6
+    u = torch.tensor([[low, low], [low, high], [high, low], [high, high]]).T
+    area, aspect = shapes(torch.cat([u, torch.full((2, 4), 0.5)]), (0.1, 0.5))
+    torch.testing.assert_close(area, torch.tensor([0.1, 0.1, 0.5, 0.5]))
+    torch.testing.assert_close(aspect, torch.tensor([3 / 4, 4 / 3, 3 / 4, 4 / 3]), rtol=1e-4, atol=0)
+
+
+def test_aspects_are_as_often_high_as_wide_and_areas_even():
+    area, aspect = shapes(torch.rand(4, 4000, generator=torch.Generator().manual_seed(0)), (0.1, 0.5))
+    assert aspect.log().mean().abs() < 0.01
+    assert area.mean() == pytest.approx(0.3, abs=0.01)
+
+
+def test_boxes_stay_in_the_photo_and_reach_all_of_its_sides():
+    sizes = torch.tensor([[400, 900, 0]])
+    u = torch.rand(4, 2000, generator=torch.Generator().manual_seed(0))
+    boxes = random_boxes(sizes.expand(2000, -1), u, (0.25, 1.0))
+    top, left, height, width = boxes.T
+    assert min(top.min(), left.min()) >= 0
+    assert max((top + height).max() - 400, (left + width).max() - 900) < 1e-3
+    assert top.min() < 20
+    assert (top + height).max() > 380
+    assert left.min() < 20
+    assert (left + width).max() > 880
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_half_of_the_crops_are_mirrored_where_that_is_allowed(flip):
+    def cutter(canvas, sizes, boxes, mirrored, out):
+        return mirrored
+
+    n = 1000
+    canvas, sizes = torch.zeros(n, 4, 4, 3, dtype=torch.uint8), torch.tensor([[4, 4, 0]]).expand(n, -1)
+    generator = torch.Generator().manual_seed(0)
+    mirrored = random_crops(canvas, sizes, n, slice(0, n), 4, (0.5, 1.0), generator, flip, cutter)
+    assert mirrored.float().mean() == pytest.approx(0.5 * flip, abs=0.05)
