@@ -155,11 +155,13 @@ def _read(args: argparse.Namespace, out: Path) -> tuple[Photo, np.ndarray]:
     from maerestore.image import check_writable
     from maerestore.inpaint.pair import grown_mask, read_pair
 
-    photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask)
+    of_mask: list[str] = []
+    warn = None if args.quiet else of_mask.append
+    photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask, warn)
     mask = grown_mask(photo, mask, out, args.dilate)
     if args.confidence is not None:
         check_writable(_as_gray(np.broadcast_to(np.float32(0), mask.shape)), args.confidence)
-    _warn(args, photo, out)
+    _warn(args, photo, out, of_mask)
     return photo, mask
 
 
@@ -214,8 +216,8 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
     return outs
 
 
-def _warn(args: argparse.Namespace, photo: Photo, out: Path) -> None:
-    """Say on stderr what is allowed and seldom meant."""
+def _warn(args: argparse.Namespace, photo: Photo, out: Path, of_mask: list[str]) -> None:
+    """Say on stderr what is allowed and seldom meant, of the mask what was found when it was read."""
     from maerestore.image import format_of
     from maerestore.image.encode import written_bits
     from maerestore.image.errors import quoted
@@ -223,9 +225,9 @@ def _warn(args: argparse.Namespace, photo: Photo, out: Path) -> None:
     if args.quiet:
         return
     few = photo.samples[:: max(1, photo.size[1] // 256), :: max(1, photo.size[0] // 256)]
-    warnings = []
+    warnings = of_mask
     if photo.mode != "P" and ((few == 0) | (few == 2**photo.bits - 1)).mean() > 0.99:
-        warnings.append(f"{quoted(args.photo)} is black and white, like a mask: the photo comes first")
+        warnings = [f"{quoted(args.photo)} is black and white, like a mask: the photo comes first"]
     bits = written_bits(photo, out)
     if photo.bits > 8 and bits < photo.bits:
         keep = "TIFF keeps" if photo.mode == "CMYK" else "PNG and TIFF keep"

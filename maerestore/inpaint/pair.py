@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 
 def read_pair(
-    photo: Path, mask: Path, white: Literal["hole", "keep"] = "hole", resize: bool = False
+    photo: Path,
+    mask: Path,
+    white: Literal["hole", "keep"] = "hole",
+    resize: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[Photo, np.ndarray]:
     """Read a photo and its mask, which marks a part of it.
 
@@ -33,6 +38,7 @@ def read_pair(
         photo, mask: the files.
         white: what white in the mask means, "hole" or "keep".
         resize: scale a mask of another size to the photo's.
+        warn: told, in one line, what can be read and is hardly meant.
 
     Raises:
         InputError: one cannot be read, sizes differ, or the mask marks nothing or all of the photo.
@@ -45,7 +51,7 @@ def read_pair(
             raise InputError(f"{quoted(mask)} is photo and mask in one, but {how_much} of it is erased (transparent)")
         marked = ~marked if white == "keep" else marked
     else:
-        marked = read_mask(mask, read.size, white=white, resize=resize, photo=read)
+        marked = read_mask(mask, read.size, white=white, resize=resize, photo=read, warn=warn)
     # Turned round, a mask of one colour is no better: --mask-white is no way out of either.
     light, dark = ("light (128 or more)", "white"), ("dark (below 128)", "black")
     fills, keeps = (light, dark) if white == "hole" else (dark, light)

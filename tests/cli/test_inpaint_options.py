@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -288,8 +289,56 @@ def test_a_photo_that_looks_like_a_mask_is_pointed_out(
     save_mask(tmp_path / "mask.png", hole())
     for photo, mask, warned in (("photo", "mask", False), ("mask", "photo", True)):
         assert fill(tmp_path / f"{photo}.png", tmp_path / f"{mask}.png", "--sharp", "off") == 0
-        assert ("the photo comes first" in capsys.readouterr().err) == warned
+        told = capsys.readouterr().err
+        assert ("the photo comes first" in told) == warned
+        assert told.count("\n") == warned  # and not, too, that the mask looks like a photo
     assert fill(tmp_path / "mask.png", tmp_path / "photo.png", "--sharp", "off", "--quiet", "--overwrite") == 0
+    assert capsys.readouterr().err == ""
+
+
+def _painted_photo() -> np.ndarray:
+    """A copy of a photo in which the hole was painted white."""
+    photo = noise()
+    photo[hole()] = 255
+    return photo
+
+
+@pytest.mark.parametrize("looks_so", [noise(channels=1)[..., 0], _painted_photo(), noise() // 2 + 60])
+def test_a_mask_that_looks_like_a_photograph_is_pointed_out(
+    looks_so: np.ndarray, fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(looks_so).save(folder / "mask.png")
+    for white, light in (("hole", "filled"), ("keep", "kept")):
+        options = ("--sharp", "off", "--overwrite", "--mask-white", white)
+        assert fill(folder / "photo.png", folder / "mask.png", *options) == 0
+        told = capsys.readouterr().err
+        assert "mask.png' looks like a photograph, not a mask: " in told
+        assert f"what is light in it is {light}" in told
+        assert told.count("\n") == 1
+    assert fill(folder / "photo.png", folder / "mask.png", "--sharp", "off", "--overwrite", "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("quality", [None, 75, 30])
+@pytest.mark.parametrize("kind", ["soft", "very soft", "gradient", "gray paint", "green paint", "layer"])
+def test_masks_with_levels_between_are_no_photographs(
+    kind: str, quality: int | None, fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.zeros((240, 320), np.uint8)
+    cv2.circle(pixels, (150, 120), 80, 255, -1)
+    if "soft" in kind:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), 12 if kind == "soft" else 60)
+    elif kind == "gradient":
+        pixels[:] = np.linspace(0, 255, 320).astype(np.uint8)
+    elif "paint" in kind:
+        color = [160, 160, 160] if kind == "gray paint" else [0, 230, 0]
+        pixels = ((pixels[..., None] > 0) * color).astype(np.uint8)
+    elif kind == "layer":
+        pixels = np.dstack([noise(240, 320), pixels])
+    suffix = ".png" if quality is None or kind == "layer" else ".jpg"
+    Image.fromarray(pixels).save(folder / f"mask{suffix}", quality=quality or 75)
+    Image.fromarray(noise(240, 320)).save(folder / "photo.png")
+    assert fill(folder / "photo.png", folder / f"mask{suffix}", "--sharp", "off") == 0
     assert capsys.readouterr().err == ""
 
 
