@@ -1,7 +1,8 @@
 """Filling the photos of a table, one after the other with one loaded model, or on a Ray cluster.
 
 A table is a CSV file with a header, or a Parquet file. Its columns are `photo`, `mask`, and, if wanted, `output`: where
-the fill goes in the output folder. Other columns are left alone. Paths start from the working directory.
+the fill goes in the output folder. Their names count in any case, other columns are left alone. Paths start from the
+working directory.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,7 +105,7 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
         with the suffix of `maerestore.image.output.suffix_of_fill`. No fill may replace a photo or mask of any row.
 
     Args:
-        table: .csv, .tsv or .parquet.
+        table: .csv, with commas or, where its header has no comma, semicolons; .tsv or .parquet. Text is in UTF-8.
         folder: of the fills.
 
     Returns:
@@ -276,12 +278,31 @@ def _rows(table: Path) -> list[tuple[str, str, str]]:
 
 
 def _csv(table: Path) -> dict[str, list[Any]]:
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",", skipinitialspace=True)
-        names = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = names
-        rows = list(reader)
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            if table.suffix.lower() == ".tsv":
+                delimiter = "\t"
+            else:  # spreadsheets write semicolons where a comma is what stands before decimals
+                delimiter = ";" if ";" in header and "," not in header else ","
+            reader = csv.DictReader(chain([header], file), delimiter=delimiter, skipinitialspace=True)
+            names = [_plain(name) for name in reader.fieldnames or []]
+            reader.fieldnames = names
+            rows = list(reader)
+    except UnicodeDecodeError:
+        raise _not_utf8(table) from None
+    if "\0" in header:  # UTF-16 without the mark that it begins with
+        raise _not_utf8(table)
     return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _plain(name: str) -> str:
+    """The name of a column, as people vary it."""
+    return name.strip().lower()
+
+
+def _not_utf8(table: Path) -> InputError:
+    return InputError(f"{quoted(table)} is not in UTF-8: save it as UTF-8 (in Excel 'CSV UTF-8').")
 
 
 def _parquet(table: Path) -> dict[str, list[Any]]:
@@ -290,5 +311,6 @@ def _parquet(table: Path) -> dict[str, list[Any]]:
     except ModuleNotFoundError:
         raise InputError("a table in Parquet needs pyarrow: pip install 'maerestore[features]', or use CSV.") from None
     with pq.ParquetFile(table) as file:
-        wanted = [name for name in ("photo", "mask", "output") if name in file.schema_arrow.names]
-        return dict(file.read(wanted).to_pydict()) if wanted else {}
+        wanted = [name for name in file.schema_arrow.names if _plain(name) in ("photo", "mask", "output")]
+        columns = file.read(wanted).to_pydict() if wanted else {}
+    return {_plain(name): values for name, values in columns.items()}

@@ -228,6 +228,40 @@ def test_parquet_and_tsv_hold_the_same(work: Path) -> None:
     assert (one[0].out, one[0].error, one[1].error) == (Path("out/a.png"), None, "no mask is given")
 
 
+@pytest.mark.parametrize("text", [
+    "photo;mask\na,b.png;m.png\n",
+    "\ufeffPhoto; MASK ;output\r\n a,b.png ;m.png;\r\n",
+    'n,PHOTO," Mask "\n1,"a,b.png",m.png\n',
+    '"photo";"n";"mask"\n"a,b.png";"1;2";"m.png"\n',
+])  # fmt: skip
+def test_tables_as_spreadsheets_write_them(text: str, work: Path) -> None:
+    Path("pairs.csv").write_bytes(text.encode())
+    (pair,) = read_pairs(Path("pairs.csv"), Path("out"))
+    assert (pair.photo, pair.mask, pair.error) == ("a,b.png", "m.png", None)
+
+
+def test_a_header_with_commas_keeps_its_semicolons(work: Path) -> None:
+    Path("pairs.csv").write_text("photo,mask,a;b\nx;y.png,m.png,\n")
+    assert read_pairs(Path("pairs.csv"), Path("out"))[0].photo == "x;y.png"
+
+
+def test_column_names_of_parquet_count_in_any_case(work: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"Photo": ["a.png"], "MASK": ["m.png"], "Output ": ["b.png"]}), "pairs.parquet")
+    assert read_pairs(Path("pairs.parquet"), Path("out"))[0].out == Path("out/b.png")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_table_in_another_encoding_says_how_to_save_it(encoding: str, run: Run) -> None:
+    Path("pairs.csv").write_bytes("photo,mask\nfoto_größe.jpg,mask.png\n".encode(encoding))
+    code, out, err = run(None)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "'pairs.csv' is not in UTF-8: save it as UTF-8" in err
+    assert "codec" not in err
+
+
 @pytest.mark.parametrize(
     ("text", "options", "word"),
     [
