@@ -186,11 +186,14 @@ def _fill(
 def _outputs(args: argparse.Namespace) -> list[Path]:
     """Where the fills go, checked, together with the place of the confidence map, before any work is done."""
     from maerestore.image import InputError, resolve_output
-    from maerestore.image.errors import quoted
+    from maerestore.image.errors import quoted, refuse_url
     from maerestore.image.output import same_file
 
     if args.photo is None or args.mask is None:
         args.refuse("give a photo and its mask, or --table with the names of many")
+    refuse_url(args.photo)  # before its place is looked at, for the fill
+    if args.photo.is_dir():
+        raise InputError(f"{quoted(args.photo)} is a folder: give one photo, or --table with the names of many.")
     for option in ("engine", "ray_address", "ray_workers"):
         if getattr(args, option) is not None:
             raise InputError(f"--{option.replace('_', '-')} goes with --table.")

@@ -60,7 +60,9 @@ class _Parser(argparse.ArgumentParser):
         """Refuse here what is unknown: the parser of all verbs would name itself, and not the verb."""
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            files = [name for name in unknown if name.startswith("-") and os.path.isfile(name)]
+            hint = f" (the file of that name is given as .{os.sep}{files[0]})" if files else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return known, unknown
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from maerestore.errors import MaerestoreError
 
-__all__ = ["InputError", "quoted", "reason_of"]
+__all__ = ["InputError", "quoted", "reason_of", "refuse_url"]
 
 
 class InputError(MaerestoreError):
@@ -20,6 +21,14 @@ class InputError(MaerestoreError):
 def quoted(path: str | Path) -> str:
     """Return `path` as it appears in messages: in single quotes, and always on one line."""
     return "'" + str(path).replace("\n", "\\n").replace("\r", "\\r") + "'"
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raise InputError where a URL stands in place of a file; a `Path` has kept one of its two slashes."""
+    url = re.match(r"(https?|ftp|file|s3|gs):/+", str(path), re.IGNORECASE)
+    if url:
+        whole = f"{url[1]}://{str(path)[url.end() :]}"
+        raise InputError(f"{quoted(whole)} is a URL: download the image first, then give the file.")
 
 
 def reason_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from . import tiff
-from .errors import InputError, quoted, reason_of
+from .errors import InputError, quoted, reason_of, refuse_url
 from .output import READ_ONLY, SUFFIXES
 from .quiet import quiet_pillow
 
@@ -90,6 +90,7 @@ def _check_file(path: Path) -> None:
         if path.is_dir():
             raise InputError(f"{name} is a folder: give an image file.")
         if not path.exists():
+            refuse_url(path)
             raise InputError(f"{name} does not exist: check the path.")
         if not path.is_file():
             raise InputError(f"{name} is not a regular file: give an image file.")

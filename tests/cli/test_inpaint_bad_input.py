@@ -101,7 +101,29 @@ def test_folders_and_nothing_as_photo(
 ) -> None:
     (folder / "inner").mkdir()
     monkeypatch.chdir(folder / "inner")
-    refuse(photo)
+    said = refuse(photo)
+    assert "is a folder" in said
+    assert "--table" in said
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.jpg", "HTTP://example.com/b/a.png", "s3://bucket/a.jpg"])
+def test_a_url_has_to_be_downloaded(url: str, refuse: Callable[..., str], folder: Path) -> None:
+    for inputs in ((url, "mask.png"), (folder / "photo.png", url)):
+        for options in ((), ("-o", folder / "out.png")):
+            said = refuse(*inputs, *options)
+            assert f"'{url}' is a URL: download" in said
+
+
+def test_a_name_that_starts_with_a_dash_can_be_given(
+    refuse: Callable[..., str], fill: Fill, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "photo.png").rename("-dash.png")
+    assert "given as ./-dash.png)" in refuse("-dash.png")
+    assert "given as ./-dash.png)" in refuse("mask.png", "-dash.png")
+    assert "given as" not in refuse("-other.png")
+    assert fill("./-dash.png", "mask.png", "--sharp", "off", "--quiet") == 0
+    assert (folder / "-dash_filled.png").is_file()
 
 
 @pytest.mark.parametrize(("filled", "problem", "advice"), [

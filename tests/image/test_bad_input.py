@@ -45,6 +45,14 @@ def test_missing_file(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "no folder" / "none.png")
 
 
+def test_url() -> None:
+    for given in ("https://example.com/a.jpg", Path("https://example.com/a.jpg"), Path("ftp://host/a.png")):
+        with pytest.raises(InputError, match=r"'(https|ftp)://[a-z./]+' is a URL: download"):
+            read_photo(given)
+    with pytest.raises(InputError, match="does not exist"):
+        read_photo("https/a.jpg")
+
+
 def test_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in refused(tmp_path / "folder.png")
