@@ -1,4 +1,4 @@
-"""`--seed` decides what `maerestore inpaint` draws."""
+"""`--seed` decides what is drawn."""
 
 from __future__ import annotations
 
@@ -28,3 +28,12 @@ def test_two_seeds_differ_and_each_repeats_itself(
     three, again, four = pictures
     assert three == again
     assert three != four
+
+
+def test_a_grid_of_views_heeds_its_seed(command: Callable[..., tuple[int, str, str]], folder: Path) -> None:
+    small = ("--grid", "--strategy", "random", "--mask-ratio", 0.5, "--overwrite")
+    pictures = []
+    for seed in (3, 3, 4):
+        assert command("augment", folder / "photo.png", "-o", folder / "grid.png", "--seed", seed, *small)[0] == 0
+        pictures.append((folder / "grid.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
