@@ -187,15 +187,16 @@ def test_it_does_not_depend_on_torchs_defaults(default: Callable[[], AbstractCon
 
 
 def test_what_is_added_from_known_patches_is_finer_near_a_rim_that_was_drawn_again() -> None:
-    hole = box_mask(96, 96, (8, 8, 88, 88))
+    hole = box_mask(96, 192, (8, 8, 88, 88))
     rng = np.random.default_rng(0)
-    coarse = cv2.GaussianBlur(rng.normal(0, 1, (96, 96)), (0, 0), 5.0)
-    source = (0.5 + 0.1 * coarse / coarse.std() + rng.normal(0, 0.05, (96, 96))).astype(np.float32)[..., None]
+    coarse = cv2.GaussianBlur(rng.normal(0, 1, hole.shape), (0, 0), 5.0)
+    source = (0.5 + 0.1 * coarse / coarse.std() + rng.normal(0, 0.05, hole.shape)).astype(np.float32)[..., None]
     source = source.repeat(3, 2)
     fill = np.where(hole[..., None], np.float32(0.5), source)
+    origins = np.arange(hole.size).reshape(hole.shape) + np.where(hole, 92, 0)  # columns to the right, all known
 
     def added(distance: float, shrunk: float) -> np.ndarray:
-        picture = completed(fill, source, hole, ~hole, np.float32(distance) * hole, shrunk)
+        picture = completed(fill, origins, hole, ~hole, np.float32(distance) * hole, shrunk)
         return np.asarray(cv2.GaussianBlur(picture - fill, (0, 0), 2.0)[24:72, 24:72])
 
     np.testing.assert_allclose(added(FULL, 3.0), added(FULL, 1.0), atol=1e-6)  # as if it had not been made smaller
