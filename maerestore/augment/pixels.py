@@ -37,7 +37,7 @@ def check_images(images: Tensor, look: bool = True) -> None:
     if 0 in images.shape[1:]:
         raise MaerestoreError(f"images must have pixels, got shape {tuple(images.shape)}")
     # Channels that come last would be taken for columns, and garbage come back.
-    if images.shape[1] > MOST_CHANNELS and images.shape[3] in (1, 3, 4):
+    if images.shape[1] > MOST_CHANNELS and images.shape[2] > 4 and images.shape[3] in (1, 3, 4):
         raise MaerestoreError(
             f"images must be (N, C, H, W), got shape {tuple(images.shape)}, which looks like (N, H, W, C): "
             "give images.permute(0, 3, 1, 2)"

@@ -156,15 +156,16 @@ def surrounding_texture(scene: Scene, index: int, scale: float) -> np.ndarray:
     """
     region = scene.regions[index]
     fine, area = FINE / max(scale, MIN_SCALE), TEXTURE_AREA / max(scale, MIN_SCALE)
-    box = grow(region.box, int(np.ceil(3 * (fine + area))), (scene.mask.shape[0], scene.mask.shape[1]))
+    margin = max(region.reach, int(np.ceil(3 * (fine + area))))
+    box = grow(region.box, margin, (scene.mask.shape[0], scene.mask.shape[1]))
     image, unknown = scene.visible.rgb(box), scene.unknown[slices(box)]
     known = (~unknown).astype(np.float32)
     deviation = np.abs(image - low_pass(image, known, fine)).mean(-1)
     texture = low_pass(deviation[..., None], known, area)
     own = np.zeros(unknown.shape, bool)
     own[slices(region.box, box)] = region.mask
-    if scene.unknown is not scene.mask and not unknown.all():
-        own = unknown  # transparent pixels have no texture to continue
+    if (region.whole or scene.unknown is not scene.mask) and not unknown.all():
+        own = unknown  # neither other parts of the hole nor transparent pixels have texture to continue
     return harmonic_fill(texture, own)[slices(region.box, box)][..., 0]
 
 

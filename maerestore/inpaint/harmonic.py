@@ -15,7 +15,7 @@ from scipy.sparse.linalg import splu
 from maerestore.inpaint.multigrid import Cycle, Solver, conjugate_gradients, enlarging
 
 DIRECT_SIZE = 20_000  # unknowns up to which a sparse factorisation, which is exact, costs no more than iterating
-LONGEST = 1000  # times as long as wide; for longer ones float32 is too coarse to iterate, and solving directly is cheap
+NARROW, LONGEST = 16, 1000  # narrower, and so many times as long: float32 is too coarse to iterate
 
 
 def harmonic_fill(image: np.ndarray, mask: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
@@ -51,7 +51,7 @@ def harmonic_fill(image: np.ndarray, mask: np.ndarray, tolerance: float = 1e-4) 
 def _solve(image: np.ndarray, mask: np.ndarray, tolerance: float) -> tuple[np.ndarray, Solver]:
     """The hole's values, (number of hole pixels, C), in raster order; and a solver for other values of the rim."""
     matrix, constant = _laplacian(image, mask)
-    if constant.shape[0] <= DIRECT_SIZE or min(mask.shape) < 4 or max(mask.shape) > LONGEST * min(mask.shape):
+    if constant.shape[0] <= DIRECT_SIZE or _is_ribbon(mask.shape):
         # The ordering for symmetric systems halves the time of SuperLU's default.
         factors: Solver = splu(
             matrix.tocsc().astype(np.float64),
@@ -63,6 +63,11 @@ def _solve(image: np.ndarray, mask: np.ndarray, tolerance: float) -> tuple[np.nd
     guess, enlarge, half = _from_half(image, mask, tolerance)
     cycle = Cycle(matrix, enlarge, half)
     return conjugate_gradients(matrix, constant, guess, cycle, tolerance), cycle
+
+
+def _is_ribbon(shape: tuple[int, ...]) -> bool:
+    """Whether a picture is so long for its width that a direct solution is the better one, and cheap."""
+    return min(shape) < 4 or (min(shape) < NARROW and max(shape) > LONGEST * min(shape))
 
 
 def _laplacian(image: np.ndarray, mask: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:

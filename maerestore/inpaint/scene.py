@@ -128,7 +128,7 @@ class Scene:
     @property
     def windows(self) -> int:
         """How many windows the model fills."""
-        return sum(len(self.boxes(start, stop)) for start, stop in self.groups)
+        return len(self.boxes(0, len(self.plans)))
 
     def map_windows(
         self, fill_windows: Callable[[list[ModelWindow]], list[np.ndarray]]
@@ -143,32 +143,37 @@ class Scene:
             pixels per photo pixel; None where it has no windows.
         """
         overlay = Overlay(self.regions, self.smooth)
+        users: dict[Box, list[int]] = {}
+        for i, plan in enumerate(self.plans):
+            for box in plan:
+                users.setdefault(box, []).append(i)
+        pictures: dict[Box, np.ndarray] = {}  # of this group, and those that a later one uses, too
         for start, stop in self.groups:
-            boxes = self.boxes(start, stop)
+            boxes = [box for box in self.boxes(start, stop) if box not in pictures]
             windows = [
                 ModelWindow(
                     box,
                     overlay.paint(self.visible.rgb(box), box),
                     self.unknown[slices(box)],
-                    self._wanted(box, start, stop),
+                    self._wanted(box, users[box]),
                 )
                 for box in boxes
             ]
-            pictures = dict(zip(boxes, fill_windows(windows), strict=True))
+            pictures.update(zip(boxes, fill_windows(windows) if windows else [], strict=True))
             for i in range(start, stop):
                 if self.plans[i]:
                     seen = [pictures[box] for box in self.plans[i]]
                     yield merge_tiles(self.regions[i], self.plans[i], seen, self.scales[i])
                 else:
                     yield None
+            pictures = {box: picture for box, picture in pictures.items() if users[box][-1] >= stop}
 
-    def _wanted(self, box: Box, start: int, stop: int) -> np.ndarray:
-        """(h, w) bool: the hole pixels in a window of those of a run of regions that use it."""
+    def _wanted(self, box: Box, users: list[int]) -> np.ndarray:
+        """(h, w) bool: the hole pixels in a window, of the regions that use it."""
         wanted = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
-        for region, plan in zip(self.regions[start:stop], self.plans[start:stop], strict=True):
-            if box in plan:
-                both = intersection(region.box, box)
-                wanted[slices(both, box)] |= region.mask[slices(both, region.box)]
+        for region in (self.regions[i] for i in users):
+            both = intersection(region.box, box)
+            wanted[slices(both, box)] |= region.mask[slices(both, region.box)]
         return wanted
 
 

@@ -21,7 +21,7 @@ from maerestore.inpaint.refine import LIMIT
 from maerestore.inpaint.regions import cut, dilated, find_regions
 from maerestore.inpaint.scene import Progress, Scene, harmonic_fills
 from maerestore.inpaint.texture import RefinedRegion
-from maerestore.inpaint.visible import unknown_pixels, visible_photo
+from maerestore.inpaint.visible import is_opaque, unknown_pixels, visible_photo
 
 
 class WindowModel(Protocol):
@@ -98,8 +98,9 @@ def find_scene(
     with report.stage("regions"):
         regions = find_regions(mask)
         report.holes = len(regions)
-        if photo.alpha((0, 0, 1, 1)) is None:  # how opaque a hole was and becomes is told of the whole of it
-            regions = [part for region in regions for part in cut(region)]
+        parts = [part for region in regions for part in cut(region)]
+        if len(parts) > len(regions) and is_opaque(photo):  # how opaque a hole becomes is told of the whole of it
+            regions = parts
     with report.stage("harmonic"):
         unknown = unknown_pixels(photo, mask)
         visible = visible_photo(photo, mask, unknown)

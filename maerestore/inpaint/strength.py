@@ -14,9 +14,7 @@ from maerestore.inpaint.harmonic import harmonic_fill
 FINE = 1.0  # sigma in pixels of the low-pass
 NEAR = 2.0  # sigma in pixels, of the mean strength at a place that is known
 CELL = 4  # pixels; into a hole it is continued in squares of this side
-AROUND = (
-    1.0  # sigma in cells, of the mean that is continued; a wider one lets an edge far from a flat rim count as texture
-)
+AROUND = 1.0  # sigma in cells, of the mean that is continued; with more a far edge counts as texture of a flat rim
 EXPECTED_AROUND = 2.0  # the same, of what known patches are compared by: there a steadier mean finds better ones
 FEW = 0.05  # share of known pixels near a place below which its strength is continued from others
 

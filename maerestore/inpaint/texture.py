@@ -150,7 +150,9 @@ def completed(
     if origins is not None:
         # Where the rim was drawn again, it is as sharp as if the refiner had seen all at its size.
         near, share = NEAR * (1 if shrunk > SMALLER else shrunk), rim_share(distance)[..., None]
-        texture = (1 - share) * brought(fill, origins, DEEP * shrunk) + share * brought(fill, origins, near)
+        drawn = drawn_from(fill, origins)
+        texture = (1 - share) * brought(fill, drawn, origins, DEEP * shrunk)
+        texture += share * brought(fill, drawn, origins, near)
         offered, _ = mean_by_cell(energy_of(texture), hole, WITHIN)
         gain = np.sqrt(np.clip((WANTED * wanted - there) / (offered + FLAT), 0, MOST**2))
         ramp = np.clip((distance - RIM) / RAMP, 0, 1)[..., None]
@@ -161,7 +163,7 @@ def completed(
     return picture
 
 
-def brought(image: np.ndarray, origins: np.ndarray, sigma: float) -> np.ndarray:
+def brought(image: np.ndarray, drawn: np.ndarray, origins: np.ndarray, sigma: float) -> np.ndarray:
     """The texture of other places: what is finer than a low-pass both there and here.
 
     Neither alone is right. Here, neighbours that come from patches of different colours make a step; there, an edge
@@ -170,7 +172,8 @@ def brought(image: np.ndarray, origins: np.ndarray, sigma: float) -> np.ndarray:
 
     Args:
         image: (h, w, 3) float32.
-        origins: (h, w) int64, as of `find_origins`.
+        drawn: (h, w, 3), the same with the hole drawn from other places.
+        origins: (h, w) int64, which these are, as of `find_origins`.
         sigma: of the low-pass, in pixels.
 
     Returns:
@@ -181,10 +184,9 @@ def brought(image: np.ndarray, origins: np.ndarray, sigma: float) -> np.ndarray:
         >>> halves[:, 16:] = 1  # half of a flat hole is drawn from one side, half from the other: no texture
         >>> origins = np.arange(8 * 32).reshape(8, 32)
         >>> origins[:, 8:12], origins[:, 12:16] = 2, 30
-        >>> float(abs(brought(halves, origins, 2.0)[:, 8:16]).max())
+        >>> float(abs(brought(halves, drawn_from(halves, origins), origins, 2.0)[:, 8:16]).max())
         0.0
     """
-    drawn = drawn_from(image, origins)
     here = drawn - cv2.GaussianBlur(drawn, (0, 0), sigma)
     there = drawn_from(image - cv2.GaussianBlur(image, (0, 0), sigma), origins)
     return np.where(here * there > 0, np.where(np.abs(here) < np.abs(there), here, there), np.float32(0))

@@ -77,7 +77,7 @@ def test_pasting_changes_hidden_pixels_only(dtype, blend):
         (torch.zeros(1, 0, 8, 8), "pixels"),
         (torch.zeros(2, 17, 32, 3), r"looks like \(N, H, W, C\): give images.permute\(0, 3, 1, 2\)"),
         (torch.zeros(2, 224, 224, 1, dtype=torch.uint8), r"\(2, 224, 224, 1\), which looks like"),
-        (torch.zeros(2, 17, 1, 4), r"looks like"),
+        (torch.zeros(2, 17, 5, 4), r"looks like"),
         (torch.full((1, 1, 2, 2), float("nan")), "not finite"),
         (torch.tensor([[[[0.0, float("inf")]]]]), "not finite"),
         (torch.full((1, 1, 2, 2), 2.0), "from 2 to 2: make the view before the images are normalised"),

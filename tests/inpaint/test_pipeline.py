@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maerestore.image import InputError, Photo
-from maerestore.inpaint import harmonic, regions, scene
+from maerestore.inpaint import harmonic, regions
 from maerestore.inpaint.blend import BlendCurve
+from maerestore.inpaint.boxes import intersection, slices
+from maerestore.inpaint.model_window import ModelWindow
 from maerestore.inpaint.pipeline import Inpainter
+from maerestore.inpaint.stages import FillReport
 
 from .conftest import box_mask, random_model, textured
 
@@ -362,25 +365,78 @@ def test_a_large_ring_does_not_see_what_the_hole_within_it_hides(monkeypatch: py
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_scratch_across_the_photo_is_filled_in_parts_as_it_is_in_one(
-    inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def scratched() -> np.ndarray:
+    """(300, 340) bool: two lines from border to border that cross each other."""
     mask = np.zeros((300, 340), np.uint8)
     for line in ((-5, 10, 350, 280), (20, 250, 330, 40)):
         cv2.line(mask, line[:2], line[2:], 1, 9)
-    image = textured(300, 340)
-    monkeypatch.setattr(scene, "_groups", lambda counts, at_least: [(0, len(counts))])  # a window is seen once
-    monkeypatch.setattr(regions, "SPARSE", 0.0)
-    photo = Photo(image.copy())
-    whole, told = inpainter.fill(photo, mask > 0, sharp=False)
-    monkeypatch.setattr(regions, "SPARSE", 0.2)
+    return mask > 0
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut holes as small as `scratched`."""
     monkeypatch.setattr(regions, "TILE", 140)
-    assert len(regions.cut(*regions.find_regions(mask > 0))) > 4
-    parts, told_of_parts = inpainter.fill(photo, mask > 0, sharp=False)
-    assert told.holes == told_of_parts.holes == 1
-    difference = abs(parts.samples.astype(int) - whole.samples)
+    assert len(regions.cut(*regions.find_regions(scratched()))) > 4
+
+
+@pytest.fixture(scope="session")
+def in_one(inpainter: Inpainter) -> tuple[np.ndarray, np.ndarray, int]:
+    """The fill, the confidence and the number of windows of `scratched`, with nothing cut."""
+    filled, told = inpainter.fill(Photo(textured(300, 340)), scratched(), sharp=False)
+    return filled.samples.astype(int), inpainter.confidence(textured(300, 340), scratched(), draws=2), told.windows
+
+
+def test_a_scratch_across_the_photo_is_filled_in_parts_as_it_is_in_one(
+    parts: None, inpainter: Inpainter, in_one: tuple[np.ndarray, np.ndarray, int]
+) -> None:
+    filled, told = inpainter.fill(Photo(textured(300, 340)), scratched(), sharp=False)
+    assert told.holes == 1
+    assert told.windows == in_one[2]
+    difference = abs(filled.samples - in_one[0])
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.02
+
+
+def test_a_window_that_parts_share_is_seen_once(parts: None, inpainter: Inpainter) -> None:
+    scene = inpainter._scene(Photo(textured(300, 340)), scratched(), 0, FillReport(), None)
+    assert scene is not None
+    assert len(scene.groups) > 1
+    seen: list[Any] = []
+
+    def see(windows: list[ModelWindow]) -> list[np.ndarray]:
+        seen.extend(windows)
+        return [window.image for window in windows]
+
+    assert len(list(scene.map_windows(see))) == len(scene.regions)
+    assert len({window.box for window in seen}) == len(seen) == scene.windows
+    for window in seen:  # of all that use it, in whichever group
+        others = [r for r, plan in zip(scene.regions, scene.plans, strict=True) if window.box in plan]
+        meet = [intersection(region.box, window.box) for region in others]
+        pixels = sum(int(scene.mask[slices(box)].sum()) for box in meet)
+        assert int(window.wanted.sum()) == pixels
+
+
+def test_the_parts_of_a_scratch_are_as_sure_as_all_of_it(
+    parts: None, inpainter: Inpainter, in_one: tuple[np.ndarray, np.ndarray, int]
+) -> None:
+    sure = inpainter.confidence(textured(300, 340), scratched(), draws=2)
+    np.testing.assert_allclose(sure, in_one[1], atol=0.02)
+
+
+@pytest.mark.parametrize(("alpha", "cuts"), [(None, True), (255, True), (200, False)])
+def test_only_the_holes_of_opaque_photos_are_cut(
+    alpha: int | None, cuts: bool, inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regions, "TILE", 140)
+    image = textured(300, 340)
+    if alpha is not None:
+        image = np.dstack([image, np.full((300, 340), 255, np.uint8)])
+        image[5, 5, 3] = alpha
+    photo = Photo(image, "RGB" if alpha is None else "RGBA")
+    seen = inpainter._scene(photo, scratched(), 0, FillReport(), None)
+    assert seen is not None
+    assert (len(seen.regions) > 1) == cuts
 
 
 @pytest.mark.parametrize("sharp", [False, True])
