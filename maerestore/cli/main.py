@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     wait_briefly()
+    _quiet_decoders()
     try:
         return int(VERBS[args.verb].run(args))
     except MaerestoreError as err:
@@ -145,6 +147,15 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print(f"maerestore {args.verb}: interrupted", file=sys.stderr)
         return 130
+
+
+def _quiet_decoders() -> None:
+    """Let decoders not tell on stderr what they stumble over in files: what is to stand there, verbs say themselves.
+
+    Only a program may set this, as it holds for the whole process; processes that it starts inherit the environment.
+    """
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # which OpenCV reads when it is loaded
 
 
 def _not_enough_memory(args: argparse.Namespace, on_device: bool) -> str:

@@ -18,7 +18,6 @@ from .exif import ORIENTATION, orientation_of, turn_upright, upright_exif, uprig
 from .metadata import Metadata
 from .opening import open_still, short
 from .photo import Photo
-from .quiet import quiet_pillow
 
 __all__ = ["read_photo"]
 
@@ -50,7 +49,7 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
     """
     path = Path(path)
     name = quoted(path)
-    with quiet_pillow, open_still(path) as image:
+    with open_still(path) as image:
         try:
             return _read(image, path)
         except InputError:

@@ -18,7 +18,6 @@ from .jpeg import write_jpeg
 from .output import atomic_file, check_target, format_of
 from .photo import Photo
 from .png import write_png
-from .quiet import quiet_pillow
 from .tiff import write_tiff
 
 __all__ = ["check_writable", "write_photo", "written_bits"]
@@ -61,7 +60,7 @@ def write_photo(
     check_writable(photo, path, transparent)
     fitted = fit(photo, file_format, transparent)
     write = _WRITERS[file_format]
-    with quiet_pillow, atomic_file(path, overwrite) as file:
+    with atomic_file(path, overwrite) as file:
         try:
             write(fitted, file, quality)
         except (OSError, MemoryError, InputError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,6 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from . import tiff
 from .errors import InputError, quoted, reason_of, refuse_url
 from .output import READ_ONLY, SUFFIXES
-from .quiet import quiet_pillow
 
 __all__ = ["IMAGE_SUFFIXES", "MANY_FRAMES_ONE_PHOTO", "MAX_PIXELS", "open_still", "short"]
 
@@ -30,6 +30,10 @@ _FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # the last two: AVIF as well
 _READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, AVIF, JPEG 2000, QOI or PSD"
 _LIMIT_LOCK = threading.Lock()
+
+# What decoders log is for those who handle logs; what nobody handles, Python would write to stderr.
+for _name in ("PIL", "tifffile"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 def open_still(source: Path | bytes) -> Image.Image:
@@ -49,8 +53,7 @@ def open_still(source: Path | bytes) -> Image.Image:
         name = quoted(source)
         _check_file(source)
     try:
-        with quiet_pillow:
-            image = _open(source, name)
+        image = _open(source, name)
     except UnidentifiedImageError:
         if _head(source)[:4] in (b"II*\0", b"MM\0*"):
             raise InputError(
@@ -64,8 +67,7 @@ def open_still(source: Path | bytes) -> Image.Image:
     except Exception as error:
         raise InputError(f"{name} is damaged and cannot be opened ({short(error)}): give an intact file.") from None
     try:
-        with quiet_pillow:
-            _check_image(image, name)
+        _check_image(image, name)
     except BaseException:
         image.close()
         raise

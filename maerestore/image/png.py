@@ -20,7 +20,6 @@ from .color import CHANNELS
 from .exif import upright_xmp
 from .photo import Photo
 from .png_text import change_text
-from .quiet import quiet_opencv
 
 __all__ = ["carried_chunks", "decode_deep", "iter_chunks", "write_png"]
 
@@ -108,8 +107,7 @@ def decode_deep(data: bytes, mode: str) -> npt.NDArray[np.uint16]:
         if kind in (b"IHDR", b"IDAT"):
             write(kind, content)
     write(b"IEND", b"")
-    with quiet_opencv:
-        bgr = cv2.imdecode(np.frombuffer(pixels.getbuffer(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    bgr = cv2.imdecode(np.frombuffer(pixels.getbuffer(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if bgr is None or bgr.dtype != np.uint16 or bgr.ndim != 3:
         raise ValueError("the image data cannot be decoded")
     order = {"LA": [0, 3], "RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}[mode]

@@ -19,7 +19,6 @@ from .exif import ORIENTATION
 from .metadata import TiffSettings
 from .photo import Photo
 from .png import pack_bits
-from .quiet import quiet_opencv
 
 __all__ = ["count_pages", "decode_deep", "descriptive_exif", "layout_of", "write_tiff"]
 
@@ -134,8 +133,7 @@ def _decode_opencv(path: Path, mode: str, page: Any) -> npt.NDArray[Any] | None:
         # OpenCV turns a TIFF whatever its flags say, so it is shown one that lies upright.
         upright = (1).to_bytes(turned.valuebytecount, "little" if page.parent.byteorder == "<" else "big")
         data[turned.valueoffset : turned.valueoffset + turned.valuebytecount] = np.frombuffer(upright, np.uint8)
-    with quiet_opencv:
-        bgr = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    bgr = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if bgr is None:
         return None
     bgr = np.atleast_3d(bgr)
