@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from maerestore.image import InputError, Photo
+from maerestore.image import InputError, Photo, tiff
 from maerestore.image.box import Box
 from maerestore.image.color import luma
 from maerestore.image.opening import MANY_FRAMES_ONE_PHOTO
@@ -138,14 +138,29 @@ def _from_pil(image: Image.Image) -> Photo:
 
 
 def _check_frames(image: Image.Image) -> None:
-    """Refuse an animation, of which all frames but one would be lost without a word."""
+    """Refuse an animation, of which all frames but one would be lost without a word; a later frame is one's choice."""
     frames = 1
     with suppress(Exception):  # a file that was closed cannot be asked, and one that is damaged is found out below
-        frames = int(getattr(image, "n_frames", 1))
+        if image.tell() == 0:
+            frames = _count_frames(image)
     if frames > 1 and image.format not in MANY_FRAMES_ONE_PHOTO:
         raise InputError(
             f"the image has {frames} frames, and only a still one can be filled: pass one frame, image.copy()"
         )
+
+
+def _count_frames(image: Image.Image) -> int:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(getattr(image, "n_frames", 1))
+    # In a view of its own: an image that is moved to another page and back loses what was drawn on it.
+    file = image._fp
+    place = file.tell()
+    try:
+        with Image.open(file, formats=["TIFF"]) as view:
+            assert isinstance(view, TiffImagePlugin.TiffImageFile)
+            return tiff.count_pages(view)
+    finally:
+        file.seek(place)
 
 
 def _color_key(image: Image.Image) -> tuple[int, ...] | None:

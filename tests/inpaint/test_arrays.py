@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -84,9 +85,10 @@ def test_a_pil_animation_is_refused_and_a_frame_of_it_taken(suffix: str, tmp_pat
     frames = [Image.fromarray(textured(HEIGHT, WIDTH, seed)) for seed in range(3)]
     frames[0].save(tmp_path / f"many.{suffix}", save_all=True, append_images=frames[1:])
     with Image.open(tmp_path / f"many.{suffix}") as image:
-        image.seek(1)
         with pytest.raises(InputError, match=r"3 frames, .*image\.copy\(\)"):
             inpainter.inpaint(image, HOLE)
+        image.seek(1)  # on purpose
+        assert inpainter.inpaint(image, HOLE, sharp=False).size == (WIDTH, HEIGHT)
         assert inpainter.inpaint(image.copy(), HOLE, sharp=False).size == (WIDTH, HEIGHT)
     frames[0].save(tmp_path / f"one.{suffix}")
     with Image.open(tmp_path / f"one.{suffix}") as image:
@@ -96,6 +98,23 @@ def test_a_pil_animation_is_refused_and_a_frame_of_it_taken(suffix: str, tmp_pat
         as_canvas(image)
         assert image.getpixel((0, 0)) == drawn
     as_canvas(image)  # closed
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_reduced_page_of_a_tiff_is_no_frame(loaded: bool, tmp_path: Any) -> None:
+    with tifffile.TiffWriter(tmp_path / "in.tif") as file:
+        file.write(textured(HEIGHT, WIDTH), photometric="rgb", compression="zlib", metadata=None)
+        file.write(textured(HEIGHT // 2, WIDTH // 2), photometric="rgb", subfiletype=1, metadata=None)
+    stored = read_photo(tmp_path / "in.tif").samples.copy()
+    with Image.open(tmp_path / "in.tif") as image:
+        assert image.n_frames == 2  # type: ignore[attr-defined]
+        if loaded:
+            image.putpixel((0, 0), (1, 2, 3))
+            stored[0, 0] = (1, 2, 3)
+        canvas = as_canvas(image)
+        assert isinstance(canvas, Photo)
+        np.testing.assert_array_equal(canvas.samples, stored)
+        np.testing.assert_array_equal(np.asarray(image), stored)  # what was drawn is still there
 
 
 def test_the_previews_of_a_camera_are_no_animation(tmp_path: Any) -> None:
