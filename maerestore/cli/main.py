@@ -124,8 +124,9 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return int(VERBS[args.verb].run(args))
     except MaerestoreError as err:
-        # The library names both, an option and the argument of a function; here only the option is of use.
-        said = re.sub(r" \(in Python: [^()]*\)", "", str(err))
+        # Of an option and the argument of a function, only the option is of use here. Messages that name an argument
+        # amid the text are cut; what is no argument may be part of a file's name.
+        said = re.sub(r" \(in Python: \w+=[^()]*\)", "", err.message)
         print(f"maerestore {args.verb}: {said}", file=sys.stderr)
         return 2
     except MemoryError:

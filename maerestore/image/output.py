@@ -24,7 +24,8 @@ __all__ = [
     "suffix_of_fill",
 ]
 
-_OR_OVERWRITE = "choose another output, or add --overwrite (in Python: overwrite=True)."
+_OR_OVERWRITE = "choose another output, or add --overwrite"
+_OVERWRITE = "overwrite=True"  # as it is written in Python
 
 PathLike = str | os.PathLike[str]
 
@@ -60,10 +61,14 @@ READ_ONLY = {
 }
 """File suffix -> format, for those that can be read and not written."""
 
-# The first bytes of every format that can be read; group names are those of `SUFFIXES` where it can be written.
+_LOSE_COLORS = ("JPEG", "GIF")  # of photos that were in another format; the others are written without loss
+
+# The first bytes of every format that can be read; group names are those of `SUFFIXES` where it can be written. A BMP
+# is known by the size of its header too, for text may begin with BM.
 _BEGINNINGS = re.compile(
     rb"(?P<PNG>\x89PNG)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])|(?P<WEBP>RIFF.{4}WEBP)|(?P<GIF>GIF8)"
-    rb"|(?P<PPM>P[1-6]\s)|(?P<BMP>BM)|(?P<other>8BPS|qoif|.{4}ftyp|\0\0\0\x0cjP  |\xff\x4f\xff\x51)",
+    rb"|(?P<PPM>P[1-6]\s)|(?P<BMP>BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0)"
+    rb"|(?P<other>8BPS|qoif|.{4}ftyp|\0\0\0\x0cjP  |\xff\x4f\xff\x51)",
     re.DOTALL,
 )
 
@@ -139,7 +144,9 @@ def resolve_output(
     format_of(path)
     is_photo = same_file(path, photo_path)
     if is_photo and not overwrite:
-        raise InputError(f"output {quoted(path)} would replace the input {quoted(photo_path)}: {_OR_OVERWRITE}")
+        raise InputError(
+            f"output {quoted(path)} would replace the input {quoted(photo_path)}: {_OR_OVERWRITE}", _OVERWRITE
+        )
     for source in () if is_photo else inputs:
         if same_file(path, Path(source)):
             raise InputError(
@@ -150,11 +157,11 @@ def resolve_output(
 
 
 def suffix_of_fill(photo: Path) -> str:
-    """Return the suffix of a photo's fill where no name is given: the photo's own, where that is what its file holds.
+    """Return the suffix of a photo's fill where no name is given: the photo's own, unless that would cost known pixels.
 
     A PNG that is called .jpg, as from the web, gets .png, for written as a JPEG its known pixels would change; a JPEG
-    without a suffix gets .jpg. What cannot be written, such as HEIC, gets .png. A file that is not there, or is no
-    image, goes by its name: reading it will say what is wrong.
+    without a suffix gets .jpg, but one that is called .png stays a PNG. What cannot be written, such as HEIC, gets
+    .png. A file that is not there, or is no image, goes by its name: reading it will say what is wrong.
 
     Args:
         photo: its first bytes are read.
@@ -171,10 +178,12 @@ def suffix_of_fill(photo: Path) -> str:
     with suppress(OSError, ValueError):
         if photo.is_file():
             with photo.open("rb") as file:
-                beginning = _BEGINNINGS.match(file.read(12))
+                beginning = _BEGINNINGS.match(file.read(18))
     held = named if beginning is None else beginning.lastgroup
-    if held == named and named is not None:
+    if named is not None and (held == named or named not in _LOSE_COLORS):
         return photo.suffix
+    if named is not None and held == "JPEG":
+        return ".png"  # a name that promises every pixel exact does not become a JPEG
     return next((suffix for suffix, known in SUFFIXES.items() if known == held), ".png")
 
 
@@ -201,7 +210,7 @@ def check_target(path: Path, overwrite: bool) -> None:
             if not target.is_file():
                 raise InputError(f"output {name} is not a regular file: choose another output.")
             if not overwrite:
-                raise InputError(f"output {name} exists: {_OR_OVERWRITE}")
+                raise InputError(f"output {name} exists: {_OR_OVERWRITE}", _OVERWRITE)
             if not os.access(target, os.W_OK):
                 raise InputError(f"output {name} is write-protected: choose another output.")
         if not os.access(parent, os.W_OK | os.X_OK):
@@ -258,7 +267,7 @@ def atomic_file(path: PathLike, overwrite: bool = False) -> Iterator[IO[bytes]]:
                 yield file
             if target.exists():
                 if not overwrite:
-                    raise InputError(f"output {name} exists: {_OR_OVERWRITE}")
+                    raise InputError(f"output {name} exists: {_OR_OVERWRITE}", _OVERWRITE)
                 with suppress(OSError):
                     os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
             os.replace(temporary, target)

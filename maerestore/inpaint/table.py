@@ -102,7 +102,9 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
 
     Convention:
         Without an output, a photo's fill gets its path in the folder where that is relative, and its name otherwise,
-        with the suffix of `maerestore.image.output.suffix_of_fill`. No fill may replace a photo or mask of any row.
+        with the suffix of `maerestore.image.output.suffix_of_fill`; where another photo's goes there, as with a.png
+        and a PNG that is called a.jpg, it is added to the whole name (a.jpg.png). No fill may replace a photo or mask
+        of any row.
 
     Args:
         table: .csv, with commas or, where its header has no comma, semicolons; .tsv or .parquet. Text is in UTF-8.
@@ -125,16 +127,17 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
     rows = _rows(table)
     pairs: list[Pair] = []
     taken: dict[Path, int] = {}
+    places = [_place_or_error(folder, *row) for row in rows]
+    wanted: dict[Path | InputError, set[str]] = {}  # by what: suffixes of photos, and outputs that are given
+    for (photo, _, output), place in zip(rows, places, strict=True):
+        wanted.setdefault(place, set()).add(output or PurePath(photo).suffix)
     inputs = {os.path.realpath(name): name for row in rows for name in row[:2] if name and "\0" not in name}
-    for number, (photo, mask, output) in enumerate(rows, 1):
+    for number, ((photo, mask, output), out) in enumerate(zip(rows, places, strict=True), 1):
         try:
-            if "\0" in photo + mask + output:
-                raise InputError("a name holds a zero byte")
-            for what, value in (("photo", photo), ("mask", mask)):
-                if not value:
-                    raise InputError(f"no {what} is given")
-            out = folder / _place(photo, output)
-            format_of(out)
+            if isinstance(out, InputError):
+                raise out
+            if not output and len(wanted[out]) > 1 and out.suffix != PurePath(photo).suffix:
+                out = out.with_name(PurePath(photo).name + out.suffix)
             if (source := inputs.get(os.path.realpath(out))) is not None:
                 raise InputError(f"its fill would replace the input {quoted(source)}: choose another output folder")
             if out in taken:
@@ -142,7 +145,7 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
             taken[out] = number
             pairs.append(Pair(number, photo, mask, out))
         except InputError as error:
-            pairs.append(Pair(number, photo, mask, folder, str(error).rstrip(".")))
+            pairs.append(Pair(number, photo, mask, folder, error.message.rstrip(".")))
     return pairs
 
 
@@ -233,7 +236,7 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
         filled, _ = inpainter.fill(photo, mask, feather=settings.feather, sharp=settings.sharp, seed=settings.seed)
         write_photo(filled, pair.out, overwrite)
     except InputError as error:
-        return str(error).rstrip(".")
+        return error.message.rstrip(".")
     except MemoryError:
         return "not enough memory for this picture"
     except Exception as error:  # whatever one photo makes a codec or a stage stumble over: the other rows are done
@@ -241,6 +244,20 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
             return "not enough memory on this device"
         return f"it could not be filled ({type(error).__name__}: {reason_of(error)})"
     return None
+
+
+def _place_or_error(folder: Path, photo: str, mask: str, output: str) -> Path | InputError:
+    try:
+        if "\0" in photo + mask + output:
+            raise InputError("a name holds a zero byte")
+        for what, value in (("photo", photo), ("mask", mask)):
+            if not value:
+                raise InputError(f"no {what} is given")
+        out = folder / _place(photo, output)
+        format_of(out)
+    except InputError as error:
+        return error
+    return out
 
 
 def _place(photo: str, output: str) -> PurePath:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from maerestore.cli.main import main
+from maerestore.image.output import check_target
 from maerestore.inpaint.table import FillSettings, fill_table, read_pairs
 
 from .conftest import HEIGHT, WIDTH, contents, hole, noise, save_mask
@@ -78,6 +79,34 @@ def test_known_pixels_stay_where_a_photo_has_the_suffix_of_another_format(
     assert Path("filled/cats/a.png").read_bytes() == Path("cats/a_filled.png").read_bytes()
     before, after = (np.asarray(Image.open(path)) for path in ("cats/a.jpg", "filled/cats/a.png"))
     assert (before == after)[~hole()].all()
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_photos_of_one_name_whose_fills_get_one_suffix_do_not_meet(backwards: bool, work: Path) -> None:
+    Path("a.jpg").write_bytes(Path("a.png").read_bytes())
+    Path("cats/a.jpg").write_bytes(Path("a.png").read_bytes())
+    rows = ["a.png,mask.png,", "a.jpg,mask.png,", "cats/a.jpg,mask.png,", "cats/b.jpg,mask.png,cats/a.png"]
+    rows = rows[::-1] if backwards else rows
+    Path("pairs.csv").write_text("\n".join(["photo,mask,output", *rows]))
+    pairs = read_pairs(Path("pairs.csv"), Path("out"))
+    assert [pair.error for pair in pairs] == [None] * 4
+    assert {pair.photo: pair.out.as_posix() for pair in pairs} == {
+        "a.png": "out/a.png",
+        "a.jpg": "out/a.jpg.png",
+        "cats/a.jpg": "out/cats/a.jpg.png",
+        "cats/b.jpg": "out/cats/a.png",
+    }
+    Path("pairs.csv").write_text("photo,mask\na.png,mask.png\na.jpg,mask.png\na.jpg,mask.png\n")
+    assert "would replace that of row 2" in str(read_pairs(Path("pairs.csv"), Path("out"))[2].error)
+
+
+def test_rows_say_nothing_of_python(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As where another process writes the file that is being filled.
+    monkeypatch.setattr("maerestore.inpaint.table.write_photo", lambda *_: check_target(Path("a.png"), False))
+    code, _, err = run("photo,mask\na.png,mask.png\n", "--sharp", "off")
+    assert (code, err) == (
+        1, "maerestore inpaint: row 1: output 'a.png' exists: choose another output, or add --overwrite\n",
+    )  # fmt: skip
 
 
 def test_the_model_is_loaded_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from maerestore.cli import main as command
+from maerestore.image import InputError
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
@@ -58,6 +60,23 @@ def test_what_is_unknown_is_refused_by_the_verb_it_was_given_to(
     with pytest.raises(SystemExit, match="2"):
         command.main(arguments.split())
     assert capsys.readouterr() == ("", f"{verb}: unrecognized arguments: {unknown}; see {verb} --help\n")
+
+
+def test_what_is_said_for_python_is_left_out_and_names_of_files_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["inpaint", "cat (in Python: no).jpg", "mask.png"]) == 2
+    assert "'cat (in Python: no).jpg' does not exist" in capsys.readouterr().err
+    Path("a.png").write_bytes(b"")
+    assert command.main(["inpaint", "a.png", "mask.png", "-o", "a.png"]) == 2
+    assert capsys.readouterr().err.endswith(": choose another output, or add --overwrite\n")
+
+
+def test_an_error_keeps_what_is_said_for_python_where_it_is_sent_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(InputError("'a (in Python: b)' is there: add --overwrite", "overwrite=True")))
+    assert str(error) == "'a (in Python: b)' is there: add --overwrite (in Python: overwrite=True)"
+    assert error.message == "'a (in Python: b)' is there: add --overwrite"
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])

@@ -44,10 +44,12 @@ def test_a_suffix_that_cannot_be_written_becomes_png_where_we_choose_the_name(tm
 
 @pytest.mark.parametrize(("name", "file_format", "expected"), [
     ("photo.jpg", "PNG", "photo_filled.png"),
-    ("photo.PNG", "JPEG", "photo_filled.jpg"),
+    ("photo.PNG", "JPEG", "photo_filled.PNG"),
+    ("photo.gif", "JPEG", "photo_filled.png"),
+    ("photo.webp", "PNG", "photo_filled.webp"),
     ("photo", "JPEG", "photo_filled.jpg"),
     ("photo", "TIFF", "photo_filled.tif"),
-    ("photo.png", "WEBP", "photo_filled.webp"),
+    ("photo.png", "WEBP", "photo_filled.png"),
     ("photo.jpeg", "GIF", "photo_filled.gif"),
     ("photo.jpg", "BMP", "photo_filled.bmp"),
     ("photo.jpg", "PPM", "photo_filled.ppm"),
@@ -70,7 +72,7 @@ def test_the_name_that_we_choose_fits_what_the_photo_holds(
 def test_what_is_read_only_becomes_png_under_any_name(start: bytes, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(start)
     assert resolve_output(tmp_path / "photo.jpg").name == "photo_filled.png"
-    (tmp_path / "photo.jpg").write_bytes(b"no image")
+    (tmp_path / "photo.jpg").write_bytes(b"BM, which is no image, but text")
     assert resolve_output(tmp_path / "photo.jpg").name == "photo_filled.jpg"
 
 
