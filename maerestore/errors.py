@@ -1,4 +1,4 @@
-"""The root of every error that a user can mend."""
+"""The roots of every error that a user can mend, and of every warning."""
 
 from __future__ import annotations
 
@@ -25,3 +25,7 @@ class MaerestoreError(ValueError):
 
     def __str__(self) -> str:
         return self.message if self.in_python is None else f"{self.message} (in Python: {self.in_python})"
+
+
+class MaerestoreWarning(UserWarning):
+    """Something is done otherwise than was asked for. The command line says it in one line, and not with --quiet."""

@@ -30,7 +30,7 @@ from maerestore.cli import (
     show,
     train_restorer,
 )
-from maerestore.errors import MaerestoreError
+from maerestore.errors import MaerestoreError, MaerestoreWarning
 from maerestore.threads import wait_briefly
 
 # What a stream answers that takes no more, such as a full disk. Files are looked after by what writes them.
@@ -120,9 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     wait_briefly()
-    _quiet_decoders()
     try:
-        return int(VERBS[args.verb].run(args))
+        with _warnings_of(args):
+            return int(VERBS[args.verb].run(args))
     except MaerestoreError as err:
         # Of an option and the argument of a function, only the option is of use here. Messages that name an argument
         # amid the text are cut; what is no argument may be part of a file's name.
@@ -150,13 +150,35 @@ def _run(argv: Sequence[str] | None) -> int:
         return 130
 
 
-def _quiet_decoders() -> None:
-    """Let decoders not tell on stderr what they stumble over in files: what is to stand there, verbs say themselves.
+@contextmanager
+def _warnings_of(args: argparse.Namespace) -> Iterator[None]:
+    """Let stderr have what the library warns of, in one line, and not what decoders stumble over in files.
 
-    Only a program may set this, as it holds for the whole process; processes that it starts inherit the environment.
+    Only a program may set this, as it holds for the whole process; processes that it forks have it too, and others the
+    environment.
     """
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # which OpenCV reads when it is loaded
+    usual = warnings.formatwarning
+
+    def text(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        ours = issubclass(category, MaerestoreWarning)
+        return (
+            f"maerestore {args.verb}: warning: {message}\n"
+            if ours
+            else usual(message, category, filename, lineno, line)
+        )
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        if getattr(args, "quiet", False):
+            warnings.simplefilter("ignore", MaerestoreWarning)
+        warnings.formatwarning = text
+        try:
+            yield
+        finally:
+            warnings.formatwarning = usual
 
 
 def _not_enough_memory(args: argparse.Namespace, on_device: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from maerestore.errors import MaerestoreWarning
+
 from .bmp import write_bmp_palette, write_bmp_rgba
 from .convert import fit, target_of
-from .errors import InputError, quoted
+from .errors import InputError, quoted, reason_of
 from .jpeg import write_jpeg
 from .output import atomic_file, check_target, format_of
 from .photo import Photo
@@ -34,7 +37,8 @@ def write_photo(
     that pixels outside a mask stay what they were. A JPEG from a JPEG keeps its quantisation tables, chroma
     subsampling and scan order, and what was not changed up to rounding (`jpeg_planes`); from another format it gets
     quality 95 and 4:4:4. What a format cannot hold
-    (16 bits, CMYK, profiles) is converted or left out as `convert.fit` says; transparency is not: see Raises.
+    (16 bits, CMYK, profiles) is converted or left out as `convert.fit` says; transparency is not: see Raises. Where
+    metadata cannot be written, all that only describes the photo is left out, with a `MaerestoreWarning`.
 
     Args:
         photo: the photo.
@@ -60,15 +64,30 @@ def write_photo(
     check_writable(photo, path, transparent)
     fitted = fit(photo, file_format, transparent)
     write = _WRITERS[file_format]
+    # Of metadata that does not fit: better a photo without it than none.
+    bare = fitted.metadata.without_descriptions()
+    left = [replace(bare, dpi=None), bare]
     with atomic_file(path, overwrite) as file:
-        try:
-            write(fitted, file, quality)
-        except (OSError, MemoryError, InputError):
-            raise
-        except Exception:  # of metadata that does not fit: better a photo without it than none
+        while True:
+            try:
+                write(fitted, file, quality)
+                break
+            except (OSError, MemoryError, InputError):
+                raise
+            except Exception as error:
+                if not left:
+                    raise
+                reason = reason_of(error)
+            fitted = replace(fitted, metadata=left.pop())
             file.seek(0)
             file.truncate()
-            write(replace(fitted, metadata=fitted.metadata.without_descriptions()), file, quality)
+    if len(left) < 2:
+        warnings.warn(
+            f"{quoted(path)} is written without the descriptions of the photo, such as EXIF: not all of its metadata "
+            f"fits into {file_format} ({reason})",
+            MaerestoreWarning,
+            stacklevel=2,
+        )
 
 
 def check_writable(photo: Photo, path: str | os.PathLike[str], transparent: bool | None = None) -> None:

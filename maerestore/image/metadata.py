@@ -14,6 +14,7 @@ from .previews import app13_without_previews, photoshop_without_previews, xmp_wi
 __all__ = ["JpegSettings", "Metadata", "TiffSettings"]
 
 _PHOTOSHOP, _PHOTOSHOP_LAYERS = 34377, 37724
+_OF_PIXELS = (b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class Metadata:
         """Return only what says how the pixels look and how their file was made: what no damage can make unwritable."""
         return Metadata(
             icc=self.icc,
+            dpi=self.dpi,
+            png_chunks=tuple((kind, data) for kind, data in self.png_chunks if kind in _OF_PIXELS),
             jpeg=self.jpeg and replace(self.jpeg, segments=b""),
             tiff=self.tiff and replace(self.tiff, tags={}),
         )

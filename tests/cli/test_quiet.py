@@ -63,6 +63,25 @@ def test_decoders_of_the_command_tell_nothing(name: str, write, tmp_path: Path, 
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_command_tells_in_one_line_of_metadata_that_is_lost(
+    quiet: bool, tmp_path: Path, model_folder: Path
+) -> None:
+    Image.fromarray((DEEP >> 8).astype(np.uint8)).save(tmp_path / "a.png")
+    save_mask(tmp_path / "mask.png", hole())
+    code = (
+        "import sys; from maerestore.image import encode; write = encode._WRITERS['JPEG']; tried = []; "
+        "encode._WRITERS['JPEG'] = lambda *a: (tried.append(1), len(tried) > 1 or 1 / 0, write(*a)); "
+        "from maerestore.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    options = ["--model", model_folder, "--device", "cpu", "--sharp", "off", *(["--quiet"] if quiet else [])]
+    done = subprocess.run([sys.executable, "-c", code, "inpaint", "a.png", "mask.png", "-o", "out.jpg", *options],
+                          cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == (not quiet)
+    assert quiet or done.stderr.startswith("maerestore inpaint: warning: 'out.jpg' is written without the descriptions")
+
+
 def test_the_library_leaves_the_warnings_of_the_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     odd_jpeg(tmp_path / "in.jpg")
     deep_tiff(tmp_path / "in.tif")

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from maerestore.errors import MaerestoreWarning
 from maerestore.image import Metadata, Photo, read_mask, read_photo, write_photo
 from maerestore.image.exif import orientation_of, turn_upright, upright_exif, upright_xmp, without_thumbnail
 
@@ -345,3 +346,18 @@ def test_formats_without_exif_do_not_mind_it(suffix: str, tmp_path: Path) -> Non
     picture("L").save(tmp_path / "in.jpg", exif=exif_block(6), icc_profile=ICC)
     write_photo(read_photo(tmp_path / "in.jpg"), tmp_path / f"out{suffix}")
     assert read_photo(tmp_path / f"out{suffix}").size == (5, 9)
+
+
+def test_where_descriptions_cannot_be_written_what_says_how_pixels_look_is(tmp_path: Path) -> None:
+    looks = ((b"gAMA", b"\0\0\xb1\x8f"), (b"cICP", b"\1\r\0\1"), (b"pHYs", b"\0\0\x0b\x13\0\0\x0b\x13\1"))
+    samples = np.zeros((3, 4, 3), np.uint8)
+    text = (b"tEXt", "no bytes")
+    photo = Photo(samples, format="PNG", metadata=Metadata(png_chunks=(*looks, text)))  # type: ignore[arg-type]
+    with pytest.warns(MaerestoreWarning, match=r"out\.png' is written without the descriptions"):
+        write_photo(photo, tmp_path / "out.png")
+    assert read_photo(tmp_path / "out.png").metadata.png_chunks == looks
+    photo = Photo(samples, metadata=Metadata(dpi=(300, 300), exif="no bytes", icc=ICC))  # type: ignore[arg-type]
+    with pytest.warns(MaerestoreWarning, match=r"out\.jpg' is written without"):
+        write_photo(photo, tmp_path / "out.jpg")
+    assert read_photo(tmp_path / "out.jpg").metadata.dpi == (300, 300)
+    assert read_photo(tmp_path / "out.jpg").metadata.icc == ICC
