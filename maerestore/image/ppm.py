@@ -30,7 +30,7 @@ def decode_deep(image: PpmImagePlugin.PpmImageFile, path: Path) -> npt.NDArray[n
         (H, W, 3) uint16, on the scale of 0 to 65535.
 
     Raises:
-        ValueError: the file is truncated or, where it is text, holds what is no sample.
+        ValueError: the file is truncated or, where it is text, holds among its samples what is none.
     """
     decoder, _, offset, _ = image.tile[0]
     white, shape = deepest(image), (image.height, image.width, 3)
@@ -39,12 +39,13 @@ def decode_deep(image: PpmImagePlugin.PpmImageFile, path: Path) -> npt.NDArray[n
         file.seek(offset)
         stored: npt.NDArray[Any]
         if decoder == "ppm_plain":
-            numbers = re.sub(rb"#[^\r\n]*", b"", file.read())
+            text = re.match(rb"[\d\s]*", re.sub(rb"#[^\r\n]*", b"", file.read()))
+            assert text is not None  # it may be empty; what follows the numbers is none of the pixels
             # Without a count, for with one NumPy 2.4 makes up what is missing.
-            stored = np.fromstring(numbers.decode("ascii"), dtype=np.int64, sep=" ")[:count]
+            stored = np.fromstring(text[0].decode("ascii"), dtype=np.int64, sep=" ")[:count]
         else:
             stored = np.frombuffer(file.read(2 * count), dtype=">u2")
-    if len(stored) < count or stored.min() < 0:
+    if len(stored) < count:
         raise ValueError("the image data cannot be decoded")
     # Rounded to the nearest; what is whiter than white is white.
     scaled = (np.arange(white + 1, dtype=np.int64) * 65535 + white // 2) // white

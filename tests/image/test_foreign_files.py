@@ -345,6 +345,12 @@ def test_a_plain_ppm_that_is_damaged_is_refused(data: bytes, tmp_path: Path) -> 
         read_photo(tmp_path / "in.ppm")
 
 
+@pytest.mark.parametrize("behind", [b" 7 8", b"\nP3 1 1 255 1 2 3", b" x", b"\n\xe9\0", b" -1", b" # end", b"\0"])
+def test_what_is_behind_the_pixels_of_a_plain_ppm_is_left(behind: bytes, tmp_path: Path) -> None:
+    (tmp_path / "in.ppm").write_bytes(b"P3\n2 1\n65535\n1 2 3 400 500 600" + behind)
+    assert read_photo(tmp_path / "in.ppm").samples.tolist() == [[[1, 2, 3], [400, 500, 600]]]
+
+
 def test_what_is_whiter_than_the_white_of_a_ppm_is_white(tmp_path: Path) -> None:
     (tmp_path / "in.ppm").write_bytes(b"P6\n1 1\n1000\n" + np.array([0, 1001, 65535], ">u2").tobytes())
     assert read_photo(tmp_path / "in.ppm").samples.tolist() == [[[0, 65535, 65535]]]
