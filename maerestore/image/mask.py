@@ -140,8 +140,8 @@ def mask_of(image: Photo, photo: ReadableImage | None = None) -> BoolArray:
         if (most := _most_opaque(image)) > 0:
             # It looks like a mask to whoever drew it: an empty one would leave the photo as it is without a word.
             raise InputError(
-                f"the mask would fill nothing: the paint is at most {100 * most:.0f} % opaque, and what is less than "
-                "half counts as not painted: paint with a brush (and a layer) of 100 % opacity."
+                f"nothing of the mask counts as painted: the paint is at most {100 * most:.0f} % opaque, and half is "
+                "needed: paint with a brush (and a layer) of 100 % opacity."
             )
         return np.zeros_like(opaque)
     if photo is not None and _is_copy(image, photo, opaque):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -259,3 +260,12 @@ def test_predicates() -> None:
 def test_any_size_when_none_is_asked_for(tmp_path: Path) -> None:
     Image.fromarray(gray()).save(tmp_path / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", None), HOLE)
+
+
+@pytest.mark.parametrize("white", ["hole", "keep"])
+def test_paint_that_is_too_faint_is_not_said_to_fill(white: Literal["hole", "keep"], tmp_path: Path) -> None:
+    layer = np.zeros((4, 4, 4), np.uint8)
+    layer[1:3, 1:3] = (255, 0, 0, 100)
+    Image.fromarray(layer).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"nothing of the mask counts as painted: .* at most 39 % opaque"):
+        read_mask(tmp_path / "mask.png", (4, 4), white=white)
