@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from maerestore.image import InputError, Photo, tiff
 from maerestore.image.box import Box
@@ -119,6 +119,7 @@ def _from_pil(image: Image.Image) -> Photo:
     if image.mode not in PIL_MODES:
         raise InputError(f"images of mode {image.mode} cannot be filled: convert to one of {', '.join(PIL_MODES)}")
     _check_frames(image)
+    raw = _raw_mode(image)  # before the pixels are decoded, when Pillow forgets it
     samples = np.array(image)
     if image.mode == "1":
         samples = samples.astype(np.uint8)
@@ -134,7 +135,9 @@ def _from_pil(image: Image.Image) -> Photo:
         if missing > 0:
             palette = np.concatenate([palette, np.tile(np.array([[0, 0, 0, 255]], np.uint8), (missing, 1))])
     mode = "L" if image.mode == "I;16" else image.mode
-    return Photo(samples, mode=mode, bits=PIL_MODES[image.mode], palette=palette, color_key=_color_key(image))
+    return Photo(
+        samples, mode=mode, bits=PIL_MODES[image.mode], palette=palette, color_key=_color_key(image, samples, raw)
+    )
 
 
 def _check_frames(image: Image.Image) -> None:
@@ -163,14 +166,38 @@ def _count_frames(image: Image.Image) -> int:
         file.seek(place)
 
 
-def _color_key(image: Image.Image) -> tuple[int, ...] | None:
-    """The one colour that is transparent, which Pillow keeps beside the pixels of images without alpha or palette."""
+def _raw_mode(image: Image.Image) -> str | None:
+    """How a PNG's samples are stored, such as "L;4"; None where the pixels are decoded already."""
+    return str(image.tile[0][3]) if isinstance(image, PngImagePlugin.PngImageFile) and image.tile else None
+
+
+def _color_key(image: Image.Image, samples: np.ndarray, raw: str | None) -> tuple[int, ...] | None:
+    """The one colour that is transparent, which Pillow keeps beside the pixels of images without alpha or palette.
+
+    It keeps it as it stands in the file, and the samples in 8 bits.
+    """
     key = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(key, (tuple, list)) and len(key) == 3:
-        return tuple(int(value) for value in key)
+        if not all(isinstance(value, (int, np.integer)) for value in key):
+            return None
+        deep = raw == "RGB;16B" or max(key) > 255
+        return tuple(int(value) >> 8 if deep else int(value) for value in key)
     if image.mode in ("1", "L", "I;16") and isinstance(key, int):
-        return (min(key, 1) if image.mode == "1" else key,)
+        if image.mode == "1":
+            return (min(key, 1),)
+        return (key * _gray_step(key, samples, raw) if image.mode == "L" else key,)
     return None
+
+
+def _gray_step(key: int, samples: np.ndarray, raw: str | None) -> int:
+    """By how much 8-bit samples of gray differ where those of the file differ by 1: 85 for 2 bits, 17 for 4, else 1.
+
+    Where the file's depth is not known any more, it is the one that has such samples only, the key among them.
+    """
+    if raw is not None:
+        return {"L;2": 85, "L;4": 17}.get(raw, 1)
+    levels = np.flatnonzero(np.bincount(samples.ravel(), minlength=256))
+    return next((step for step in (1, 17, 85) if key * step in levels and not (levels % step).any()), 1)
 
 
 def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
@@ -187,4 +214,6 @@ def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
     out.info = dict(like.info)
     if photo.palette is not None and "transparency" in out.info:
         out.info["transparency"] = photo.palette[:, 3].tobytes()
+    elif photo.color_key is not None:  # on the scale of the samples, as it is written to a file of theirs
+        out.info["transparency"] = photo.color_key if photo.mode == "RGB" else photo.color_key[0]
     return out

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,13 +65,50 @@ def test_a_transparent_colour_is_neither_filled_nor_seen(mode: str, inpainter: I
     np.testing.assert_array_equal(np.asarray(inpainter.inpaint(white, HOLE))[left], np.asarray(filled)[left])
 
 
-@pytest.mark.parametrize("key", [b"\0\1", (1, 2), "red", 3.5, None])
+@pytest.mark.parametrize("key", [b"\0\1", (1, 2), "red", 3.5, None, (None, 1, 2), (1.5, 2, 3)])
 def test_what_is_no_colour_is_no_transparent_one(key: object) -> None:
     image = Image.new("RGB", (4, 3))
     image.info["transparency"] = key
     canvas = as_canvas(image)
     assert isinstance(canvas, Photo)
     assert canvas.color_key is None
+
+
+def png_of(path: Path, bits: int, kind: int, samples: np.ndarray, key: tuple[int, ...]) -> None:
+    """Write a PNG of a depth that Pillow does not write, with a transparent colour."""
+    height, width = samples.shape[:2]
+    if bits == 16:
+        rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
+    else:
+        places = np.arange(8 - bits, -1, -bits)
+        rows = (samples.reshape(height, -1, 8 // bits) << places).sum(axis=2).astype(np.uint8)
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in (
+        (b"IHDR", struct.pack(">LLBBBBB", width, height, bits, kind, 0, 0, 0)),
+        (b"tRNS", struct.pack(f">{len(key)}H", *key)),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
+        (b"IEND", b""),
+    ):
+        data += struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 16])
+def test_a_transparent_colour_has_the_scale_of_the_samples(bits: int, tmp_path: Path, inpainter: Inpainter) -> None:
+    key = (2,) if bits < 16 else (2 << 8, 700, 40000)
+    samples = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH, len(key)))
+    samples[:, 30:] = key
+    png_of(tmp_path / "in.png", bits, 0 if bits < 16 else 2, samples, key)
+    opaque = (samples != key).any(axis=2)
+    assert (read_photo(tmp_path / "in.png").alpha() == opaque).all()
+    with Image.open(tmp_path / "in.png") as image:
+        assert image.mode == ("L" if bits < 16 else "RGB")
+        for state in ("opened", "loaded", "copied"):
+            canvas = as_canvas(image.copy() if state == "copied" else image)
+            assert isinstance(canvas, Photo)
+            np.testing.assert_array_equal(canvas.alpha(), opaque, err_msg=state)
+        filled = inpainter.inpaint(image, HOLE, sharp=False)
+    assert (np.asarray(filled.convert("RGBA"))[..., 3] == 255 * opaque)[~HOLE].all()
 
 
 @pytest.mark.parametrize(("shape", "advice"), [((HEIGHT, WIDTH, 3), "permute"), ((5, HEIGHT, WIDTH), "")])
