@@ -90,10 +90,11 @@ def test_the_library_leaves_the_warnings_of_the_process_alone(tmp_path: Path, mo
     def changed(*_: object, **__: object) -> None:
         pytest.fail("even while a file is read, other threads have these settings")
 
-    monkeypatch.setattr(warnings, "catch_warnings", changed)
-    monkeypatch.setattr(opencv_log, "setLogLevel", changed)
-    for name in ("in.jpg", "in.tif"):
-        write_photo(read_photo(tmp_path / name), tmp_path / f"out_{name}")
+    with monkeypatch.context() as patched:  # pytest needs them itself
+        patched.setattr(warnings, "catch_warnings", changed)
+        patched.setattr(opencv_log, "setLogLevel", changed)
+        for name in ("in.jpg", "in.tif"):
+            write_photo(read_photo(tmp_path / name), tmp_path / f"out_{name}")
     assert list(warnings.filters) == filters
     assert opencv_log.getLogLevel() == level
 
