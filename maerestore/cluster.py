@@ -122,7 +122,7 @@ def share_of(nodes: Sequence[dict[str, float]], device: str, workers: int | None
     """
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if device == "cuda" and not gpus:
-        raise MaerestoreError("device 'cuda': the Ray cluster has no GPU; use --device cpu (in Python: device='cpu')")
+        raise MaerestoreError("device 'cuda': the Ray cluster has no GPU; use --device cpu", "device='cpu'")
     if gpus and device in ("auto", "cuda"):
         homes = [node for node in nodes if node.get("GPU", 0) >= 1]
         each = -(-(workers or gpus) // gpus)  # actors on one GPU

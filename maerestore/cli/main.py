@@ -6,7 +6,6 @@ import argparse
 import codecs
 import errno
 import os
-import re
 import signal
 import sys
 import threading
@@ -124,10 +123,7 @@ def _run(argv: Sequence[str] | None) -> int:
         with _warnings_of(args):
             return int(VERBS[args.verb].run(args))
     except MaerestoreError as err:
-        # Of an option and the argument of a function, only the option is of use here. Messages that name an argument
-        # amid the text are cut; what is no argument may be part of a file's name.
-        said = re.sub(r" \(in Python: \w+=[^()]*\)", "", err.message)
-        print(f"maerestore {args.verb}: {said}", file=sys.stderr)
+        print(f"maerestore {args.verb}: {err.message}", file=sys.stderr)
         return 2
     except MemoryError:
         print(f"maerestore {args.verb}: {_not_enough_memory(args, on_device=False)}", file=sys.stderr)

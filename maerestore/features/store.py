@@ -33,7 +33,7 @@ from maerestore.image.output import check_target
 
 __all__ = ["FeatureStore"]
 
-_TO_OVERWRITE = "add --overwrite (in Python: overwrite=True) to write a new table"
+_TO_OVERWRITE = "add --overwrite to write a new table"
 _PART = re.compile(r"part-(\d+)\.safetensors")
 
 
@@ -249,7 +249,7 @@ class FeatureStore:
             try:
                 table = read_stored(self.out)
             except InputError as error:
-                raise InputError(f"{str(error).rstrip('.')}; {_TO_OVERWRITE}.") from None
+                raise InputError(f"{str(error).rstrip('.')}; {_TO_OVERWRITE}", "overwrite=True") from None
             self._old = replace(table, features=np.empty((len(table), 0), np.float32))
 
 
@@ -266,4 +266,6 @@ def _check_alike(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         if differs is None
         else f"with {differs} {flat[0].get(differs)}, not {flat[1][differs]}"
     )
-    raise InputError(f"{quoted(out)} holds features {what}: choose another output, or {_TO_OVERWRITE}.")
+    raise InputError(
+        f"{quoted(out)} holds features {what}: choose another output, or {_TO_OVERWRITE}", "overwrite=True"
+    )

@@ -99,7 +99,7 @@ def push_folder(
         'https://huggingface.co/org/name/discussions/1'
     """
     if not REPOSITORY.fullmatch(repo_id):
-        raise ModelError(f"{repo_id!r}: give org/name, and a branch, if any, with --revision (in Python: revision=)")
+        raise ModelError(f"{repo_id!r}: give org/name, and a branch, if any, with --revision", "revision=")
     if create_pr and revision:
         raise ModelError(f"{repo_id}: a pull request goes to the main branch: leave out the revision")
     files = files_to_send(Path(folder), repo_id, license)

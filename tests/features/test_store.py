@@ -174,7 +174,10 @@ def test_overwriting_that_comes_to_nothing_leaves_everything(out: Path) -> None:
 
 def test_a_file_that_is_no_table_is_refused_but_for_overwriting(out: Path) -> None:
     out.write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"add --overwrite .in Python: overwrite=True. to write"), FeatureStore(out):
+    with (
+        pytest.raises(InputError, match=r"add --overwrite to write a new table .in Python: overwrite=True"),
+        FeatureStore(out),
+    ):
         pass
     assert contents(out.parent) == {out.name}
     assert fill(out, make_items(1), overwrite=True) == ["1.jpg"]

@@ -194,8 +194,8 @@ class Classifier:
             raise ModelError(
                 f"{what} is not what the classifier was fitted on, {self.config.model or 'its own encoder'!r}: the "
                 f"weights or options differ ({fingerprint[:8]}, fitted on {self.config.fingerprint[:8]}): give that "
-                "model with --model, the whitening of its features, if any, with --whiten (in Python: model=, "
-                "whitening=), or fit again"
+                "model with --model, the whitening of its features, if any, with --whiten, or fit again",
+                in_python="model=, whitening=",
             )
 
     def probabilities(self, features: Any) -> Tensor:

@@ -97,7 +97,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         raise ModelError(f"{folder}: holds something else than a classifier: give another folder")
     if any(folder.iterdir()) and not overwrite:
         raise ModelError(
-            f"{folder}: is there already: give another folder, or add --overwrite (in Python: overwrite=True)"
+            f"{folder}: is there already: give another folder, or add --overwrite", in_python="overwrite=True"
         )
     kept = set(_kept(folder))
     for path in sorted(folder.rglob("*")):

@@ -58,8 +58,8 @@ def fit_logistic(
         from sklearn.model_selection import StratifiedKFold
     except ImportError:
         raise MaerestoreError(
-            "logistic regression needs scikit-learn: pip install 'maerestore[features]', or take --method linear "
-            "(in Python: method='linear')"
+            "logistic regression needs scikit-learn: pip install 'maerestore[features]', or take --method linear",
+            in_python="method='linear'",
         ) from None
     counts = torch.bincount(labels, minlength=num_classes)
     if not counts.all():

@@ -75,8 +75,9 @@ def _check_reproducible(stored: StoredHead, folder: Path) -> None:
     if extractor.fingerprint != config.fingerprint:
         raise ModelError(
             f"{folder}: was fitted on features that the bundled model {config.model!r} does not give. If they were "
-            "whitened, fit again with --whiten FILE (in Python: whitening=), which is then kept with the classifier; "
-            "else the model was another one: fit again"
+            "whitened, fit again with --whiten FILE, which is then kept with the classifier; else the model was "
+            "another one: fit again",
+            in_python="whitening=",
         )
 
 
