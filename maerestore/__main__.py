@@ -1,7 +1,5 @@
 """`python -m maerestore` is `maerestore`."""
 
-import sys
+from maerestore.cli.process import run
 
-from maerestore.cli.main import main
-
-sys.exit(main())
+run()
