@@ -23,7 +23,8 @@ def run() -> NoReturn:
     """
     gc.set_threshold(*_COLLECT)
     code = main()
-    if "torch" in sys.modules and threading.active_count() == 1:
+    at_work = [thread for thread in threading.enumerate() if not thread.daemon]  # Python waits for them, not for others
+    if "torch" in sys.modules and at_work == [threading.main_thread()]:
         atexit._run_exitfuncs()  # temporary files and child processes go, as at any end of Python
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):  # `main` has said what there is to say of it

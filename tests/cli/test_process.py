@@ -41,7 +41,8 @@ def test_what_is_to_be_done_at_the_end_is_done(tmp_path: Path) -> None:
 def test_torch_is_not_taken_apart(tmp_path: Path) -> None:
     verb = (
         "class Told:\n  def __del__(self): print('taken apart', flush=True)\n"
-        "def verb(_):\n  import torch\n  torch.told = Told()\n  return 0\n"
+        "def verb(_):\n  import threading, time, torch\n  torch.told = Told()\n"
+        "  threading.Thread(target=lambda: time.sleep(60), daemon=True).start()\n  return 0\n"
     )
     assert ended(f"{verb}c.VERBS['show'].run = verb; process.run()", tmp_path) == (0, "", "")
 
