@@ -154,11 +154,9 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         With `mask_embed` only patches without any known pixel are removed. A model that never saw a partly known
         patch keeps those that are at least half known (their unknown pixels hold what the caller put there).
         """
-        unknown = F.avg_pool2d(_as_float(pixel_mask).float(), self.config.patch_size).flatten(
-            1
-        )  # (N, L), share unknown
+        share = F.avg_pool2d(_as_float(pixel_mask).float(), self.config.patch_size).flatten(1)  # (N, L), unknown
         one_known = 1 - 0.5 / self.config.patch_size**2
-        return (unknown > (one_known if self.config.mask_embed else 0.5)).float()
+        return (share > (one_known if self.config.mask_embed else 0.5)).float()
 
     # --- encoder and decoder ----------------------------------------------------------------------------------
 
