@@ -21,9 +21,7 @@ from .photo import Photo
 
 __all__ = ["read_photo"]
 
-_MOST_DPI = (
-    65535  # of a JPEG's field; what is more comes of damage, and would not fit into those of other formats either
-)
+_MOST_DPI = 65535  # of a JPEG's field; what is more comes of damage, and would not fit into other formats' either
 
 
 def read_photo(path: str | os.PathLike[str]) -> Photo:
