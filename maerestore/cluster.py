@@ -177,7 +177,7 @@ def run_actors(
             for told in rows.column("told").to_pylist():
                 wrong, result = pickle.loads(told)  # of this program's own: it never was a file
                 if wrong is not None:
-                    raise wrong(result)
+                    raise wrong(*result)
                 yield result
     except ray.exceptions.RayError as error:
         raise MaerestoreError(f"Ray gave up: {_first_line(error)}") from error
@@ -224,9 +224,9 @@ class _Actor:
                 self.ready = self.work(**self.arguments)
             told = None, self.ready(pickle.loads(task))
         except MaerestoreError as error:
-            told = type(error), str(error)
+            told = type(error), (error.message, error.in_python)
         except Exception:
-            told = RuntimeError, traceback.format_exc()
+            told = RuntimeError, (traceback.format_exc(),)
         return {"told": np.array([pickle.dumps(told)], dtype=object)}
 
 

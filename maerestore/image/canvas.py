@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .box import Box
+from .box import Box, row_bands
 
 if TYPE_CHECKING:
     from .photo import Piece
@@ -33,3 +33,14 @@ class Canvas(ReadableImage, Protocol):
 
     def with_fills(self, pieces: Sequence[Piece], opacities: Sequence[npt.NDArray[Any] | None] | None = None) -> Canvas:
         """A new image with the pieces filled, see `Photo.with_fills`."""
+
+
+def is_transparent(image: Canvas) -> bool:
+    """Whether any pixel is less than opaque."""
+    for band in row_bands(image.size):
+        alpha = image.alpha(band)
+        if alpha is None:
+            return False
+        if alpha.min() < 1:
+            return True
+    return False

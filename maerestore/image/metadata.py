@@ -8,13 +8,12 @@ from typing import Any
 import numpy.typing as npt
 
 from .exif import without_thumbnail
-from .png_text import change_profiles
+from .png_text import OF_PIXELS, change_profiles
 from .previews import app13_without_previews, photoshop_without_previews, xmp_without_previews
 
 __all__ = ["JpegSettings", "Metadata", "TiffSettings"]
 
 _PHOTOSHOP, _PHOTOSHOP_LAYERS = 34377, 37724
-_OF_PIXELS = (b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Metadata:
         return Metadata(
             icc=self.icc,
             dpi=self.dpi,
-            png_chunks=tuple((kind, data) for kind, data in self.png_chunks if kind in _OF_PIXELS),
+            png_chunks=tuple((kind, data) for kind, data in self.png_chunks if kind in OF_PIXELS),
             jpeg=self.jpeg and replace(self.jpeg, segments=b""),
             tiff=self.tiff and replace(self.tiff, tags={}),
         )

@@ -15,7 +15,7 @@ from . import tiff
 from .errors import InputError, quoted, reason_of, refuse_url
 from .output import READ_ONLY, SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "MANY_FRAMES_ONE_PHOTO", "MAX_PIXELS", "open_still", "short"]
+__all__ = ["IMAGE_SUFFIXES", "MANY_FRAMES_ONE_PHOTO", "MAX_PIXELS", "count_frames", "open_still", "short"]
 
 IMAGE_SUFFIXES = {*SUFFIXES, *READ_ONLY}
 """What counts as an image in folders and tars; a file that is named itself is taken whatever its suffix."""
@@ -149,12 +149,16 @@ def _check_image(image: Image.Image, name: str) -> None:
             f"{name} has {width}x{height} pixels, over the limit of {MAX_PIXELS // 10**6} megapixels: make it smaller."
         )
     try:
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            frames = tiff.count_pages(image)
-        else:
-            frames = getattr(image, "n_frames", 1)
+        frames = count_frames(image)
     except Exception as error:
         raise InputError(f"{name} is truncated or damaged ({short(error)}): give an intact file.") from None
     if frames > 1 and image.format not in MANY_FRAMES_ONE_PHOTO:
         what = "pages" if image.format == "TIFF" else "frames and is animated"
         raise InputError(f"{name} has {frames} {what}: give a still image, such as one frame saved as PNG.")
+
+
+def count_frames(image: Image.Image) -> int:
+    """Count the frames of an image, or the full images of a TIFF, which is left at its first."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return tiff.count_pages(image)
+    return int(getattr(image, "n_frames", 1))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .box import Box, row_bands
+from .canvas import is_transparent
 from .color import ALPHA_MODES, CHANNELS, black_curve, from_rgb, to_rgb
 from .metadata import Metadata
 from .palette import extend_palette
@@ -104,13 +105,7 @@ class Photo:
 
     def is_transparent(self) -> bool:
         """Return whether any pixel is less than opaque."""
-        for band in row_bands(self.size):
-            alpha = self.alpha(band)
-            if alpha is None:
-                return False
-            if alpha.min() < 1:
-                return True
-        return False
+        return is_transparent(self)
 
     def with_fill(self, fill: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], window: Box | None = None) -> Photo:
         """Return a new photo whose pixels under the mask show `fill`.

@@ -19,18 +19,17 @@ from PIL import Image
 from .color import CHANNELS
 from .exif import upright_xmp
 from .photo import Photo
-from .png_text import change_text
+from .png_text import BEFORE_PALETTE, OF_PIXELS, change_text
 
 __all__ = ["carried_chunks", "decode_deep", "iter_chunks", "write_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_TYPE = {"1": 0, "L": 0, "RGB": 2, "P": 3, "LA": 4, "RGBA": 6}
-_BEFORE_PALETTE = (b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI")
-_CARRIED = (*_BEFORE_PALETTE, b"bKGD", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+_CARRIED = (*OF_PIXELS, b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _XMP_KEYWORD = b"XML:com.adobe.xmp\x00"
 _RAW_BAND = 1 << 24  # bytes of samples that are filtered and deflated at a time
 _TRIED_BANDS, _TRIED_ROWS = 8, 16  # of a large photo, to choose how it is deflated
-_LITTLE_MORE = 1.1  # bytes, for a third of the time
+_LITTLE_MORE = 1.1  # times the bytes, for a third of the time
 
 Chunk = tuple[bytes, bytes]
 
@@ -122,7 +121,7 @@ def write_png(photo: Photo, file: IO[bytes]) -> None:
     depth, color_type = photo.bits, _COLOR_TYPE[photo.mode]
     write(b"IHDR", struct.pack(">LLBBBBB", *photo.size, depth, color_type, 0, 0, 0))
     for kind, data in chunks:
-        if kind in _BEFORE_PALETTE:
+        if kind in BEFORE_PALETTE:
             write(kind, data)
     if photo.palette is not None:
         write(b"PLTE", photo.palette[:, :3].tobytes())
@@ -132,7 +131,7 @@ def write_png(photo: Photo, file: IO[bytes]) -> None:
     elif photo.color_key is not None:
         write(b"tRNS", struct.pack(f">{len(photo.color_key)}H", *photo.color_key))
     for kind, data in chunks:
-        if kind not in _BEFORE_PALETTE:
+        if kind not in BEFORE_PALETTE:
             write(kind, data)
     for data in _image_data(photo):
         write(b"IDAT", data)

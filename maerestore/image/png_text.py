@@ -1,4 +1,4 @@
-"""The text chunks of a PNG: what they say can be changed, and they stay the kind they were.
+"""The chunks that go beside a PNG's pixels: their kinds, and what those of text say, which can be changed.
 
 Programs without chunks for XMP and Photoshop's resources of their own write them as text: XMP under a keyword, and as
 ImageMagick does, any profile as hexadecimal digits ("Raw profile type 8bim").
@@ -10,7 +10,13 @@ import re
 import zlib
 from collections.abc import Callable
 
-__all__ = ["change_profiles", "change_text"]
+__all__ = ["BEFORE_PALETTE", "OF_PIXELS", "change_profiles", "change_text"]
+
+BEFORE_PALETTE = (b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+"""Chunks that say how samples look, and stand before a palette."""
+
+OF_PIXELS = (*BEFORE_PALETTE, b"bKGD", b"pHYs")
+"""Chunks that belong to the pixels, and do not describe what they show."""
 
 Change = Callable[[bytes], bytes]
 

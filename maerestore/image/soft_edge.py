@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .box import row_bands
+from .box import row_bands, span_of
 from .canvas import Canvas
 
 __all__ = ["grown_over_edge", "soft_edge"]
@@ -62,9 +62,8 @@ def grown_over_edge(photo: Canvas, hole: BoolArray) -> BoolArray:
     border = np.concatenate([faint[0], faint[-1], faint[1:-1, 0], faint[1:-1, -1]])
     if 2 * np.count_nonzero(faint) >= faint.size or 2 * np.count_nonzero(border) >= border.size:
         return hole
-    rows, columns = np.flatnonzero(faint.any(1)), np.flatnonzero(faint.any(0))
-    top, bottom = max(0, int(rows[0]) - 1), min(height, int(rows[-1]) + 2)
-    left, right = max(0, int(columns[0]) - 1), min(width, int(columns[-1]) + 2)
+    top, left, bottom, right = span_of(faint)
+    top, left, bottom, right = max(0, top - 1), max(0, left - 1), min(height, bottom + 1), min(width, right + 1)
     alpha = photo.alpha((top, left, bottom, right))
     assert alpha is not None
     edge = soft_edge(alpha)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from maerestore.image import InputError, Photo, tiff
+from maerestore.image import InputError, Photo
 from maerestore.image.box import Box
 from maerestore.image.color import luma
-from maerestore.image.opening import MANY_FRAMES_ONE_PHOTO
+from maerestore.image.opening import MANY_FRAMES_ONE_PHOTO, count_frames
 from maerestore.image.photo import Piece
 
 _ARRAY_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -154,14 +154,13 @@ def _check_frames(image: Image.Image) -> None:
 
 def _count_frames(image: Image.Image) -> int:
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return int(getattr(image, "n_frames", 1))
+        return count_frames(image)
     # In a view of its own: an image that is moved to another page and back loses what was drawn on it.
     file = image._fp
     place = file.tell()
     try:
         with Image.open(file, formats=["TIFF"]) as view:
-            assert isinstance(view, TiffImagePlugin.TiffImageFile)
-            return tiff.count_pages(view)
+            return count_frames(view)
     finally:
         file.seek(place)
 

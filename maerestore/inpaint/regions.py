@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from maerestore.image.box import Box
+from maerestore.image.box import Box, span_of
 from maerestore.inpaint.boxes import grow, slices
 
 CELL = 8  # holes closer than about this many pixels are filled together
@@ -42,9 +42,8 @@ def dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
     """A mask (H, W) bool with its holes grown by so many pixels on every side; itself where they do not grow."""
     if not pixels or not mask.any():
         return mask
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     # Farther from the holes nothing grows: of a large photo with a small hole only a small part is looked at.
-    near = slices(grow((rows[0], columns[0], rows[-1] + 1, columns[-1] + 1), pixels, mask.shape))
+    near = slices(grow(span_of(mask), pixels, (mask.shape[0], mask.shape[1])))
     known = (~mask[near]).astype(np.uint8)
     grown = mask.copy()
     grown[near] = cv2.distanceTransform(known, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels
@@ -116,10 +115,8 @@ def _tight(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> Region:
 
 def _cropped(mask: np.ndarray, box: Box) -> tuple[Box, np.ndarray]:
     """A mask that covers a box, and the box, without the rows and columns around that are empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    tight = (box[0] + top, box[1] + left, box[0] + bottom, box[1] + right)
-    return tight, mask[top:bottom, left:right]
+    top, left, bottom, right = span = span_of(mask)
+    return (box[0] + top, box[1] + left, box[0] + bottom, box[1] + right), mask[slices(span)]
 
 
 def _distance(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> np.ndarray:

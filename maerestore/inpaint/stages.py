@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from maerestore.image import InputError
-from maerestore.image.canvas import Canvas
+from maerestore.image.canvas import Canvas, is_transparent
 from maerestore.image.photo import Piece
 from maerestore.inpaint.blend import BlendCurve, blend
 from maerestore.inpaint.checks import check_whole
@@ -21,7 +21,7 @@ from maerestore.inpaint.refine import LIMIT
 from maerestore.inpaint.regions import cut, dilated, find_regions
 from maerestore.inpaint.scene import Progress, Scene, harmonic_fills
 from maerestore.inpaint.texture import RefinedRegion
-from maerestore.inpaint.visible import is_opaque, unknown_pixels, visible_photo
+from maerestore.inpaint.visible import unknown_pixels, visible_photo
 
 
 class WindowModel(Protocol):
@@ -99,7 +99,9 @@ def find_scene(
         regions = find_regions(mask)
         report.holes = len(regions)
         parts = [part for region in regions for part in cut(region)]
-        if len(parts) > len(regions) and is_opaque(photo):  # how opaque a hole becomes is told of the whole of it
+        if len(parts) > len(regions) and not is_transparent(
+            photo
+        ):  # how opaque a hole becomes is told of the whole of it
             regions = parts
     with report.stage("harmonic"):
         unknown = unknown_pixels(photo, mask)

@@ -43,17 +43,6 @@ def unknown_pixels(photo: Canvas, mask: np.ndarray) -> np.ndarray:
     return unknown
 
 
-def is_opaque(photo: Canvas) -> bool:
-    """Whether no pixel of a photo is the least transparent."""
-    for band in row_bands(photo.size):
-        alpha = photo.alpha(band)
-        if alpha is None:
-            return True
-        if (alpha < 1).any():
-            return False
-    return True
-
-
 @dataclass(frozen=True, eq=False)
 class VisiblePhoto:
     """A photo in whose transparent pixels the colours of the visible ones around are seen.
