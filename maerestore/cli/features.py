@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from maerestore.cli.feature_flags import add_feature_flags, feature_options
 from maerestore.cli.flags import add_encoder_flags, add_workers
 from maerestore.cli.progress import Bar
-from maerestore.cli.ray_flags import add_ray_flags, check_ray_flags
+from maerestore.cli.ray_flags import add_ray_flags, check_ray_flags, stdout_kept
 from maerestore.wording import counted
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         "failed": _failed,
     }
     cluster = {"address": args.ray_address, "ray_workers": args.ray_workers}
-    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with stdout_kept(args.engine), Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
         chosen["progress"] = functools.partial(bar, "shards" if shards else "images")
         if shards:
             from maerestore.features.shards import extract_shards

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from maerestore.cli.progress import Bar
-from maerestore.cli.ray_flags import add_ray_flags, check_ray_flags
+from maerestore.cli.ray_flags import add_ray_flags, check_ray_flags, stdout_kept
 from maerestore.wording import counted
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         from maerestore.inpaint.distributed import ray_engine
 
         engine = ray_engine(args.ray_address, args.ray_workers)
-    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with stdout_kept(args.engine), Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
         report = fill_table(
             pairs,
             settings,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+from collections.abc import Iterator
 
 from maerestore.cli.values import count
 
@@ -36,3 +39,20 @@ def check_ray_flags(args: argparse.Namespace) -> None:
     given = [name for name in _NAMES if getattr(args, name) is not None]
     if given and args.engine != "ray":
         raise InputError(f"--{given[0].replace('_', '-')} goes with --engine ray.")
+
+
+@contextlib.contextmanager
+def stdout_kept(engine: str | None) -> Iterator[None]:
+    """A context manager in which nothing but the program's own result gets to stdout.
+
+    A process that is connected to a cluster prints there, from a thread, which tasks the cluster runs again because
+    their process was lost; no setting of Ray's turns that off, and a script reads JSON from stdout.
+
+    Args:
+        engine: of --engine; with any but "ray" stdout stays as it is.
+    """
+    if engine != "ray":
+        yield
+        return
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        yield
