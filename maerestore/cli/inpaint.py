@@ -153,15 +153,13 @@ def _read(args: argparse.Namespace, out: Path) -> tuple[Photo, np.ndarray]:
     import numpy as np
 
     from maerestore.image import check_writable
-    from maerestore.inpaint.pair import grown_mask, read_pair
+    from maerestore.inpaint.pair import grown_mask, read_pair, warn_of_losses
 
-    of_mask: list[str] = []
-    warn = None if args.quiet else of_mask.append
-    photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask, warn)
+    photo, mask = read_pair(args.photo, args.mask, args.mask_white, args.resize_mask)
     mask = grown_mask(photo, mask, out, args.dilate)
     if args.confidence is not None:
         check_writable(_as_gray(np.broadcast_to(np.float32(0), mask.shape)), args.confidence)
-    _warn(args, photo, out, of_mask)
+    warn_of_losses(photo, out)
     return photo, mask
 
 
@@ -217,28 +215,6 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
         if args.confidence.resolve() in [path.resolve() for path in outs]:
             raise InputError(f"--confidence {quoted(args.confidence)} is where the fill goes: choose another file.")
     return outs
-
-
-def _warn(args: argparse.Namespace, photo: Photo, out: Path, of_mask: list[str]) -> None:
-    """Say on stderr what is allowed and seldom meant, of the mask what was found when it was read."""
-    from maerestore.image import format_of
-    from maerestore.image.encode import written_bits
-    from maerestore.image.errors import quoted
-
-    if args.quiet:
-        return
-    few = photo.samples[:: max(1, photo.size[1] // 256), :: max(1, photo.size[0] // 256)]
-    warnings = of_mask
-    if photo.mode != "P" and ((few == 0) | (few == 2**photo.bits - 1)).mean() > 0.99:
-        warnings = [f"{quoted(args.photo)} is black and white, like a mask: the photo comes first"]
-    bits = written_bits(photo, out)
-    if photo.bits > 8 and bits < photo.bits:
-        keep = "TIFF keeps" if photo.mode == "CMYK" else "PNG and TIFF keep"
-        warnings.append(f"{quoted(out)} keeps {bits} of the photo's {photo.bits} bits, {keep} all of them")
-    if photo.mode == "CMYK" and photo.metadata.icc and format_of(out) not in ("JPEG", "TIFF"):
-        warnings.append(f"{quoted(out)} is RGB without the photo's ink profile, JPEG and TIFF keep its inks")
-    for warning in warnings:
-        print(f"maerestore inpaint: warning: {warning}", file=sys.stderr)
 
 
 def _as_gray(sure: np.ndarray) -> Photo:

@@ -14,7 +14,7 @@ from maerestore.cli.ray_flags import add_ray_flags, check_ray_flags, stdout_kept
 from maerestore.wording import counted
 
 if TYPE_CHECKING:
-    from maerestore.inpaint.table import Pair
+    from maerestore.inpaint.rows import Pair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     # Imported here, and torch only once the table was found good: bad input is answered at once.
     from pathlib import Path
 
-    from maerestore.inpaint.table import FillSettings, fill_table, read_pairs
+    from maerestore.inpaint.rows import read_pairs
+    from maerestore.inpaint.table import FillSettings, fill_table
 
     _check(args)
     pairs = read_pairs(Path(args.table), args.out)
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
             engine=engine,
             progress=functools.partial(bar, "photos"),
             failed=_failed,
+            warned=None if args.quiet else _warned,
         )
     seconds = time.perf_counter() - start
     if args.json:
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
                     "written": report.written,
                     "present": report.present,
                     "errors": [{"row": row, "photo": photo, "reason": why} for row, photo, why in report.errors],
+                    "warnings": [{"row": row, "photo": photo, "warning": of} for row, photo, of in report.warnings],
                     "engine": args.engine or "local",
                     "model": args.model or "default",
                     "seed": args.seed,
@@ -104,3 +107,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _failed(pair: Pair, reason: str) -> None:
     print(f"maerestore inpaint: row {pair.row}: {reason}", file=sys.stderr)
+
+
+def _warned(pair: Pair, warning: str) -> None:
+    print(f"maerestore inpaint: row {pair.row}: warning: {warning}", file=sys.stderr)

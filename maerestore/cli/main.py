@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import maerestore
 from maerestore.cli import (
@@ -154,27 +154,25 @@ def _warnings_of(args: argparse.Namespace) -> Iterator[None]:
     environment.
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # which OpenCV reads when it is loaded
-    usual = warnings.formatwarning
 
-    def text(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-    ) -> str:
-        ours = issubclass(category, MaerestoreWarning)
-        return (
-            f"maerestore {args.verb}: warning: {message}\n"
-            if ours
-            else usual(message, category, filename, lineno, line)
-        )
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        ours = f"maerestore {args.verb}: warning: {message}\n"
+        others = warnings.formatwarning(message, category, filename, lineno, line)
+        print(ours if issubclass(category, MaerestoreWarning) else others, end="", file=file or sys.stderr)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         if getattr(args, "quiet", False):
             warnings.simplefilter("ignore", MaerestoreWarning)
-        warnings.formatwarning = text
-        try:
-            yield
-        finally:
-            warnings.formatwarning = usual
+        warnings.showwarning = show
+        yield
 
 
 def _not_enough_memory(args: argparse.Namespace, on_device: bool) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import warnings
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from maerestore.errors import MaerestoreWarning
 
 from .box import Box, row_bands
 from .canvas import ReadableImage
 from .color import luma
 from .decode import read_photo
 from .errors import InputError, quoted
+from .looks import is_drawing, is_photograph, looks_like_a_mask
 from .photo import Photo
 from .soft_edge import HALF, grown_over_edge
 
@@ -21,14 +24,7 @@ __all__ = ["erased", "erased_hole", "mask_is_empty", "mask_is_full", "mask_of", 
 
 BoolArray = npt.NDArray[np.bool_]
 
-_FEW_COLORS = 8
-_MOSTLY = 0.95
 _COPIED = 0.995
-_MIDDLE = (1 / 8, 7 / 8)  # what is between is neither near black nor near white
-_MUCH = 0.25
-_BEND = 1.5 / 255
-_ROUGH = 1 / 3
-_ROWS = 256  # that are looked at for it
 _ALIKE = np.float32(3.5 / 255)  # what another decoder or an editor may change nearly everywhere,
 _STROKE = np.float32(64 / 255)  # and what it changes nowhere
 
@@ -39,7 +35,6 @@ def read_mask(
     white: Literal["hole", "keep"] = "hole",
     resize: bool = False,
     photo: ReadableImage | None = None,
-    warn: Callable[[str], None] | None = None,
 ) -> BoolArray:
     """Read a mask from any image file, turned upright by its own EXIF orientation.
 
@@ -64,7 +59,6 @@ def read_mask(
         white: "keep" inverts the result: white, painted or erased pixels stay and the others are filled.
         resize: bring a mask of another size to `photo_size` by nearest neighbour.
         photo: the photo that is to be filled, by which a copy of it is known.
-        warn: told, in one line, what can be read and is hardly meant: a photograph.
 
     Returns:
         (H, W) bool, True where the photo is to be filled.
@@ -73,6 +67,9 @@ def read_mask(
         InputError: the file cannot be read as a still image, has another size and `resize` is not set, or is painted
             and yet marks nothing: too faintly, or too darkly.
         ValueError: `white` is neither of its two values.
+
+    Warns:
+        MaerestoreWarning: it looks like a photograph, which is hardly meant, and `photo` does not look like a mask.
 
     Example:
         >>> import tempfile
@@ -96,21 +93,24 @@ def read_mask(
             f"{name}: the brightest pixel of the mask is {brightest} of {2**depth - 1}, and white starts at "
             f"{2 ** (depth - 1)}: draw in white what is to be {'filled' if white == 'hole' else 'kept'}."
         )
-    if warn is not None and _is_photograph(image):
-        warn(
-            f"{name} looks like a photograph, not a mask: what is light in it is "
-            f"{'filled' if white == 'hole' else 'kept'}; paint white on black, or on a transparent layer"
-        )
     if white == "keep":
         mask = ~mask
     height, width = mask.shape
-    if photo_size is None or photo_size == (width, height):
-        return mask
-    if not resize:
+    if photo_size not in (None, (width, height)) and not resize:
         raise InputError(
             f"mask {name} is {width}x{height} but the photo is {photo_size[0]}x{photo_size[1]}: "
             "give a mask of the photo's size, or add --resize-mask."
         )
+    doubtful = is_photograph(image) and not erased(image).any() and not (photo is not None and looks_like_a_mask(photo))
+    if doubtful and not mask_is_empty(mask) and not mask_is_full(mask):  # which callers refuse, in one line
+        warnings.warn(
+            f"{name} looks like a photograph, not a mask: what is light in it is "
+            f"{'filled' if white == 'hole' else 'kept'}; paint white on black, or on a transparent layer",
+            MaerestoreWarning,
+            stacklevel=2,
+        )
+    if photo_size in (None, (width, height)):
+        return mask
     rows = _nearest(photo_size[1], height)
     columns = _nearest(photo_size[0], width)
     return mask[rows[:, None], columns[None, :]]
@@ -146,7 +146,7 @@ def mask_of(image: Photo, photo: ReadableImage | None = None) -> BoolArray:
         return np.zeros_like(opaque)
     if photo is not None and _is_copy(image, photo, opaque):
         return grown_over_edge(image, ~opaque)
-    drawn, gray = _is_drawing(image, opaque)
+    drawn, gray = is_drawing(image, opaque)
     if not drawn:
         return grown_over_edge(image, ~opaque)
     bright = _bright(image)
@@ -264,39 +264,6 @@ def _most_opaque(image: Photo) -> float:
     """The highest alpha, in [0, 1]."""
     bands = (image.alpha(window) for window in row_bands(image.size))
     return max(1.0 if alpha is None else float(alpha.max()) for alpha in bands)
-
-
-def _is_photograph(image: Photo) -> bool:
-    """Say whether an opaque image has much that is neither near black nor near white, and not smooth as masks are.
-
-    Second differences along rows tell the two apart: those above 1.5 of 255 are at most a quarter in soft edges and in
-    flat paint of any colour, even after JPEG, and 0.44 to 0.98 in photographs.
-    """
-    if image.bits == 1 or erased(image).any():
-        return False
-    width, height = image.size
-    middling = rough = count = 0
-    for row in range(0, height, -(-height // _ROWS)):
-        level = luma(image.rgb((row, 0, row + 1, width)))[0]
-        middle = (level > _MIDDLE[0]) & (level < _MIDDLE[1])
-        middling, count = middling + np.count_nonzero(middle), count + width
-        rough += np.count_nonzero(np.abs(np.diff(level, 2))[middle[1:-1]] > _BEND)
-    return middling > _MUCH * count and rough > _ROUGH * middling
-
-
-def _is_drawing(image: Photo, opaque: BoolArray) -> tuple[bool, bool]:
-    """Say whether few colours make up the opaque pixels, and whether those are all gray."""
-    counts = np.zeros(1 << 15, dtype=np.int64)
-    for window in row_bands(image.size):
-        color = image.rgb(window)[opaque[window[0] : window[2]]]
-        levels = np.minimum(color * 32, 31).astype(np.int32)
-        counts += np.bincount(levels @ np.array([1 << 10, 1 << 5, 1]), minlength=1 << 15)
-    commonest = np.argsort(counts)[: -_FEW_COLORS - 1 : -1]
-    drawn = counts[commonest].sum() >= _MOSTLY * counts.sum()
-    commonest = commonest[counts[commonest] > 0]
-    channels = np.stack([commonest >> 10, (commonest >> 5) & 31, commonest & 31])
-    gray = (channels.max(axis=0) - channels.min(axis=0) <= 2).all()
-    return bool(drawn), bool(gray)
 
 
 def _nearest(new: int, old: int) -> npt.NDArray[np.intp]:

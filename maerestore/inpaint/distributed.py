@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from maerestore import cluster
 from maerestore.errors import MaerestoreError
-from maerestore.inpaint.table import Engine, FillSettings, Pair, fill_pair
+from maerestore.inpaint.rows import Pair
+from maerestore.inpaint.table import Engine, FillSettings, Outcome, fill_pair
 
 __all__ = ["FillActor", "ray_engine"]
 
@@ -33,15 +34,15 @@ def ray_engine(address: str | None = None, workers: int | None = None) -> Engine
         raise MaerestoreError(f"workers must be at least 1, got {workers}")
     cluster.check_ray()
 
-    def run(pairs: Sequence[Pair], settings: FillSettings, overwrite: bool) -> Iterator[tuple[Pair, str | None]]:
+    def run(pairs: Sequence[Pair], settings: FillSettings, overwrite: bool) -> Iterator[tuple[Pair, Outcome]]:
         tasks = [list(pairs[i : i + _TOGETHER]) for i in range(0, len(pairs), _TOGETHER)]
         of_row = {pair.row: pair for pair in pairs}
         with cluster.ray_cluster(address) as ray:
             share = cluster.share_of(cluster.nodes_of(ray), settings.device, workers)
             arguments = {"settings": settings, "overwrite": overwrite}
             for done in cluster.run_actors(ray, FillActor, arguments, tasks, share):
-                for row, reason in done:
-                    yield of_row[row], reason
+                for row, outcome in done:
+                    yield of_row[row], outcome
 
     return run
 
@@ -58,12 +59,12 @@ class FillActor:
         self.settings, self.overwrite = settings, overwrite
         self.inpainter = settings.load()
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[tuple[int, str | None]]:
-        """The number of each row, and why it failed."""
+    def __call__(self, pairs: Sequence[Pair]) -> list[tuple[int, Outcome]]:
+        """The number of each row, and what became of it."""
         return [(pair.row, self._fill(pair)) for pair in pairs]
 
-    def _fill(self, pair: Pair) -> str | None:
+    def _fill(self, pair: Pair) -> Outcome:
         # A task that is done a second time, after its machine was lost, finds some of its outputs.
         if pair.out.is_file() and not self.overwrite:
-            return None
+            return Outcome()
         return fill_pair(self.inpainter, pair, self.settings, self.overwrite)

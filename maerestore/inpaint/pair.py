@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from maerestore.errors import MaerestoreWarning
 from maerestore.image import (
     InputError,
     Photo,
     check_writable,
     erased_hole,
+    format_of,
     mask_is_empty,
     mask_is_full,
     read_mask,
     read_photo,
 )
+from maerestore.image.encode import written_bits
 from maerestore.image.errors import quoted
+from maerestore.image.looks import looks_like_a_mask
 from maerestore.image.output import same_file
 
 if TYPE_CHECKING:
@@ -28,7 +32,6 @@ def read_pair(
     mask: Path,
     white: Literal["hole", "keep"] = "hole",
     resize: bool = False,
-    warn: Callable[[str], None] | None = None,
 ) -> tuple[Photo, np.ndarray]:
     """Read a photo and its mask, which marks a part of it.
 
@@ -38,10 +41,13 @@ def read_pair(
         photo, mask: the files.
         white: what white in the mask means, "hole" or "keep".
         resize: scale a mask of another size to the photo's.
-        warn: told, in one line, what can be read and is hardly meant.
 
     Raises:
         InputError: one cannot be read, sizes differ, or the mask marks nothing or all of the photo.
+
+    Warns:
+        MaerestoreWarning: they can be filled and are hardly meant: the photo looks like a mask, or the mask like a
+            photograph.
     """
     read = read_photo(photo)
     if same_file(photo, mask):
@@ -51,7 +57,7 @@ def read_pair(
             raise InputError(f"{quoted(mask)} is photo and mask in one, but {how_much} of it is erased (transparent)")
         marked = ~marked if white == "keep" else marked
     else:
-        marked = read_mask(mask, read.size, white=white, resize=resize, photo=read, warn=warn)
+        marked = read_mask(mask, read.size, white=white, resize=resize, photo=read)
     # Turned round, a mask of one colour is no better: --mask-white is no way out of either.
     light, dark = ("light (128 or more)", "white"), ("dark (below 128)", "black")
     fills, keeps = (light, dark) if white == "hole" else (dark, light)
@@ -64,6 +70,10 @@ def read_pair(
         raise InputError(
             f"{quoted(mask)}: the mask covers the whole photo, no pixel of it is {keeps[0]}: "
             f"draw in {keeps[1]} what is to be kept"
+        )
+    if looks_like_a_mask(read):
+        warnings.warn(
+            f"{quoted(photo)} is black and white, like a mask: the photo comes first", MaerestoreWarning, stacklevel=2
         )
     return read, marked
 
@@ -88,3 +98,23 @@ def grown_mask(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> np
         raise InputError(f"the mask grown by {dilate} pixels covers the whole photo: leave some of it known")
     check_writable(photo, out, stays_transparent(photo, grown))
     return grown
+
+
+def warn_of_losses(photo: Photo, out: Path) -> None:
+    """Say what of a photo is lost in a format that can hold it.
+
+    Args:
+        photo: to be filled.
+        out: the file to write.
+
+    Warns:
+        MaerestoreWarning: samples become 8 bits, or inks become RGB.
+    """
+    bits = written_bits(photo, out)
+    if photo.bits > 8 and bits < photo.bits:
+        keep = "TIFF keeps" if photo.mode == "CMYK" else "PNG and TIFF keep"
+        what = f"{quoted(out)} keeps {bits} of the photo's {photo.bits} bits, {keep} all of them"
+        warnings.warn(what, MaerestoreWarning, stacklevel=2)
+    if photo.mode == "CMYK" and photo.metadata.icc and format_of(out) not in ("JPEG", "TIFF"):
+        what = f"{quoted(out)} is RGB without the photo's ink profile, JPEG and TIFF keep its inks"
+        warnings.warn(what, MaerestoreWarning, stacklevel=2)

@@ -1,47 +1,24 @@
-"""Filling the photos of a table, one after the other with one loaded model, or on a Ray cluster.
-
-A table is a CSV file with a header, or a Parquet file. Its columns are `photo`, `mask`, and, if wanted, `output`: where
-the fill goes in the output folder. Their names count in any case, other columns are left alone. Paths start from the
-working directory.
-"""
+"""Filling the photos of a table, one after the other with one loaded model, or on a Ray cluster."""
 
 from __future__ import annotations
 
-import csv
-import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from maerestore.errors import MaerestoreWarning
 from maerestore.image import InputError, write_photo
 from maerestore.image.errors import quoted, reason_of
-from maerestore.image.output import check_target, format_of, suffix_of_fill
-from maerestore.inpaint.pair import grown_mask, read_pair
+from maerestore.image.output import check_target
+from maerestore.inpaint.pair import grown_mask, read_pair, warn_of_losses
+from maerestore.inpaint.rows import Pair
 
 if TYPE_CHECKING:
     from maerestore.inpaint.pipeline import Inpainter
 
-__all__ = ["FillSettings", "Pair", "TableReport", "fill_pair", "fill_table", "read_pairs"]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A row of a table.
-
-    Attributes:
-        row: its number, from 1.
-        photo, mask: as they stand in the table.
-        out: the file to write.
-        error: why it cannot be done; None so far.
-    """
-
-    row: int
-    photo: str
-    mask: str
-    out: Path
-    error: str | None = None
+__all__ = ["FillSettings", "Outcome", "TableReport", "fill_pair", "fill_table"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +53,19 @@ class FillSettings:
         return Inpainter.from_pretrained(self.model, device=self.device, precision=self.precision)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a row; can be sent from another process.
+
+    Attributes:
+        error: why it could not be done, in one line; None where it is written.
+        warnings: what can be done and is hardly meant, a line each.
+    """
+
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass
 class TableReport:
     """What became of a table.
@@ -85,68 +75,18 @@ class TableReport:
         written: photos filled.
         present: rows whose output was there.
         errors: (row, photo, reason) of the others, in the order of the rows.
+        warnings: (row, photo, warning), in that order too.
     """
 
     rows: int = 0
     written: int = 0
     present: int = 0
     errors: list[tuple[int, str, str]] = field(default_factory=list)
+    warnings: list[tuple[int, str, str]] = field(default_factory=list)
 
 
-Engine = Callable[[Sequence[Pair], FillSettings, bool], Iterator[tuple[Pair, str | None]]]
-"""engine(pairs, settings, overwrite): yields each pair with the reason why it failed, or None, as it is finished."""
-
-
-def read_pairs(table: Path, folder: Path) -> list[Pair]:
-    """Read a table and decide where each fill goes.
-
-    Convention:
-        Without an output, a photo's fill gets its path in the folder where that is relative, and its name otherwise,
-        with the suffix of `maerestore.image.output.suffix_of_fill`; where another photo's goes there, as with a.png
-        and a PNG that is called a.jpg, it is added to the whole name (a.jpg.png). No fill may replace a photo or mask
-        of any row.
-
-    Args:
-        table: .csv, with commas or, where its header has no comma, semicolons; .tsv or .parquet. Text is in UTF-8.
-        folder: of the fills.
-
-    Returns:
-        a pair for each row; rows that cannot be done have an error.
-
-    Raises:
-        InputError: it cannot be read, or lacks a column.
-
-    Example:
-        >>> import tempfile
-        >>> table = Path(tempfile.mkdtemp(), "pairs.csv")
-        >>> _ = table.write_text("photo,mask\\ncats/a.jpg,masks/a.png\\n/photos/b.heic,masks/b.png\\n,\\n")
-        >>> pairs = read_pairs(table, Path("filled"))
-        >>> [pair.out.as_posix() for pair in pairs[:2]], pairs[2].error
-        (['filled/cats/a.jpg', 'filled/b.png'], 'no photo is given')
-    """
-    rows = _rows(table)
-    pairs: list[Pair] = []
-    taken: dict[Path, int] = {}
-    places = [_place_or_error(folder, *row) for row in rows]
-    wanted: dict[Path | InputError, set[str]] = {}  # by what: suffixes of photos, and outputs that are given
-    for (photo, _, output), place in zip(rows, places, strict=True):
-        wanted.setdefault(place, set()).add(output or PurePath(photo).suffix)
-    inputs = {os.path.realpath(name): name for row in rows for name in row[:2] if name and "\0" not in name}
-    for number, ((photo, mask, output), out) in enumerate(zip(rows, places, strict=True), 1):
-        try:
-            if isinstance(out, InputError):
-                raise out
-            if not output and len(wanted[out]) > 1 and out.suffix != PurePath(photo).suffix:
-                out = out.with_name(PurePath(photo).name + out.suffix)
-            if (source := inputs.get(os.path.realpath(out))) is not None:
-                raise InputError(f"its fill would replace the input {quoted(source)}: choose another output folder")
-            if out in taken:
-                raise InputError(f"its fill would replace that of row {taken[out]}: name another in a column 'output'")
-            taken[out] = number
-            pairs.append(Pair(number, photo, mask, out))
-        except InputError as error:
-            pairs.append(Pair(number, photo, mask, folder, error.message.rstrip(".")))
-    return pairs
+Engine = Callable[[Sequence[Pair], FillSettings, bool], Iterator[tuple[Pair, Outcome]]]
+"""engine(pairs, settings, overwrite): yields each pair with what became of it, as it is finished."""
 
 
 def fill_table(
@@ -157,6 +97,7 @@ def fill_table(
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[Pair, str], None] | None = None,
+    warned: Callable[[Pair, str], None] | None = None,
 ) -> TableReport:
     """Fill the photos of a table.
 
@@ -171,6 +112,7 @@ def fill_table(
         engine: None for `local_engine`.
         progress: called with the numbers of rows done and to do.
         failed: called with each pair that cannot be done, and the reason.
+        warned: called with a pair that can be done, and what of it is hardly meant.
 
     Raises:
         InputError: settings that are out of range.
@@ -201,33 +143,46 @@ def fill_table(
 
         check_whole("dilate", settings.dilate, at_least=0)
         check_settings(settings.sharp, settings.feather, settings.seed)
-        for number, (pair, reason) in enumerate((engine or local_engine)(todo, settings, overwrite), 1):
-            if reason is None:
+        for number, (pair, outcome) in enumerate((engine or local_engine)(todo, settings, overwrite), 1):
+            for warning in outcome.warnings:
+                report.warnings.append((pair.row, pair.photo, warning))
+                if warned is not None:
+                    warned(pair, warning)
+            if outcome.error is None:
                 report.written += 1
             else:
-                note(pair, reason)
+                note(pair, outcome.error)
             if progress is not None:
                 progress(number, len(todo))
     report.errors.sort()
+    report.warnings.sort()
     return report
 
 
-def local_engine(pairs: Sequence[Pair], settings: FillSettings, overwrite: bool) -> Iterator[tuple[Pair, str | None]]:
+def local_engine(pairs: Sequence[Pair], settings: FillSettings, overwrite: bool) -> Iterator[tuple[Pair, Outcome]]:
     """One model, one pair after the other."""
     inpainter = settings.load()
     for pair in pairs:
         yield pair, fill_pair(inpainter, pair, settings, overwrite)
 
 
-def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrite: bool = False) -> str | None:
-    """Fill one photo of a table; nothing but an interrupt gets out of it.
+def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrite: bool = False) -> Outcome:
+    """Fill one photo of a table; nothing but an interrupt gets out of it, and no `MaerestoreWarning`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MaerestoreWarning)
+        error = _fill(inpainter, pair, settings, overwrite)
+    ours = [warning for warning in caught if issubclass(warning.category, MaerestoreWarning)]
+    for warning in caught:
+        if warning not in ours:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return Outcome(error, tuple(str(warning.message) for warning in ours))
 
-    Returns:
-        why it could not be done, in one line; None where it is written.
-    """
+
+def _fill(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrite: bool) -> str | None:
     try:
         photo, mask = read_pair(Path(pair.photo), Path(pair.mask), settings.mask_white, settings.resize_mask)
         mask = grown_mask(photo, mask, pair.out, settings.dilate)
+        warn_of_losses(photo, pair.out)
         try:
             pair.out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -244,90 +199,3 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
             return "not enough memory on this device"
         return f"it could not be filled ({type(error).__name__}: {reason_of(error)})"
     return None
-
-
-def _place_or_error(folder: Path, photo: str, mask: str, output: str) -> Path | InputError:
-    try:
-        if "\0" in photo + mask + output:
-            raise InputError("a name holds a zero byte")
-        for what, value in (("photo", photo), ("mask", mask)):
-            if not value:
-                raise InputError(f"no {what} is given")
-        out = folder / _place(photo, output)
-        format_of(out)
-    except InputError as error:
-        return error
-    return out
-
-
-def _place(photo: str, output: str) -> PurePath:
-    """Where a fill goes in the output folder."""
-    if output:
-        place = PurePath(output)
-        if place.is_absolute() or place.drive or not place.name or ".." in place.parts:
-            raise InputError(f"the output {quoted(output)} leaves the output folder: name a place in it")
-        return place
-    place = PurePath(photo)
-    if not place.name:
-        raise InputError(f"{quoted(photo)} is a folder: give an image file")
-    if place.is_absolute() or place.drive or ".." in place.parts:
-        place = PurePath(place.name)
-    return place.with_suffix(suffix_of_fill(Path(photo)))
-
-
-def _rows(table: Path) -> list[tuple[str, str, str]]:
-    """(photo, mask, output) of each row, as text; "" where there is none."""
-    try:
-        columns = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
-    except InputError:
-        raise
-    except Exception as error:  # the readers of both have many for files that are damaged
-        raise InputError(f"{quoted(table)} cannot be read ({reason_of(error)}).") from None
-    for name in ("photo", "mask"):
-        if name not in columns:
-            raise InputError(f"{quoted(table)} has no column '{name}': columns are photo, mask and, if wanted, output.")
-    photos, masks = columns["photo"], columns["mask"]
-    outputs = columns.get("output", [None] * len(photos))
-    return [
-        (str(photo or "").strip(), str(mask or "").strip(), str(output or "").strip())
-        for photo, mask, output in zip(photos, masks, outputs, strict=True)
-    ]
-
-
-def _csv(table: Path) -> dict[str, list[Any]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            if table.suffix.lower() == ".tsv":
-                delimiter = "\t"
-            else:  # spreadsheets write semicolons where a comma is what stands before decimals
-                delimiter = ";" if ";" in header and "," not in header else ","
-            reader = csv.DictReader(chain([header], file), delimiter=delimiter, skipinitialspace=True)
-            names = [_plain(name) for name in reader.fieldnames or []]
-            reader.fieldnames = names
-            rows = list(reader)
-    except UnicodeDecodeError:
-        raise _not_utf8(table) from None
-    if "\0" in header:  # UTF-16 without the mark that it begins with
-        raise _not_utf8(table)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _plain(name: str) -> str:
-    """The name of a column, as people vary it."""
-    return name.strip().lower()
-
-
-def _not_utf8(table: Path) -> InputError:
-    return InputError(f"{quoted(table)} is not in UTF-8: save it as UTF-8 (in Excel 'CSV UTF-8').")
-
-
-def _parquet(table: Path) -> dict[str, list[Any]]:
-    try:
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError:
-        raise InputError("a table in Parquet needs pyarrow: pip install 'maerestore[features]', or use CSV.") from None
-    with pq.ParquetFile(table) as file:
-        wanted = [name for name in file.schema_arrow.names if _plain(name) in ("photo", "mask", "output")]
-        columns = file.read(wanted).to_pydict() if wanted else {}
-    return {_plain(name): values for name, values in columns.items()}

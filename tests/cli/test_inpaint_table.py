@@ -15,7 +15,8 @@ from PIL import Image
 
 from maerestore.cli.main import main
 from maerestore.image.output import check_target
-from maerestore.inpaint.table import FillSettings, fill_table, read_pairs
+from maerestore.inpaint.rows import read_pairs
+from maerestore.inpaint.table import FillSettings, Outcome, fill_table
 
 from .conftest import HEIGHT, WIDTH, contents, hole, noise, save_mask
 
@@ -361,7 +362,7 @@ def test_a_task_that_is_done_twice_keeps_what_it_finds(work: Path, model_folder:
     Path("filled").mkdir()
     Path("filled/a.png").write_bytes(b"mine")
     actor = FillActor(FillSettings(model=str(model_folder), device="cpu"), overwrite=False)
-    assert actor(pairs) == [(1, None), (2, None)]
+    assert actor(pairs) == [(1, Outcome()), (2, Outcome())]
     assert Path("filled/a.png").read_bytes() == b"mine"
     assert Image.open("filled/cats/b.jpg").size == (WIDTH, HEIGHT)
 
@@ -375,7 +376,7 @@ def test_an_engine_of_another_kind_gets_what_is_to_do(work: Path) -> None:
     def engine(pairs: Any, settings: Any, overwrite: bool) -> Any:
         for pair in reversed(pairs):
             seen.append(pair.row)
-            yield pair, "wrong" if pair.row == 3 else None
+            yield pair, Outcome("wrong" if pair.row == 3 else None, ("odd",) if pair.row == 2 else ())
 
     told: list[tuple[int, int]] = []
     report = fill_table(read_pairs(Path("pairs.csv"), Path("filled")), FillSettings(), engine=engine,
@@ -383,6 +384,7 @@ def test_an_engine_of_another_kind_gets_what_is_to_do(work: Path) -> None:
     assert seen == [3, 2]
     assert told == [(1, 2), (2, 2)]
     assert (report.rows, report.written, report.present, report.errors) == (3, 1, 1, [(3, "gone.png", "wrong")])
+    assert report.warnings == [(2, "cats/b.jpg", "odd")]
 
 
 def test_no_input_of_another_row_is_replaced(run: Run, work: Path) -> None:
@@ -406,3 +408,21 @@ def test_a_photo_is_not_taken_for_its_own_fill(run: Run) -> None:
 def test_a_zero_byte_in_a_name_gets_one_line(run: Run) -> None:
     code, _, err = run("photo,mask,output\na\0.png,mask.png,\na.png,mask.png,b\0.png\n")
     assert (code, err.count("\n")) == (1, 2)
+
+
+def test_what_is_hardly_meant_is_told_of_each_row(run: Run, work: Path) -> None:
+    """Of one photo it is: by --table it must not be lost, least of all by JSON or another process."""
+    Image.fromarray(noise(channels=1)[..., 0]).save("photograph.png")
+    Image.fromarray(noise(channels=1)[..., 0].astype(np.uint16) * 257).save("deep.png")
+    rows = "photo,mask,output\na.png,mask.png,1.png\na.png,photograph.png,2.png\ndeep.png,mask.png,3.jpg\n"
+    code, out, err = run(rows, "--json", "--sharp", "off")
+    assert code == 0
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("maerestore inpaint: row 2: warning: 'photograph.png' looks like a photograph")
+    assert lines[1].startswith("maerestore inpaint: row 3: warning: ")
+    assert "keeps 8 of the photo's 16 bits" in lines[1]
+    told = json.loads(out)["warnings"]
+    assert [(entry["row"], entry["photo"]) for entry in told] == [(2, "a.png"), (3, "deep.png")]
+    assert [entry["warning"] for entry in told] == [line.split("warning: ")[1] for line in lines]
+    assert run(rows, "--quiet", "--overwrite", "--sharp", "off") == (0, "", "")
