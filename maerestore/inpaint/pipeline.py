@@ -144,6 +144,8 @@ class Inpainter(Pretrained):
                 setting out of range.
         """
         if isinstance(image, torch.Tensor) and image.ndim == 4:
+            if len(image):
+                as_canvas(image[0])  # a batch of another layout is told so, not that the masks are of another size
             filled = [
                 self.inpaint(i, m, dilate=dilate, feather=feather, sharp=sharp, seed=seed, progress=progress)
                 for i, m in zip(image, as_masks(mask, len(image), (image.shape[3], image.shape[2])), strict=True)

@@ -616,6 +616,11 @@ def test_a_batch_is_refused_where_one_image_is_wanted(inpainter: Inpainter) -> N
         inpainter.confidence(batch, HOLE)
 
 
+def test_a_batch_with_channels_last_is_told_so(inpainter: Inpainter) -> None:
+    with pytest.raises(InputError, match=r"turn it by permute\(2, 0, 1\)"):
+        inpainter.inpaint(torch.rand(2, 20, 30, 3), np.stack([HOLE, HOLE]))
+
+
 @pytest.mark.parametrize("sharp", [False, True])
 def test_a_model_that_sees_noise_fills_alike_every_time(sharp: bool) -> None:
     noisy = Inpainter(random_model(hidden="noise", mask_embed=False), BlendCurve((0.0,), (1.0,)), precision="fp32")
