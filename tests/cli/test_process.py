@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,16 @@ def test_a_thread_that_is_still_at_work_is_waited_for(tmp_path: Path) -> None:
         "  threading.Thread(target=lambda: (time.sleep(0.3), print('done'))).start()\n  return 0\n"
     )
     assert ended(f"{verb}c.VERBS['show'].run = verb; process.run()", tmp_path) == (0, "done\n", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes numbers of streams")
+def test_a_process_without_stderr_does_its_work_and_says_nothing_in_its_place(tmp_path: Path) -> None:
+    verb = (
+        "def verb(_):\n  import os\n  file = open('result', 'w')\n  os.write(2, b'of a library')\n"
+        "  print('warned', file=sys.stderr); print('bar', sys.stderr.isatty())\n  file.write('mine'); return 0\n"
+    )
+    code = START + f"{verb}c.VERBS['show'].run = verb; process.run()"
+    command = ["sh", "-c", 'exec "$0" "$@" 2>&-', sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "bar False\n")
+    assert (tmp_path / "result").read_text() == "mine"
