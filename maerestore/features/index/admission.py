@@ -10,7 +10,7 @@ import numpy as np
 
 from maerestore.features.index import kinds
 from maerestore.features.index.entries import Entries
-from maerestore.features.index.places import match_images, place_of, working_folder
+from maerestore.features.index.places import Matches, Places, match_images, working_folder
 from maerestore.features.table import FeatureTable
 from maerestore.image import InputError
 from maerestore.image.errors import quoted
@@ -18,7 +18,7 @@ from maerestore.image.errors import quoted
 
 def unchanged_rows(
     entries: Entries, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray, folder: Path
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Matches, np.ndarray]:
     """Find images in an index, and tell which have not changed.
 
     Images are identified by their files, however the paths are spelled. If the file of an entry no longer exists, an
@@ -31,25 +31,26 @@ def unchanged_rows(
         folder: of the index, for error messages.
 
     Returns:
-        (N,) int64, the row of each image, -1 where there is none; and (N,) bool, whether size and modification time are
+        the rows of the images, and which of these were moved; and (N,) bool, whether size and modification time are
         those of the row.
 
     Raises:
         InputError: a name that another existing file has in the index.
     """
     here = working_folder()
-    rows, clashing = match_images(entries, names, here)
-    if clashing:
-        name = names[clashing[0]]
+    matches = match_images(entries, names, here)
+    if matches.clashing:
+        name = names[matches.clashing[0]]
         [other] = entries.folders(entries.rows_of([name]))
         raise InputError(
             f"index {quoted(folder)} has another image named {quoted(name)}, added from the folder {quoted(other)}: "
-            f"give the source of this one by its full path ({quoted(place_of(here, name))})."
+            f"give the source of this one by its full path ({quoted(Places().of(here, name))})."
         )
+    rows = matches.rows
     if not len(entries):
-        return rows, rows >= 0
+        return matches, rows >= 0
     same = (entries.column("size")[rows] == sizes) & (entries.column("mtime_ns")[rows] == mtimes)
-    return rows, same & (rows >= 0)
+    return matches, same & (rows >= 0)
 
 
 def usable_rows(table: FeatureTable) -> tuple[FeatureTable, list[tuple[str, str]]]:
@@ -70,11 +71,11 @@ def usable_rows(table: FeatureTable) -> tuple[FeatureTable, list[tuple[str, str]
 
 def one_a_place(names: Sequence[str]) -> list[int]:
     """The positions of names, without those that refer to the same file as an earlier name."""
-    here = working_folder()
-    places: dict[str, int] = {}
+    here, places = working_folder(), Places()
+    first: dict[str, int] = {}
     for number, name in enumerate(names):
-        places.setdefault(place_of(here, name), number)
-    return list(places.values())
+        first.setdefault(places.of(here, name), number)
+    return list(first.values())
 
 
 def as_stored(table: FeatureTable) -> tuple[np.ndarray, Entries]:
@@ -100,12 +101,12 @@ def as_known(more: Entries, old: Entries, rows: np.ndarray) -> Entries:
         old: the entries of the index.
         rows: (N,) int64, the rows of `old` that are replaced; -1 for none.
     """
-    every = np.arange(len(more))
+    every, places = np.arange(len(more)), Places()
     names, folders = more.names(every), more.folders(every)
     known = np.flatnonzero(rows >= 0)
     others = zip(old.names(rows[known]), old.folders(rows[known]), strict=True)
     for number, (name, folder) in zip(known.tolist(), others, strict=True):
-        if place_of(folder, name) == place_of(folders[number], names[number]):
+        if places.of(folder, name) == places.of(folders[number], names[number]):
             names[number], folders[number] = name, folder
     return Entries.of(names, more.column("size"), more.column("mtime_ns"), folders)
 

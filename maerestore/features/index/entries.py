@@ -121,6 +121,14 @@ class Entries:
         alive[rows] = False
         return self._with_alive(alive)
 
+    def in_folder(self, rows: np.ndarray, folder: str) -> Entries:
+        """Make the names of rows relative to another folder."""
+        pa = load_pyarrow()
+        chosen = np.zeros(len(self), bool)
+        chosen[rows] = True
+        folders = pa.compute.if_else(pa.array(chosen), pa.scalar(folder), self.table["folder"])
+        return Entries(self.table.set_column(self.table.column_names.index("folder"), "folder", folders))
+
     def and_then(self, more: Entries) -> Entries:
         """Append other entries."""
         return Entries(load_pyarrow().concat_tables([self.table, more.table]).combine_chunks())

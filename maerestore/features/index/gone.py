@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from maerestore.features.index.entries import Entries
-from maerestore.features.index.places import Members, is_there, place_of, working_folder
+from maerestore.features.index.places import Members, Places, is_there, working_folder
 from maerestore.features.items import Item, as_utf8
 from maerestore.features.table import FeatureTable
 from maerestore.features.table_files import is_table
@@ -49,24 +49,27 @@ def check_full(folders: Sequence[Path], items: Sequence[Item]) -> None:
             )
 
 
-def gone_rows(entries: Entries, folders: Sequence[Path], items: Sequence[Item]) -> np.ndarray:
+def gone_rows(
+    entries: Entries, folders: Sequence[Path], items: Sequence[Item], left: Collection[str] = ()
+) -> np.ndarray:
     """The rows of images below folders whose file, or member of a tar, no longer exists.
 
     Args:
         entries: of the index.
         folders: existing folders.
         items: found in them.
+        left: folders of entries from which images have moved here: the others of these may have been here too.
 
     Returns:
         (n,) int64, ascending.
     """
-    here = working_folder()
-    found = {place_of(here, item.name) for item in items}
-    roots = tuple(as_utf8(os.path.abspath(folder)).rstrip("/") + "/" for folder in folders)
-    living, members = np.flatnonzero(entries.alive), Members()
-    names = zip(living.tolist(), entries.folders(living), entries.names(living), strict=True)
-    places = ((row, place_of(folder, name)) for row, folder, name in names)
-    gone = [
-        row for row, place in places if place.startswith(roots) and place not in found and not is_there(place, members)
-    ]
+    here, places, members = working_folder(), Places(), Members()
+    found = {places.of(here, item.name) for item in items}
+    roots = tuple(places[as_utf8(os.path.abspath(folder))].rstrip("/") + "/" for folder in folders)
+    living, gone = np.flatnonzero(entries.alive), []
+    for row, folder, name in zip(living.tolist(), entries.folders(living), entries.names(living), strict=True):
+        at = [places.of(start, name) for start in ((folder, here) if folder in left else (folder,))]
+        below = any(place.startswith(roots) for place in at)
+        if below and not any(place in found or is_there(place, members) for place in at):
+            gone.append(row)
     return np.array(gone, np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from maerestore.features.index.admission import as_known, as_stored, check_alike
 from maerestore.features.index.changes import publish_again, publish_change
 from maerestore.features.index.entries import Entries
 from maerestore.features.index.gone import folders_of, gone_rows
+from maerestore.features.index.places import match_images, working_folder
 from maerestore.features.index.reader import Hit, IndexReader, Progress
 from maerestore.features.index.snapshot import Snapshot, chunks_of, load_snapshot, write_snapshot
 from maerestore.features.index.store import Generations
@@ -162,7 +163,7 @@ class ImageIndex(IndexReader):
         An image that is in the index and has the same size and modification time is left as it is; otherwise it is
         replaced. Images are identified by their files, however the paths are spelled, and keep the name under which
         they were added first. If the file of an entry no longer exists, an image of the same name in another working
-        directory counts as that image, moved.
+        directory counts as that image, moved, and is looked for there from then on.
 
         Args:
             source, progress: as for `build`.
@@ -181,17 +182,26 @@ class ImageIndex(IndexReader):
         with _features_of(self._store, source, extractor, self, progress, folders) as got:
             (table, errors), known = usable_rows(got.table), got.unchanged
             if not len(table):
-                removed = self._drop(lambda old: gone_rows(old.entries, folders, got.items)) if prune else 0
-                return Change(unchanged=known, errors=errors, removed=removed)
-            self.check_alike(table.facts, table.features.shape[1])
-            vectors, entries = as_stored(table)
+                if not prune and not got.moved:
+                    return Change(unchanged=known, errors=errors)
+                dim = int(self.facts["dim"])
+                vectors, entries = np.zeros((0, dim), np.float16), Entries.of([], table.sizes, table.mtimes, "")
+            else:
+                dim = table.features.shape[1]
+                self.check_alike(table.facts, dim)
+                vectors, entries = as_stored(table)
             with self._store.writing():
                 old = self._store.read(load_snapshot)  # another process may have written
-                check_alike(old.facts, table.facts, table.features.shape[1], self.folder)
-                rows, same = unchanged_rows(old.entries, table.names, table.sizes, table.mtimes, self.folder)
-                there = rows >= 0
-                gone = gone_rows(old.entries, folders, got.items) if prune else rows[:0]
-                if not same.all() or len(gone):
+                if len(table):
+                    check_alike(old.facts, table.facts, dim, self.folder)
+                found, same = unchanged_rows(old.entries, table.names, table.sizes, table.mtimes, self.folder)
+                rows, there = found.rows, found.rows >= 0
+                here = working_folder()
+                moved = np.union1d(rows[found.moved], _moved_rows(old.entries, got.moved, here))
+                left = set(old.entries.folders(moved))
+                old = replace(old, entries=old.entries.in_folder(moved, here))
+                gone = gone_rows(old.entries, folders, got.items, left) if prune else rows[:0]
+                if not same.all() or len(gone) or len(moved):
                     fresh = np.flatnonzero(~same)
                     dead = np.union1d(rows[there & ~same], gone)
                     self._publish(old, dead, as_known(entries.take(fresh), old.entries, rows[fresh]), vectors[fresh])
@@ -239,6 +249,12 @@ class ImageIndex(IndexReader):
     def _publish(self, old: Snapshot, dead: np.ndarray, more: Entries, vectors: np.ndarray) -> None:
         publish_change(self._store, old, dead, more, vectors)
         self._snapshot = self._store.read(load_snapshot)
+
+
+def _moved_rows(entries: Entries, names: Sequence[str], folder: str) -> np.ndarray:
+    """The rows of those images among names, relative to a folder, that are elsewhere in the index."""
+    found = match_images(entries, names, folder)
+    return found.rows[found.moved]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,52 +16,86 @@ from maerestore.image import InputError
 
 
 def working_folder() -> str:
-    """The working directory as entries store it, to which names are relative."""
-    return as_utf8(os.getcwd())
+    """The working directory as entries store it, to which names are relative.
 
-
-def place_of(folder: str, name: str) -> str:
-    """The absolute path of an image, normalised, or its URI. Links are not followed.
-
-    Args:
-        folder: to which the name is relative.
-        name: the path of a file or of a member of a tar, or a URI.
-
-    Example:
-        >>> place_of("/data", "photos/../a.jpg"), place_of("/data", "/more/a.jpg"), place_of("/data", "s3://b/a.jpg")
-        ('/data/a.jpg', '/more/a.jpg', 's3://b/a.jpg')
+    Raises:
+        InputError: it was deleted.
     """
-    return name if is_uri(name) else os.path.normpath(os.path.join(folder, name))
+    try:
+        return as_utf8(os.getcwd())
+    except FileNotFoundError:
+        raise InputError("the working directory does not exist any more: change to another one.") from None
 
 
-def match_images(entries: Entries, names: Sequence[str], folder: str) -> tuple[np.ndarray, list[int]]:
+class Places(dict[str, str]):
+    """Where images are. The real path of each folder is looked up once, and kept as the value of its path."""
+
+    def __missing__(self, folder: str) -> str:
+        try:
+            self[folder] = os.path.realpath(folder)
+        except ValueError:  # a name that no file can have
+            self[folder] = os.path.normpath(folder)
+        return self[folder]
+
+    def of(self, folder: str, name: str) -> str:
+        """The absolute path of an image, or its URI. Links to folders are followed: one file has one place.
+
+        Args:
+            folder: to which the name is relative.
+            name: the path of a file or of a member of a tar, or a URI.
+
+        Example:
+            >>> places = Places()
+            >>> places.of("/data", "photos/../a.jpg"), places.of("/data", "/more/a.jpg")
+            ('/data/a.jpg', '/more/a.jpg')
+            >>> places.of("/data", "s3://b/a.jpg")
+            's3://b/a.jpg'
+        """
+        if is_uri(name):
+            return name
+        around, end = os.path.split(os.path.join(folder, name))
+        return os.path.join(self[around], end)
+
+
+class Matches(NamedTuple):
+    """Images that were looked up among the entries of an index.
+
+    Attributes:
+        rows: (N,) int64, the row of each image that is alive, -1 where there is none.
+        clashing: the positions of those names that another existing file has in the index.
+        moved: the positions of those whose rows were found by their names, and are elsewhere in the index.
+    """
+
+    rows: np.ndarray
+    clashing: list[int]
+    moved: list[int]
+
+
+def match_images(entries: Entries, names: Sequence[str], folder: str) -> Matches:
     """Find images among entries by their paths; by their names where the file of an entry no longer exists.
 
     Args:
         entries: of the index.
         names: of N images, which refer to N different files.
         folder: to which the names are relative.
-
-    Returns:
-        (N,) int64, the row of each image that is alive, -1 where there is none; and the positions in `names` of those
-        names that another existing file has in the index.
     """
     known = entries.rows_of(names)
     rows = np.full(len(names), -1, np.int64)
     if not len(entries):
-        return rows, []
+        return Matches(rows, [], [])
+    places = Places()
     others: dict[int, str] = {}  # position in `names` -> path of another file of that name
     there = np.flatnonzero(known >= 0).tolist()
     for i, start in zip(there, entries.folders(known[there]), strict=True):
-        if start == folder or place_of(start, names[i]) == place_of(folder, names[i]):
+        if start == folder or places.of(start, names[i]) == places.of(folder, names[i]):
             rows[i] = known[i]
         else:
-            others[i] = place_of(start, names[i])
-    here = {i: place_of(folder, names[i]) for i in np.flatnonzero(rows < 0).tolist()}
-    spelled = _rows_at(entries, set(here.values()))
+            others[i] = places.of(start, names[i])
+    here = {i: places.of(folder, names[i]) for i in np.flatnonzero(rows < 0).tolist()}
+    spelled = _rows_at(entries, set(here.values()), places)
     for i, place in here.items():
         rows[i] = spelled.get(place, -1)
-    taken, members, clashing = set(rows.tolist()), Members(), []
+    taken, members, clashing, moved = set(rows.tolist()), Members(), [], []
     for i, place in others.items():
         if rows[i] >= 0:
             continue
@@ -68,20 +103,21 @@ def match_images(entries: Entries, names: Sequence[str], folder: str) -> tuple[n
             clashing.append(i)
         else:
             rows[i] = known[i]
-    return rows, clashing
+            moved.append(i)
+    return Matches(rows, clashing, moved)
 
 
-def _rows_at(entries: Entries, places: set[str]) -> dict[str, int]:
-    """The rows, if alive, of the images at some paths."""
-    if not places:
+def _rows_at(entries: Entries, wanted: set[str], places: Places) -> dict[str, int]:
+    """The rows, if alive, of the images at some places."""
+    if not wanted:
         return {}
     pa = load_pyarrow()
     ends = pa.compute.replace_substring_regex(entries.table["name"], "(?s)^.*/", "")
-    alike = pa.compute.is_in(ends, value_set=pa.array({place.rpartition("/")[2] for place in places}, pa.string()))
+    alike = pa.compute.is_in(ends, value_set=pa.array({place.rpartition("/")[2] for place in wanted}, pa.string()))
     rows = np.flatnonzero(entries.alive & alike.to_numpy())  # few have to be looked at
     found = zip(rows.tolist(), entries.folders(rows), entries.names(rows), strict=True)
-    at = {place_of(folder, name): row for row, folder, name in found}
-    return {place: at[place] for place in places & set(at)}
+    at = {places.of(folder, name): row for row, folder, name in found}
+    return {place: at[place] for place in wanted & set(at)}
 
 
 class Members(dict[Path, set[str] | None]):
@@ -101,7 +137,7 @@ def is_there(place: str, members: Members) -> bool:
     """Whether a file or a member of a tar exists; True where that cannot be determined.
 
     Args:
-        place: a path that `place_of` returned.
+        place: a path that `Places.of` returned.
         members: the tars that were listed before.
     """
     try:

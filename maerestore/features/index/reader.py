@@ -95,7 +95,14 @@ class IndexReader:
         Raises:
             InputError: a name that another file has in the index.
         """
-        return unchanged_rows(self._snapshot.entries, names, sizes, mtimes, self.folder)[1]
+        return self.unchanged_and_moved(names, sizes, mtimes)[0]
+
+    def unchanged_and_moved(
+        self, names: Sequence[str], sizes: np.ndarray, mtimes: np.ndarray
+    ) -> tuple[np.ndarray, list[int]]:
+        """As `unchanged`; also returns the positions of the names whose images are elsewhere in the index."""
+        matches, same = unchanged_rows(self._snapshot.entries, names, sizes, mtimes, self.folder)
+        return same, matches.moved
 
     def search(self, features: np.ndarray, k: int = 10) -> list[list[Hit]]:
         """Find the images nearest to features.

@@ -35,11 +35,13 @@ class Gathered:
     Attributes:
         table: the features and errors of new and changed images; it may have no rows.
         unchanged: number of images that are in the index already.
+        moved: the names of those among them that are elsewhere in the index.
         items: all images that were found, except those of tables.
     """
 
     table: FeatureTable
     unchanged: int = 0
+    moved: Sequence[str] = ()
     items: Sequence[Item] = ()
 
 
@@ -76,8 +78,9 @@ def gathering(
     found = find_items(images) if images or not tables else []
     check_full(pruned, found)
     found = items = [found[i] for i in one_a_place([item.name for item in found])]
+    moved: list[str] = []
     if index is not None:
-        items = _not_in(index, items)
+        items, moved = _not_in(index, items)
     loaded = _loaded(extractor, index) if items else None
     if loaded is not None and index is not None:
         index.check_alike({"model": loaded.name, "fingerprint": loaded.fingerprint}, loaded.dim)
@@ -90,7 +93,7 @@ def gathering(
         joined = _joined(tables)
         useless = index is None and len(joined) > 0 and None not in joined.errors
         if not useless:
-            yield Gathered(joined, len(found) - len(items), found)
+            yield Gathered(joined, len(found) - len(items), moved, found)
         for path in kept:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # not there, or another model's features wait in it
@@ -125,11 +128,13 @@ def settings_of(
     return ExtractorSettings(model or facts["model"], options, device, batch_size, whitening)
 
 
-def _not_in(index: ImageIndex, items: Sequence[Item]) -> list[Item]:
-    """The items that are not in an index, or have another size or modification time there."""
+def _not_in(index: ImageIndex, items: Sequence[Item]) -> tuple[list[Item], list[str]]:
+    """The items that are not in an index, or have another size or modification time there; names of moved others."""
     sizes, mtimes = (np.array([getattr(item, name) for item in items], np.int64) for name in ("size", "mtime_ns"))
-    there = index.unchanged([item.name for item in items], sizes, mtimes)
-    return [item for item, known in zip(items, there, strict=True) if not known]
+    there, moved = index.unchanged_and_moved([item.name for item in items], sizes, mtimes)
+    return [item for item, known in zip(items, there, strict=True) if not known], [
+        items[i].name for i in moved if there[i]
+    ]
 
 
 def _loaded(extractor: FeatureExtractor | Loader | None, index: ImageIndex | None) -> Extractor:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from maerestore.features.index.entries import Entries
 from maerestore.features.index.gone import check_full, folders_of, gone_rows
-from maerestore.features.index.image_index import ImageIndex
+from maerestore.features.index.image_index import Change, ImageIndex
 from maerestore.features.items import find_items
 from maerestore.image import InputError
 
@@ -38,11 +39,11 @@ def pack(path: str, members: dict[str, bytes]) -> None:
             tar.addfile(member, io.BytesIO(data))
 
 
-def gone(names: list[str], folder: Path, *sources: str) -> list[str]:
+def gone(names: list[str], folder: Path, *sources: str, left: Collection[str] = ()) -> list[str]:
     numbers = np.zeros(len(names), np.int64)
     entries = Entries.of(names, numbers, numbers, str(folder))
     folders = [Path(source) for source in sources]
-    return [names[row] for row in gone_rows(entries, folders, find_items(folders))]
+    return [names[row] for row in gone_rows(entries, folders, find_items(folders), left)]
 
 
 def test_what_is_there_stays_however_it_is_named(here: Path) -> None:
@@ -58,6 +59,34 @@ def test_what_is_not_below_the_folder_stays(here: Path) -> None:
     names = ["b.png", "photos2/b.png", "more/photos/b.png", "/b.png"]
     assert gone(names, here, "photos") == []
     assert gone(["photos/b.png"], here / "elsewhere", "photos") == []
+
+
+def test_a_folder_is_the_same_through_a_link(here: Path) -> None:
+    (here / "link").symlink_to("photos")
+    names = ["photos/a.png", "photos/b.png", "link/shard.tar/m.png", "link/c.png"]
+    for source in ("photos", "link", f"{here}/link/"):
+        assert gone(names, here, source) == ["photos/b.png", "link/c.png"]
+
+
+def test_what_was_deleted_before_its_folder_moved_is_gone(here: Path) -> None:
+    names, before = ["photos/a.png", "photos/b.png", "more/b.png"], here / "before"
+    assert gone(names, before, "photos") == []
+    assert gone(names, before, "photos", left={str(before)}) == ["photos/b.png"]
+    (before / "photos").mkdir(parents=True)
+    (before / "photos/b.png").touch()  # not moved
+    assert gone(names, before, "photos", left={str(before)}) == []
+
+
+def test_a_folder_that_moved_is_followed_and_pruned(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = toy_table(clustered(2), ["photos/a.png", "photos/b.png"])
+    table.sizes[0], table.mtimes[0] = Path("photos/a.png").stat().st_size, Path("photos/a.png").stat().st_mtime_ns
+    Path("photos/shard.tar").unlink()
+    monkeypatch.chdir(here / "photos")  # anything but where it is then
+    index = ImageIndex.build(here / "index", table)
+    monkeypatch.chdir(here)
+    assert index.add(["photos"], prune=True) == Change(unchanged=1, removed=1)  # no image is read
+    [[hit]] = index.search(table.features[:1], 2)
+    assert (hit.name, hit.folder) == ("photos/a.png", str(here))
 
 
 def test_members_of_tars_that_hold_no_image_any_more_are_gone_and_of_damaged_ones_are_not(here: Path) -> None:

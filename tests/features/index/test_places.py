@@ -10,7 +10,7 @@ import pytest
 from maerestore.features.index import kinds
 from maerestore.features.index.entries import Entries
 from maerestore.features.index.image_index import Change, ImageIndex
-from maerestore.features.index.places import match_images
+from maerestore.features.index.places import match_images, working_folder
 from maerestore.image import InputError
 
 from .helpers import clustered, toy_table
@@ -100,5 +100,43 @@ def test_members_of_tars_are_matched_by_their_paths(rooms: Path) -> None:
     numbers = np.ones(3, np.int64)
     entries = Entries.of(["s.tar/x/1.png", "s.tar/x/2.png", "b/1.png"], numbers, numbers, str(rooms / "a"))
     names = ["../a/s.tar/x/1.png", "s.tar/x/1.png", "s.tar/x/2.png", "1.png"]
-    rows, clashing = match_images(entries, names, str(rooms / "b"))
-    assert (rows.tolist(), clashing) == ([0, -1, 1, -1], [1])  # the second member does not exist any more
+    rows, clashing, moved = match_images(entries, names, str(rooms / "b"))
+    assert (rows.tolist(), clashing, moved) == ([0, -1, 1, -1], [1], [2])  # the second member does not exist any more
+
+
+def test_a_file_that_is_reached_through_a_link_is_one_image(folder: Path, rooms: Path) -> None:
+    features, names = clustered(2), ["photos/1.png", "link/1.png"]
+    Path("link").symlink_to("photos")
+    index = ImageIndex.build(folder, toy_table(features, names))
+    assert index.names == names[:1]
+    assert index.add(toy_table(features[:1], names[1:])) == Change(unchanged=1)
+    assert index.add(toy_table(features[1:], names[1:], size=2)) == Change(replaced=1)
+    assert index.names == names[:1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_index_follows_images_that_were_moved(
+    folder: Path, rooms: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    features, names = clustered(N), [f"photos/{i}.png" for i in range(N)]
+    index = ImageIndex.build(folder, toy_table(features, names), kind=kind)
+    (rooms / "a").rename(rooms / "c")
+    monkeypatch.chdir(rooms / "c")
+    assert index.add(toy_table(features[:3], names[:3])) == Change(unchanged=3)
+    before = current(index)
+    assert index.add(toy_table(features[:3], names[:3])) == Change(unchanged=3)
+    assert current(index) == before  # told once
+    for opened in (index, ImageIndex.open(folder)):
+        hits = [hit for [hit] in opened.search(features[1:5], 1)]
+        assert [hit.name for hit in hits] == names[1:5]
+        assert [Path(hit.folder).name for hit in hits] == ["c", "c", "a", "a"]
+
+
+def test_a_working_directory_that_was_deleted_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    with pytest.raises(InputError, match="the working directory does not exist any more"):
+        working_folder()
