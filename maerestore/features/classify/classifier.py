@@ -238,10 +238,12 @@ class Classifier:
 
     def ranked(self, probabilities: Tensor, top: int = 5) -> list[Prediction]:
         """The most probable classes of each row of probabilities (N, C), at most `top` of them."""
-        best = probabilities.topk(min(max(top, 1), len(self.classes)), dim=1)
+        # Not topk, which breaks ties in any way: of classes with equal votes the first counts, as for argmax.
+        values, numbers = probabilities.sort(dim=1, descending=True, stable=True)
+        count = min(max(top, 1), len(self.classes))
         rows = [
-            tuple((self.classes[c], p) for p, c in zip(values, numbers, strict=True))
-            for values, numbers in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            tuple((self.classes[c], p) for p, c in zip(*row, strict=True))
+            for row in zip(values[:, :count].tolist(), numbers[:, :count].tolist(), strict=True)
         ]
         return [Prediction(row[0][0], row[0][1], row) for row in rows]
 
