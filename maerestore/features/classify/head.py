@@ -8,6 +8,7 @@ fitted to whitened features.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -88,6 +89,8 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
     """
     if not folder.resolve().parent.is_dir():
         raise ModelError(f"{folder}: cannot be written, {folder.resolve().parent} does not exist: create it first")
+    if not os.access(folder.resolve().parent, os.W_OK | os.X_OK):  # a new folder takes the place of an old one there
+        raise ModelError(f"{folder}: cannot be written, {folder.resolve().parent} is not yours to write in")
     recover(folder)
     if not folder.exists():
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -133,7 +134,8 @@ class ImageIndex(IndexReader):
             table, errors = usable_rows(got.table)
             vectors, entries = as_stored(table)
             facts = {
-                **{name: table.facts.get(name) for name in ("model", "fingerprint", "options")},
+                **{name: table.facts.get(name) for name in ("fingerprint", "options")},
+                "model": _name_to_keep(table.facts.get("model")),
                 "dim": vectors.shape[1],
                 "kind": kinds.choose_kind(len(vectors), kind),
                 "wanted": kind,
@@ -249,6 +251,15 @@ class ImageIndex(IndexReader):
     def _publish(self, old: Snapshot, dead: np.ndarray, more: Entries, vectors: np.ndarray) -> None:
         publish_change(self._store, old, dead, more, vectors)
         self._snapshot = self._store.read(load_snapshot)
+
+
+def _name_to_keep(model: str | None) -> str | None:
+    """The name of a model as an index stores it: the absolute path for a folder or file on this machine."""
+    if model is None or not os.path.exists(model):
+        return model
+    from maerestore.features.classify.head_config import name_to_keep  # loads torch
+
+    return name_to_keep(model)
 
 
 def _moved_rows(entries: Entries, names: Sequence[str], folder: str) -> np.ndarray:

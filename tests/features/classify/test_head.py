@@ -413,6 +413,16 @@ def test_predictions_are_the_most_probable_classes(fitted):
     assert len(classifier.ranked(rows, top=99)[0].top) == 3
 
 
+def test_of_classes_with_equal_votes_the_first_counts(clouds, table):
+    x, y = clouds(10, classes=4)
+    train = table(x, ["abcd"[i] for i in y.tolist()])
+    classifier = fit_tables(train, train.rows([]), FitSettings(method="knn", ks=(3,)))
+    rows = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0, 1 / 3, 1 / 3, 1 / 3], [0.5, 0, 0, 0.5]])
+    ranked = classifier.ranked(rows, top=2)
+    assert [found.label for found in ranked] == ["abcd"[i] for i in rows.argmax(1)] == ["a", "b", "a"]  # argmax: eval
+    assert [[name for name, _ in found.top] for found in ranked] == [["a", "b"], ["b", "c"], ["a", "d"]]
+
+
 def test_a_finetuned_head_needs_no_model_and_others_need_one():
     chosen = {"k": 1, "temperature": 0.07, "epochs": 1, "kept": 0}
     facts = {
@@ -426,6 +436,14 @@ def test_a_finetuned_head_needs_no_model_and_others_need_one():
     for method, model in (("finetune", "default"), ("knn", None)):
         with pytest.raises(ModelError, match="model does not fit"):
             HeadConfig(method=method, model=model, **facts)
+
+
+def test_a_folder_that_cannot_be_written_in_is_told_before_the_work(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append((path, mode)))
+    with pytest.raises(ModelError, match=r"cannot be written, .* is not yours to write in"):
+        check_folder(tmp_path / "head")
+    assert asked == [(tmp_path, os.W_OK | os.X_OK)]
 
 
 def test_the_folder_around_has_to_be_there(fitted, tmp_path):

@@ -103,6 +103,19 @@ def test_what_is_there_and_unchanged_writes_nothing(folder: Path) -> None:
     assert current(index) == before
 
 
+def test_a_model_given_by_a_relative_path_is_kept_by_its_absolute_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/m").mkdir(parents=True)
+    (tmp_path / "features").mkdir()
+    kept = {"models/m": f"{tmp_path}/models/m", "features": "features", "org/name": "org/name"}
+    for number, (model, name) in enumerate(kept.items()):
+        index = ImageIndex.build(tmp_path / str(number), toy_table(clustered(3), model=model))
+        assert index.facts["model"] == name
+        assert index.add(toy_table(clustered(4), model=model)) == Change(added=1, unchanged=3)
+
+
 def test_the_kind_changes_with_the_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "FLAT_UNTIL", 300)
     monkeypatch.setattr(kinds, "HNSW_UNTIL", 600)
