@@ -7,10 +7,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from maerestore.features.decode import load_image
+from maerestore.features.filesystems import check_regular
 from maerestore.features.items import Item, as_utf8, source_of
 from maerestore.features.loaders import Extractor, Loader
 from maerestore.features.table import FeatureTable
@@ -151,6 +153,8 @@ def _is_of_memory(error: Exception) -> bool:
 
 def _opens(item: Item) -> bool:
     try:
+        if isinstance(item.path, Path):
+            check_regular(item.path)
         with item.path.open("rb") as file:
             file.read(1)
     except (OSError, ValueError):  # also names that no file can have, and errors of pyarrow

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from maerestore.image.errors import InputError, quoted, reason_of
 
@@ -16,6 +19,8 @@ __all__ = [
     "File",
     "RemotePath",
     "authority",
+    "check_regular",
+    "escaped",
     "filesystem",
     "is_local",
     "is_uri",
@@ -43,6 +48,7 @@ class RemotePath:
         """Open the file for reading; it is seekable."""
         system = filesystem(self.root)[0]
         if is_local(system):  # pyarrow does not accept names that are not UTF-8
+            check_regular(self.path)
             return open(self.path, "rb")
         return cast(IO[bytes], system.open_input_file(self.path))
 
@@ -139,7 +145,23 @@ def public_name(uri: str) -> str:
         >>> public_name("s3://key:secret@bucket/a.jpg?region=x"), public_name("what?.jpg")
         ('s3://bucket/a.jpg', 'what?.jpg')
     """
-    return re.sub(r"//[^/@]*@", "//", uri).partition("?")[0] if is_uri(uri) else uri
+    return re.sub(r"^([^/]*//)[^/@]*@", r"\1", uri).partition("?")[0] if is_uri(uri) else uri
+
+
+def escaped(path: str) -> str:
+    """A path as it stands in a URI, so that `filesystem` gives it back: only what would be lost there is escaped.
+
+    Example:
+        >>> escaped("my cats/100%?.jpg")
+        'my cats/100%25%3F.jpg'
+    """
+    return re.sub(r"[%?#\x00-\x1f\x7f\udc80-\udcff]", lambda found: quote(found[0], errors="surrogateescape"), path)
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError unless a path is that of a file: who opens a pipe waits for another process to write to it."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
 
 
 def unreadable(name: str, error: Exception) -> InputError:

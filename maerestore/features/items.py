@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from maerestore.features.filesystems import check_regular
 from maerestore.image.errors import InputError, quoted, reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
 
@@ -178,6 +179,7 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[str, 
 
 def _of_list(source: Path) -> Iterator[Item]:
     try:
+        check_regular(source)
         lines = source.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise _unreadable(source, error) from None
@@ -249,6 +251,7 @@ def tar_items(file: IO[bytes], path: Path, name: str, mtime_ns: int) -> list[Ite
 
 def _of_tar(path: Path) -> list[Item]:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             return tar_items(file, path, path.as_posix(), os.fstat(file.fileno()).st_mtime_ns)
     except OSError as error:

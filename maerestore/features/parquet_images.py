@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
-from maerestore.features.filesystems import File, RemotePath, authority, filesystem, is_uri, public_name
+from maerestore.features.filesystems import File, RemotePath, authority, filesystem, is_local, is_uri, public_name
 from maerestore.features.items import Item
 from maerestore.image.errors import InputError, quoted
 
@@ -140,18 +140,24 @@ def _of_paths(paths: list[str]) -> list[Item]:
         if is_uri(path):
             groups.setdefault(authority(path), []).append(path)
             continue
-        try:
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError
-            items[path] = Item(path, Path(path), None, status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError):
-            items[path] = Item(path, Path(path), None, -1, 0)
+        items[path] = Item(path, Path(path), None, *_size_and_time(path))
     for uris in groups.values():  # one request for all: remote stores answer many together
         system = filesystem(uris[0])[0]
         inner = [filesystem(uri)[1] for uri in uris]
-        for uri, info in zip(uris, system.get_file_info(inner), strict=True):
-            size = -1 if info.size is None else info.size
-            where = cast(Path, RemotePath(uri, info.path))
-            items[uri] = Item(public_name(uri), where, "", size, info.mtime_ns or 0)
+        if is_local(system):  # pyarrow does not accept names that are not UTF-8
+            known = [_size_and_time(path) for path in inner]
+        else:
+            found = system.get_file_info(inner)
+            known = [(-1 if info.size is None else info.size, info.mtime_ns or 0) for info in found]
+        for uri, path, numbers in zip(uris, inner, known, strict=True):
+            items[uri] = Item(public_name(uri), cast(Path, RemotePath(uri, path)), "", *numbers)
     return [items[path] for path in paths]
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds of a local file; -1 and 0 where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return -1, 0
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (-1, 0)

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from maerestore.features.filesystems import (
     File,
     RemotePath,
+    escaped,
     filesystem,
     is_local,
     is_uri,
@@ -96,8 +97,9 @@ def list_files(source: str | Path, listed: bool = False) -> Iterator[File]:
             below = _local_files(root, base) if is_local(system) else _far_files(root, system, base)
             for inner, path, size, mtime_ns in below:
                 first, deep, _ = inner.partition("/")
-                label = first if deep else None
-                yield File(f"{name.rstrip('/')}/{inner}", path, size, mtime_ns, label, named=False)
+                label = as_utf8(first) if deep else None
+                end = escaped(inner) if is_uri(root) else as_utf8(inner)
+                yield File(f"{name.rstrip('/')}/{end}", path, size, mtime_ns, label, named=False)
         elif Path(base).suffix.lower() == ".txt" and not listed:
             with RemotePath(root, base).open() as file:
                 lines = file.read().decode("utf-8-sig", "surrogateescape").split("\n")
@@ -131,11 +133,11 @@ def _look(system: Any, path: str) -> tuple[str, int, int]:
 
 
 def _local_files(root: str, folder: str) -> Iterator[tuple[str, RemotePath, int, int]]:
-    """The images, tars and tables below a local folder: relative path (UTF-8), file, size and modification time."""
+    """The images, tars and tables below a local folder: relative path, file, size and modification time."""
     for parts in files_below(Path(folder), {*IMAGE_SUFFIXES, *ARCHIVES}):
         path = os.path.join(folder, *parts)
         status = os.stat(path)
-        yield as_utf8("/".join(parts)), RemotePath(root, path), status.st_size, status.st_mtime_ns
+        yield "/".join(parts), RemotePath(root, path), status.st_size, status.st_mtime_ns
 
 
 def _far_files(root: str, system: Any, folder: str) -> Iterator[tuple[str, RemotePath, int, int]]:

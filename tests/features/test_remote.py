@@ -16,7 +16,7 @@ from PIL import Image
 from maerestore.features import filesystems
 from maerestore.features.decode import load_image
 from maerestore.features.filesystems import is_uri
-from maerestore.features.items import find_items, read_bytes
+from maerestore.features.items import find_items, read_bytes, source_of
 from maerestore.features.remote import find_sources, items_in, list_files
 from maerestore.features.shards import plan_shards
 from maerestore.image import InputError
@@ -134,6 +134,7 @@ def test_a_filesystem_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_passwords_and_options_are_in_no_name() -> None:
     assert filesystems.public_name("s3://key:secret@bucket/a?region=x") == "s3://bucket/a"
     assert filesystems.public_name("photos/what?.png") == "photos/what?.png"
+    assert filesystems.public_name("s3://bucket//a@b.png") == "s3://bucket//a@b.png"  # no password
 
 
 @pytest.mark.parametrize("read", [find_sources, plan_shards])
@@ -224,7 +225,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(bytes(folder) + b"/caf\xe9.png\n")
     for source in (folder, folder.as_uri(), tmp_path / "list.txt"):
         first = next(list_files(source))
-        assert first.name.endswith("/caf\\xe9.png")
+        assert first.name.endswith("/caf%E9.png" if is_uri(str(source)) else "/caf\\xe9.png")
         [item] = items_in(pickle.loads(pickle.dumps(first)))
         assert read_bytes(item) == png(1)
     with pytest.raises(InputError) as caught:
@@ -237,6 +238,35 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
         [item] = find_sources([source])
         item.name.encode()
         assert read_bytes(item) == png(2)
+
+
+def test_names_of_uris_lead_back_to_their_files(tmp_path: Path) -> None:
+    folder = tmp_path / "my photos"
+    names = ["x%41.png", "xA.png", "a#1.png", "a?b=c.png", "new\nline.png", "caf\xe9.png", "a@b.png", "100 %.png"]
+    names += ["deep%41/x.png", os.fsdecode(b"caf\xe9.png")]
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(seed))
+    first = find_sources([folder.as_uri()])
+    pq.write_table(pa.table({"path": [item.name for item in first]}), tmp_path / "t.parquet")
+    again = find_sources([tmp_path / "t.parquet"])
+    assert [item.name for item in again] == [item.name for item in first]
+    assert {read_bytes(item) for item in first} == {png(seed) for seed in range(len(names))}
+    assert [read_bytes(item) for item in again] == [read_bytes(item) for item in first]
+    assert [item.label for item in first if item.label] == ["deep%41"]
+    # A table of an earlier release has plain names.
+    pq.write_table(pa.table({"path": [f"file://{folder}/100 %.png"]}), tmp_path / "old.parquet")
+    [old] = find_sources([tmp_path / "old.parquet"])
+    assert read_bytes(old) == png(names.index("100 %.png"))
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.tar", "p.txt", "p.parquet"])
+def test_nobody_waits_for_a_pipe(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    for source in (tmp_path / name, (tmp_path / name).as_uri()):
+        with pytest.raises(InputError, match="not a regular file"):
+            for item in find_sources([source]):
+                load_image(source_of(item))
 
 
 def test_links_in_folders_are_followed_as_by_find_items(photos: Path) -> None:

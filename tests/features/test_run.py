@@ -132,6 +132,12 @@ def test_what_cannot_be_read_is_a_row_with_an_error() -> None:
     assert colours()["none.png"] == 99
 
 
+def test_a_pipe_is_a_row_with_an_error_and_nobody_waits_for_it() -> None:
+    os.mkfifo("pipe.png")
+    report = go(Fake(), sources=["photos", "pipe.png"])
+    assert report.errors == [("pipe.png", "'pipe.png' is not a regular file: give an image file")]
+
+
 def test_images_of_which_none_can_be_read_leave_everything_as_it_was() -> None:
     for name in "ab":
         Path(f"{name}.png").write_bytes(b"no image")
