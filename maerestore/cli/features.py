@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Write a table of features, or bring it up to date."""
     start = time.perf_counter()
     # Imported here, and torch only once a network is needed: bad input is answered at once.
+    from maerestore.features.filesystems import public_name
     from maerestore.features.loaders import ExtractorSettings
     from maerestore.features.remote import check_apart, find_sources
     from maerestore.features.table_files import is_folder, suffix_of
@@ -68,13 +69,19 @@ def run(args: argparse.Namespace) -> int:
     if shards and args.engine != "ray":
         raise InputError("-o with a slash at its end is a folder of tables, which --engine ray writes: name a table.")
     settings = ExtractorSettings(args.model, options, args.device, args.batch_size, args.whiten)
+    told: set[str] = set()
+
+    def failed(name: str, reason: str) -> None:
+        told.add(name)
+        print(f"maerestore features: no feature for {name}: {reason}", file=sys.stderr)
+
     chosen: dict[str, Any] = {
         "workers": args.workers,
         "half": args.float16,
         "overwrite": args.overwrite,
         "retry": args.retry,
         "some": True,
-        "failed": _failed,
+        "failed": failed,
     }
     cluster = {"address": args.ray_address, "ray_workers": args.ray_workers}
     with stdout_kept(args.engine), Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
@@ -95,6 +102,9 @@ def run(args: argparse.Namespace) -> int:
                 from maerestore.features.run import extract
 
                 report = extract(items, settings, Path(args.out), **chosen)
+    for name, reason in report.errors:
+        if name not in told and not args.json:  # which lists all errors
+            failed(name, f"{reason} (found in an earlier run; --retry tries it again)")
     seconds = time.perf_counter() - start
     if args.json:
         print(json.dumps(_told(args, report, seconds)))
@@ -104,18 +114,17 @@ def run(args: argparse.Namespace) -> int:
         have = "has" if len(report.errors) == 1 else "have"
         of = f"{len(report.errors)} of {counted(report.images, 'image')}"
         flawed = f"; {of} {have} an error" if report.errors else ""
-        print(f"{args.out}: {counted(report.computed, 'image')} computed{there}{gone}{flawed}, in {seconds:.1f} s")
+        out = public_name(args.out)
+        print(f"{out}: {counted(report.computed, 'image')} computed{there}{gone}{flawed}, in {seconds:.1f} s")
     return 1 if report.errors else 0
 
 
-def _failed(name: str, reason: str) -> None:
-    print(f"maerestore features: no feature for {name}: {reason}", file=sys.stderr)
-
-
 def _told(args: argparse.Namespace, report: Report, seconds: float) -> dict[str, Any]:
+    from maerestore.features.filesystems import public_name
+
     return {
-        "sources": args.paths,
-        "output": args.out,
+        "sources": [public_name(path) for path in args.paths],
+        "output": public_name(args.out),
         "images": report.images,
         "computed": report.computed,
         "kept": report.kept,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maerestore.features.failures import Failure
-from maerestore.features.filesystems import RemotePath, filesystem, is_local, is_uri
+from maerestore.features.filesystems import RemotePath, filesystem, is_local, is_uri, public_name
 from maerestore.features.table import FeatureTable
 from maerestore.features.table_files import FACTS_NAME, PLAN_NAME, planned_names, write_table
 from maerestore.image.errors import InputError, quoted, reason_of
@@ -38,7 +38,7 @@ class ShardFolder:
     """
 
     def __init__(self, out: str) -> None:
-        self.name = out.rstrip("/")
+        self.name = public_name(out).rstrip("/")
         self.root = out if is_uri(out) else os.path.realpath(out)
         self.system, self.path = filesystem(self.root)
 

@@ -28,7 +28,7 @@ import numpy as np
 from maerestore import cluster
 from maerestore.features.distributed import FeatureActor, on_cpu
 from maerestore.features.failures import Failure, Failures, none_read
-from maerestore.features.filesystems import File, RemotePath, filesystem, is_local, no_image
+from maerestore.features.filesystems import File, RemotePath, filesystem, is_local, no_image, public_name
 from maerestore.features.items import as_utf8
 from maerestore.features.loaders import Loader
 from maerestore.features.remote import ARCHIVES, items_in, list_files
@@ -79,8 +79,8 @@ def plan_shards(
 ) -> list[Shard]:
     """Divide sources into shards: one for each tar and table, and one for every `loose` single images.
 
-    A file that is in several sources is in one shard only. But an image that two Parquet tables name is in the shards
-    of both.
+    A file that is in several sources is in one shard only, with the label of the first source. But an image that two
+    Parquet tables name is in the shards of both.
 
     Args:
         sources: URIs, files, folders and lists, as for `list_files`.
@@ -91,7 +91,10 @@ def plan_shards(
     Raises:
         InputError: a source that cannot be listed, or no image in any.
     """
-    files = {file.name: file for source in sources for file in list_files(source) if not _below(file.path, without)}
+    files: dict[str, File] = {}
+    for file in (file for source in sources for file in list_files(source)):
+        if not _below(file.path, without):
+            files.setdefault(file.name, file)
     if not files:
         raise no_image(sources)
     archives = [(file,) for file in files.values() if file.suffix in ARCHIVES]
@@ -130,7 +133,7 @@ def extract_shards(
         overwrite: remove existing tables first.
         retry: compute shards again that have an image with an error. The old table of a shard is kept if fewer images
             can be read than before, since a store may be unreachable for a while.
-        some: raise InputError if not one image can be read, and remove the tables of this run.
+        some: raise InputError if there is no image or none that can be read, and remove the tables of this run.
         loose: number of single images in a shard, at least 1.
         progress: called with the numbers of finished shards and of all shards to compute.
 
@@ -174,9 +177,12 @@ def extract_shards(
                 if progress is not None:
                     progress(done, len(todo))
     report.images = report.kept + report.computed
-    if some and len(report.errors) == report.images > 0:
+    if some and not report.images:  # tars or tables without images
+        folder.remove({shard.name for shard in planned})
+        raise no_image(sources)
+    if some and len(report.errors) == report.images:
         folder.remove({shard.name for shard in todo})
-        raise none_read(report.errors, out)
+        raise none_read(report.errors, public_name(out))
     report.dropped = folder.finish({shard.name for shard in planned})
     return report
 

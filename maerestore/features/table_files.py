@@ -15,9 +15,11 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from maerestore.features.filesystems import is_uri
 from maerestore.features.table import FeatureTable, join_tables
 from maerestore.features.table_formats import READERS, SUFFIXES, WRITERS, companions, load_pyarrow
 from maerestore.image.errors import InputError, quoted
@@ -78,7 +80,8 @@ def is_folder(out: str | Path) -> bool:
         >>> is_folder("features/"), is_folder("features.parquet"), is_folder("s3://bucket/features/")
         (True, False, True)
     """
-    return str(out).endswith(("/", os.sep))
+    path = urlsplit(str(out)).path if is_uri(out) else str(out)  # options may follow: s3://bucket/out/?region=x
+    return path.endswith(("/", os.sep))
 
 
 def read_table(path: Path) -> FeatureTable:

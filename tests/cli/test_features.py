@@ -85,6 +85,10 @@ def test_a_second_run_does_what_is_new(features: Features, photos: Path, tmp_pat
     assert ": 2 images computed, 2 were there, 1 removed; 1 of 4 images has an error, in " in out
     assert err.count("\n") == 1
     assert err.startswith(f"maerestore features: no feature for {photos.as_posix()}/broken.png: ")
+    code, out, err = features(photos, "-o", tmp_path / "t.npy")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"maerestore features: no feature for {photos.as_posix()}/broken.png: ")
+    assert err.endswith(" (found in an earlier run; --retry tries it again)\n")
     code, out, err = features(photos, "-o", tmp_path / "t.npy", "--json")
     assert (code, err) == (1, "")
     done = json.loads(out)
@@ -186,6 +190,12 @@ def test_ray_is_asked_for_by_name(
     assert features(photos, "s3://bucket/more", "-o", "s3://bucket/out/", *options, "--float16")[0] == 0
     assert told["sources"] == [str(photos), "s3://bucket/more"]
     assert (told["out"], told["half"], told["ray_workers"]) == ("s3://bucket/out/", True, 2)
+    uris = ["s3://key:secret@bucket/more?region=x", "-o", "s3://key:secret@bucket/out/?region=x"]
+    for flags in (["--json"], []):
+        code, out, err = features(*uris, "--engine", "ray", *flags)
+        assert (code, err, "s3://bucket/out/" in out) == (0, "", True)
+        assert "secret" not in out
+        assert (told["sources"], told["out"]) == (uris[:1], uris[2])
 
 
 BAD = {

@@ -23,7 +23,7 @@ from maerestore.features.filesystems import RemotePath
 from maerestore.features.shard_folder import ShardFolder, local_copy
 from maerestore.features.shards import extract_shards, plan_shards, read_shards
 from maerestore.features.table import FeatureTable
-from maerestore.features.table_files import FACTS_NAME, read_table, write_table
+from maerestore.features.table_files import FACTS_NAME, is_folder, read_table, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,20 @@ def test_features_inside_a_source_are_no_source_themselves(here: Path) -> None:
         for folder in (here / "photos/features", here / "linked/features", here / "elsewhere"):
             [found] = plan_shards([source], without=ShardFolder(f"{folder}/").root)
             assert len(found.files) == 2
+
+
+def test_of_sources_that_overlap_the_first_gives_the_label() -> None:
+    Path("photos/cats").mkdir()
+    Path("photos/a.png").rename("photos/cats/a.png")
+    [found] = plan_shards(["photos", "photos/cats", "photos/cats/a.png"])
+    assert [(file.name, file.label) for file in found.files] == [("photos/b.png", None), ("photos/cats/a.png", "cats")]
+
+
+def test_a_uri_of_an_output_has_options_and_a_password_that_is_told_nowhere() -> None:
+    assert is_folder("s3://key:secret@bucket/out/?region=x")
+    assert not is_folder("s3://bucket/t.parquet?endpoint_override=http://localhost/")
+    folder = ShardFolder("mock://key:secret@host/out/?x=y")
+    assert (folder.name, folder.path) == ("mock://host/out", "out")
 
 
 def test_what_others_have_named_so_is_left_alone(no_ray: None) -> None:
@@ -165,6 +179,21 @@ def test_where_no_image_can_be_read_no_table_is_written(no_ray: None) -> None:
     with pytest.raises(InputError, match="'out/' is not written"):
         extract_shards(["bad/b.png"], Fake(), "out/", **more)
     assert sorted(path.name for path in Path("out").iterdir()) == before
+
+
+def test_where_there_is_no_image_no_table_is_written(no_ray: None) -> None:
+    from .test_run import Fake
+
+    pq.write_table(pa.table({"path": pa.array([], pa.string())}), "none.parquet")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"^no image in 'none\.parquet'"):
+            extract_shards(["none.parquet"], Fake(), "out/", some=True)
+        assert list(Path("out").iterdir()) == []
+    assert extract_shards(["none.parquet"], Fake(), "out/").images == 0
+    with pytest.raises(InputError, match="no image in"):  # nor in what an earlier release has left
+        extract_shards(["none.parquet"], Fake(), "out/", some=True)
+    assert list(Path("out").iterdir()) == []
+    assert extract_shards(["none.parquet", "photos"], Fake(), "out/", some=True).images == 2
 
 
 @pytest.mark.parametrize("gone", ["a", "ab"])
