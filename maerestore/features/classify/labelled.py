@@ -235,7 +235,10 @@ def _real_paths(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         folder, name = os.path.split(path)
         if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
+            try:
+                folders[folder] = os.path.realpath(folder)
+            except ValueError:  # a name that no file can have
+                folders[folder] = folder
         yield os.path.realpath(path) if os.path.islink(path) else os.path.join(folders[folder], name)
 
 
@@ -294,9 +297,14 @@ def _given(names: Sequence[str], path: Path, partial: bool) -> dict[str, str]:
     """The classes of the images that a CSV file names, by the images' names."""
     known = set(names)
     found: dict[str, tuple[str, int]] = {}
-    for written, (label, line) in _label_lines(path).items():
-        beside = (path.parent / written).as_posix()
-        name = next((name for name in (written, Path(written).as_posix(), beside) if name in known), None)
+    lines = _label_lines(path)
+    besides = [(path.parent / written).as_posix() for written in lines]
+    at: dict[str, str] = {}  # names by their real paths
+    for image, place in zip(names, _real_paths(names), strict=True):
+        at.setdefault(place, image)
+    for (written, (label, line)), beside, place in zip(lines.items(), besides, _real_paths(besides), strict=True):
+        literal = next((name for name in (written, Path(written).as_posix(), beside) if name in known), None)
+        name = literal or at.get(place)
         if name is not None:
             _add_label(found, name, label, line, path)
         elif not partial:

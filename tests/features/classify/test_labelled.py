@@ -123,6 +123,26 @@ def test_a_csv_says_which_images_and_which_classes(tmp_path):
         find_labelled([tmp_path / "photos"], tmp_path / "labels.csv")
 
 
+@pytest.mark.parametrize("source", ["photos", "absolute", "linked", "../here/photos"])
+def test_paths_of_a_csv_count_from_its_own_folder(tmp_path, monkeypatch, table, source):
+    (tmp_path / "here/csv").mkdir(parents=True)
+    photos = paint(tmp_path / "here/photos", 1)
+    (tmp_path / "here/linked").symlink_to("photos")
+    monkeypatch.chdir(tmp_path / "here")
+    source = photos if source == "absolute" else Path(source)
+    Path("l.csv").write_text("photos/blue/0_0.png,sky\nphotos/red/0_0.png,fire\n")
+    Path("csv/l.csv").write_text("../photos/blue/0_0.png,sky\n../photos/red/0_0.png,fire\n")
+    for labels in (Path("l.csv"), tmp_path / "here/l.csv", Path("csv/l.csv"), tmp_path / "here/csv/l.csv"):
+        assert [item.label for item in find_labelled([source], labels)] == ["sky", "fire"]
+    made = table(np.eye(2, dtype=np.float32), ["x", "x"])
+    made.names[:] = [f"{source}/blue/0_0.png", f"{source}/red/0_0.png"]
+    write_table(made, Path("t.npy"))
+    assert read_labelled([Path("t.npy")], Path("csv/l.csv")).labels == ["sky", "fire"]
+    Path("csv/l.csv").write_text("../photos/blue/0_0.png,sky\na\0b/0.png,sea\n")
+    with pytest.raises(InputError, match="which is not among the images given"):
+        find_labelled([source], Path("csv/l.csv"))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
