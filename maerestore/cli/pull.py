@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     repository, revision = split_name(args.repository)
     quieten(progress=not args.quiet and sys.stderr.isatty())
-    folder = fetch_repository(repository, revision, cache_dir=args.cache_dir)
+    folder = fetch_repository(repository, revision, cache_dir=args.cache_dir, newest=True)
     files = model_files(folder)
     sizes = {path.name: path.stat().st_size for path in files}
     facts, told = _classifier(folder) if HEAD_NAME in sizes else _model(folder)
@@ -89,9 +89,8 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
 
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
     """Copy the files; each appears whole or not at all."""
-    from maerestore.hub.config import WEIGHTS_NAMES
     from maerestore.hub.errors import ModelError
-    from maerestore.hub.files import HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WHITENING_NAME
+    from maerestore.hub.files import HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAMES, WHITENING_NAME
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

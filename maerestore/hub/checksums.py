@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from maerestore.hub.cache import kept_listing
 from maerestore.hub.errors import ModelError
 
 
@@ -43,10 +43,9 @@ def _expected_checksum(path: Path) -> str | None:
         stated = Path(os.readlink(path)).name
     else:  # a file system without links: releases of the client from 2 on keep the listing of the commit
         try:
-            listing = json.loads((path.parents[2] / "trees" / f"{path.parent.name}.json").read_text(encoding="utf-8"))
-            entry = listing["files"][path.name]
+            entry = (kept_listing(path.parent) or {})[path.name]
             stated = str(entry.get("lfs_sha256") or entry["blob_id"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (LookupError, TypeError, AttributeError):
             return None
     return stated if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stated) else None
 

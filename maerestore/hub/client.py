@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from maerestore.hub.errors import ModelError, NotFoundError
+from maerestore.hub.errors import ModelError, NotFoundError, UnreachableError
 
 TRIES = 4
 FIRST_WAIT = 1.0  # seconds, doubled after each try
@@ -19,7 +19,8 @@ FIRST_WAIT = 1.0  # seconds, doubled after each try
 _UNREACHABLE = {"ConnectionError", "ConnectError", "ProxyError", "Timeout", "TimeoutException"}
 _CUT_SHORT = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "ProtocolError", "IncompleteRead"}
 _BAD_HEADER = {"LocalProtocolError", "InvalidHeader", "UnicodeEncodeError"}  # of a request that cannot be sent at all
-_NOT_FOUND = {*_UNREACHABLE, "LocalEntryNotFoundError", "OfflineModeIsEnabled", "RepositoryNotFoundError"}
+_NOT_CACHED = "LocalEntryNotFoundError"  # of a call that has looked into the cache
+_NOT_FOUND = {*_UNREACHABLE, _NOT_CACHED, "OfflineModeIsEnabled", "RepositoryNotFoundError"}
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 Result = TypeVar("Result")
@@ -47,7 +48,7 @@ def ask_hub(
 
     Raises:
         ModelError: the call failed; one line that says why and what to do. A `NotFoundError` where the repository may
-            not exist.
+            not exist, an `UnreachableError` where nothing answers.
     """
     for attempt in range(tries):
         try:
@@ -62,7 +63,10 @@ def ask_hub(
             message = explain(err, repository, revision, sending=sending)
             if _class_names(chain) & _BAD_HEADER:  # whose text holds the token: a traceback would show it
                 raise ModelError(message) from None
-            raise (NotFoundError if _class_names(chain) & _NOT_FOUND else ModelError)(message) from err
+            names = _class_names(chain)
+            if names & _UNREACHABLE:
+                raise UnreachableError(message) from err
+            raise (NotFoundError if names & _NOT_FOUND else ModelError)(message) from err
     raise AssertionError("no try was made")
 
 
@@ -119,7 +123,7 @@ def explain(err: Exception, repository: str, revision: str | None = None, *, sen
     if _cut_short(chain):
         return f"{name}: the {'upload' if sending else 'download'} was cut short, and is not used: try again"
     if names & _UNREACHABLE:
-        cached = "" if sending else ", and it is not in the cache"
+        cached = ", and it is not in the cache" if _NOT_CACHED in names else ""
         return f"{name}: the Hub at {endpoint} cannot be reached{cached}: check the network ({_reason(chain[-1])})"
     if "HFValidationError" in names:
         return f"{name}: not a folder, and no name of a repository ({_reason(err)})"

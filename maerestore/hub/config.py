@@ -7,19 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import (
-    CONFIG_NAME,
-    HEAD_NAME,
-    PREPROCESSOR_NAME,
-    REFINER_NAME,
-    WEIGHTS_NAME,
-    WHITENING_NAME,
-)
+from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME, WEIGHTS_NAMES, weight_names
 from maerestore.model import MAEConfig
 
 MODEL_TYPE = "maerestore"
-WEIGHTS_NAMES = (WEIGHTS_NAME, WEIGHTS_NAME + ".index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_NO_AUTOENCODER = (REFINER_NAME, HEAD_NAME, WHITENING_NAME)  # though they end in .safetensors
 
 
 def locate(source: Path) -> tuple[Path | None, Path]:
@@ -45,8 +36,7 @@ def locate(source: Path) -> tuple[Path | None, Path]:
     # A repository may hold just a checkpoint; a file of a standard name, though, wants the config that goes with it.
     if source.is_dir() and not present:
         config = source / CONFIG_NAME
-        kinds = (".pth", ".safetensors") if config.exists() else (".pth", ".pt", ".safetensors", ".bin")
-        files = [p for p in sorted(source.iterdir()) if p.suffix in kinds and p.name not in _NO_AUTOENCODER]
+        files = [source / n for n in weight_names([path.name for path in source.iterdir()])]
         if len(files) > 1:
             listed = ", ".join(path.name for path in files[:5]) + (", ..." if len(files) > 5 else "")
             raise ModelError(f"{source}: holds {len(files)} files of weights ({listed}): give the one that you want")

@@ -9,3 +9,7 @@ class ModelError(MaerestoreError):
 
 class NotFoundError(ModelError):
     """A repository that is not on the Hub, or cannot be reached and is not in the cache."""
+
+
+class UnreachableError(NotFoundError):
+    """The Hub does not answer, or there is no network."""

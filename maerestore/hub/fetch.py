@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from fnmatch import fnmatch
+import warnings
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
+from maerestore.errors import MaerestoreWarning
+from maerestore.hub.cache import kept_listing, remember_revision
 from maerestore.hub.checksums import verify_cached
 from maerestore.hub.client import ask_hub, clean_token
-from maerestore.hub.errors import ModelError, NotFoundError
-from maerestore.hub.files import (
-    CARD_NAME,
-    CONFIG_NAME,
-    HEAD_NAME,
-    PREPROCESSOR_NAME,
-    REFINER_NAME,
-    WEIGHTS_NAME,
-    WHITENING_NAME,
-)
+from maerestore.hub.errors import ModelError, NotFoundError, UnreachableError
+from maerestore.hub.files import BESIDE, CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME, WEIGHTS_NAMES, weight_names
 
 DEFAULT_NAME = "default"
 AUGMENT_NAME = "augment"
@@ -29,15 +24,6 @@ BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment", FEATURES_NAME: "features"}
 # Neither part starts with a dot or a dash on the Hub: "./animals" is a folder, and one that is not there.
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HEAD_SUFFIX = ".head"  # that folders of classifiers have, as in "heads/animals.head"
-# What lies beside the weights.
-_BESIDE = (CONFIG_NAME, PREPROCESSOR_NAME, CARD_NAME, REFINER_NAME, HEAD_NAME, WHITENING_NAME)
-_NO_AUTOENCODER = (REFINER_NAME, WHITENING_NAME)  # though they end in .safetensors
-# The first of these that a repository holds is fetched: more would be the same weights once more.
-_WEIGHTS = (
-    (WEIGHTS_NAME, "model.safetensors.index.json", "model-*.safetensors"),
-    ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
-    ("*.safetensors", "*.pth"),
-)
 
 
 def bundled_folder() -> Path:
@@ -163,13 +149,16 @@ def fetch_repository(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    newest: bool = False,
 ) -> Path:
     """Download a model from the Hub into the cache that is shared with other libraries, or find it there.
 
-    Only the files of a model are fetched, from the top folder of the repository. Each is compared with the checksum
-    that the Hub states, every time (1 s per GB); one that differs is deleted from the cache. As with any tool that is
-    built on `huggingface_hub`, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are respected, and
-    the cached files serve while the Hub cannot be reached.
+    Only the files of a model are fetched, from the top folder of the repository. Which these are, the list of the
+    commit's files says, whatever else of it lies in the cache. Each is compared with the checksum that the Hub states,
+    every time (1 s per GB); one that differs is deleted from the cache. As with any tool that is built on
+    `huggingface_hub`, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are respected. While the Hub
+    cannot be reached the cached files serve, with a `MaerestoreWarning`, as they may be of an older commit; where it
+    answers that it fails, or refuses, they do not.
 
     Args:
         repository: "org/name".
@@ -177,23 +166,24 @@ def fetch_repository(
         token: of the Hub; None for that of `hf auth login` or HF_TOKEN, False for none.
         cache_dir: instead of the shared cache.
         local_files_only: stay off the network.
+        newest: raise an error where the Hub cannot be reached, in place of the warning.
 
     Returns:
         the folder of the snapshot; its name is the commit.
 
     Raises:
-        ModelError: no such repository or revision, no access, no network, a damaged download, no model in it, or
-            several files of weights of which none has a standard name.
+        ModelError: no such repository or revision, no access, no network, a Hub that fails, a damaged download, no
+            model in it, or several files of weights of which none has a standard name.
 
     Example:
         >>> fetch_repository("org/name", "v1.0").name                                       # doctest: +SKIP
         '6f0e8ab3c2d1...'
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     token = clean_token(token)
 
-    def download(patterns: tuple[str, ...], commit: str | None) -> Path:
+    def snapshot(commit: str | None, names: list[str], local: bool) -> Path:
         return Path(
             ask_hub(
                 lambda: snapshot_download(
@@ -201,62 +191,97 @@ def fetch_repository(
                     revision=commit,
                     token=token,
                     cache_dir=cache_dir,
-                    local_files_only=local_files_only,
-                    allow_patterns=list(patterns),
-                    ignore_patterns=["*/*"],  # * matches slashes: checkpoints in folders would come too
+                    local_files_only=local,
+                    allow_patterns=names,
+                    ignore_patterns=["*/*"],  # * matches slashes: files in folders would come too
                 ),
                 repository,
                 revision,
             )
         )
 
-    folder = download(_BESIDE + _WEIGHTS[0], revision)
-    for patterns in _WEIGHTS[1:]:
-        if not _weight_files(folder):
-            if patterns == _WEIGHTS[-1] and not local_files_only:
-                _check_one(repository, folder.name, token)
-            folder = download(patterns, folder.name)
-    if not _weight_files(folder):
-        raise ModelError(f"{repository}: holds no model: {WEIGHTS_NAME}, *.safetensors, *.bin and *.pth are missing")
+    def cached() -> Path:
+        folder = snapshot(revision, [], local=True)  # of no file: where it is
+        return snapshot(folder.name, _model_names(repository, _names_at(folder)), local=True)
+
+    if local_files_only or constants.HF_HUB_OFFLINE:
+        folder = cached()
+    else:
+        try:
+            commit, names = _look_up(repository, revision, token, Path(cache_dir or constants.HF_HUB_CACHE))
+        except UnreachableError as err:
+            if newest:
+                raise
+            try:
+                folder = cached()
+            except NotFoundError:
+                raise UnreachableError(f"{err}; it is not in the cache, or only a part of it") from err
+            warnings.warn(
+                f"{repository}: the Hub cannot be reached; commit {folder.name[:12]} from the cache is taken, which "
+                "may not be the newest",
+                MaerestoreWarning,
+                stacklevel=2,
+            )
+        else:
+            wanted = _model_names(repository, names)
+            folder = snapshot(commit, wanted, local=False)
+            if absent := [name for name in wanted if not (folder / name).is_file()]:  # the client passes over errors
+                raise ModelError(f"{repository}: the Hub gave no {absent[0]}: try again later")
+            remember_revision(folder, revision or constants.DEFAULT_REVISION)
     for path in model_files(folder):
         verify_cached(path, repository)
     return folder
 
 
-def _check_one(repository: str, commit: str, token: str | bool | None) -> None:
-    """Refuse a repository with several files of weights, none of which has a standard name, before they are fetched."""
+def _look_up(
+    repository: str, revision: str | None, token: str | bool | None, cache: Path
+) -> tuple[str, Collection[str]]:
+    """The commit that a revision is, and the names of its files; one request, and none for a commit that is known."""
     from huggingface_hub import HfApi
 
+    if revision and re.fullmatch("[0-9a-f]{40}", revision):
+        known = kept_listing(cache.expanduser() / f"models--{repository.replace('/', '--')}" / "snapshots" / revision)
+        if known is not None:
+            return revision, known
     api = HfApi(token=token, library_name="maerestore")
-    paths = ask_hub(lambda: [e.path for e in api.list_repo_tree(repository, revision=commit)], repository, commit)
-    top = sorted(path for path in paths if "/" not in path and path not in _NO_AUTOENCODER)
-    names = [name for name in top if _any_match(name, _WEIGHTS[-1])]
-    if len(names) > 1:
-        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    info = ask_hub(lambda: api.model_info(repository, revision=revision), repository, revision)
+    return str(info.sha), [file.rfilename for file in info.siblings or []]
+
+
+def _model_names(repository: str, names: Collection[str]) -> list[str]:
+    """Of the files of a commit those that make the model.
+
+    Raises:
+        ModelError: no weights among them, or several files of them, none of which has a standard name.
+    """
+    found = _of_model(names)
+    weights = weight_names(found)
+    if not weights and HEAD_NAME not in found:
         raise ModelError(
-            f"{repository}: holds {len(names)} files of weights ({listed}), of which none is {WEIGHTS_NAME}: fetch the "
-            f"one that you want with `hf download {repository} FILE`, then give that file"
+            f"{repository}: holds no model: neither {WEIGHTS_NAME} nor pytorch_model.bin, nor other weights (one .pth "
+            "or .safetensors, or .pt or .bin where there is no config.json)"
         )
+    if len(weights) > 1 and not set(weights) & set(WEIGHTS_NAMES):
+        listed = ", ".join(weights[:5]) + (", ..." if len(weights) > 5 else "")
+        raise ModelError(
+            f"{repository}: holds {len(weights)} files of weights ({listed}), of which none is {WEIGHTS_NAME}: fetch "
+            f"the one that you want with `hf download {repository} FILE`, then give that file"
+        )
+    return found
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of the model in a folder that `fetch_repository` gave."""
-    return list(dict.fromkeys(_matching(folder, _BESIDE) + _weight_files(folder)))  # a head alone is in both
+    """The files of the model in a folder, such as `fetch_repository` gave."""
+    return [folder / name for name in _of_model(_names_at(folder)) if (folder / name).is_file()]
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The weights of the autoencoder, or of a head that stands alone."""
-    tried = (
-        [path for path in _matching(folder, patterns) if path.name not in _NO_AUTOENCODER] for patterns in _WEIGHTS
-    )
-    return next((found for found in tried if found), [])
+def _of_model(names: Collection[str]) -> list[str]:
+    """The names of the files that make a model: those beside its weights, and these."""
+    top = [name for name in names if "/" not in name]
+    return [*sorted(set(top) & set(BESIDE)), *weight_names(top)]
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    if not folder.is_dir():  # nothing matched, and so the client made none
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_file() and _any_match(path.name, patterns))
-
-
-def _any_match(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
+def _names_at(folder: Path) -> Collection[str]:
+    """The names of all files of the commit whose snapshot it is, in the cache or not; else of those in the folder."""
+    listed = kept_listing(folder)
+    return listed if listed is not None else [path.name for path in folder.iterdir() if path.is_file()]

@@ -138,6 +138,20 @@ def test_pull_of_a_damaged_download(hub, published, tmp_path, capsys, kind, word
     assert not (tmp_path / "there").exists()
 
 
+@pytest.mark.parametrize("status", [403, 503])
+def test_pull_says_so_where_the_newest_commit_cannot_be_had(hub, published, capsys, monkeypatch, status):
+    assert main(["pull", "org/name", "--quiet"]) == 0
+    hub.fail(".", status, times=1000)
+    capsys.readouterr()
+    assert main(["pull", "org/name"]) == 2
+    assert str(status) in one_line(capsys)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert main(["pull", "org/name"]) == 2
+    assert "cannot be reached" in one_line(capsys)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # then the cache is what is asked for
+    assert main(["pull", "org/name"]) == 0
+
+
 def test_a_folder_of_the_repositorys_name_does_not_stand_for_it(hub, published, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org/name").mkdir(parents=True)

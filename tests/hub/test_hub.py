@@ -7,15 +7,18 @@ import socket
 import subprocess
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from maerestore.errors import MaerestoreWarning
 from maerestore.hub.client import ask_hub, explain
+from maerestore.hub.config import locate
 from maerestore.hub.errors import ModelError
 from maerestore.hub.export import export_transformers
-from maerestore.hub.fetch import fetch_repository, resolve_model
+from maerestore.hub.fetch import fetch_repository, model_files, resolve_model
 from maerestore.hub.load import load_autoencoder
 from maerestore.hub.push import push_folder, push_model
 from maerestore.hub.save import save_autoencoder
@@ -300,10 +303,59 @@ def test_a_hub_that_cannot_be_reached_is_named_and_the_cache_serves(hub, publish
     folder = resolve_model("org/name")
     address = nobody()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    assert resolve_model("org/name") == folder
+    with pytest.warns(MaerestoreWarning, match=f"commit {folder.name[:12]} from the cache is taken"):
+        assert resolve_model("org/name") == folder
+    assert "cannot be reached: check the network" in refused(fetch_repository, "org/name", newest=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a commit never changes
+        assert resolve_model(f"org/name@{folder.name}") == folder
     message = refused(resolve_model, "org/other")
     assert f"{address} cannot be reached" in message
     assert "not in the cache" in message
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_an_older_commit_does_not_stand_for_what_the_hub_refuses(hub, published, model_folder, status):
+    old = resolve_model("org/name")
+    hub.add("org/name", contents(model_folder("new", seed=1)))
+    hub.fail(".", status, times=1000)
+    assert str(status) in refused(resolve_model, "org/name")
+    assert resolve_model(f"org/name@{old.name}") == old  # known and complete: nothing is asked
+
+
+def test_the_cache_knows_branches_and_tags_when_offline(hub, published):
+    first = resolve_model("org/name")
+    hub.add("org/name", published, ref="refs/pr/1")
+    proposed = resolve_model("org/name@refs/pr/1")
+    hub.add("org/name", published | {"README.md": b"new"})
+    second = resolve_model("org/name")
+    assert len({first, proposed, second}) == 3
+    for name, folder in (("org/name", second), ("org/name@refs/pr/1", proposed), (f"org/name@{first.name}", first)):
+        assert resolve_model(name, local_files_only=True) == folder
+
+
+def test_what_else_of_a_commit_is_in_the_cache_does_not_matter(hub, published, monkeypatch):
+    """Other programs fetch single files: which weights are the model's, the list of the commit says."""
+    from huggingface_hub import hf_hub_download
+
+    hub.add("org/two", {"a.pth": b"x", "b.pth": b"y"})
+    hub.add("org/bin", {"config.json": b"{}", "pytorch_model.bin": published[WEIGHTS], "extra.safetensors": b"x"})
+    hf_hub_download("org/two", "b.pth")
+    hf_hub_download("org/bin", "extra.safetensors")
+    assert "2 files of weights" in refused(resolve_model, "org/two")
+    folder = resolve_model("org/bin")
+    assert locate(folder)[1].name == "pytorch_model.bin"
+    assert [path.name for path in model_files(folder)] == ["config.json", "pytorch_model.bin"]
+    (folder / "pytorch_model.bin").unlink()
+    assert "only a part is in the cache" in refused(resolve_model, "org/bin", local_files_only=True)
+
+
+@pytest.mark.parametrize("name", ["mae.pt", "mae.bin"])
+def test_weights_of_any_name_are_fetched_where_there_are_no_others(hub, published, name):
+    hub.add("org/name", {name: published[WEIGHTS], "README.md": b""})
+    assert locate(resolve_model("org/name")) == (None, resolve_model("org/name") / name)
+    hub.add("org/name", {name: published[WEIGHTS], "mae.pth": published[WEIGHTS]})
+    assert locate(resolve_model("org/name"))[1].name == "mae.pth"
 
 
 def test_sending_offline_is_refused(hub, model_folder, monkeypatch):

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,15 +37,27 @@ except ModelError as err:
 """
 
 
+def answer_with_files(monkeypatch):
+    """Let the Hub answer that the commit of a revision is called as it, and what its files are."""
+
+    def model_info(self, repository, revision=None):
+        files = ["config.json", "model.safetensors", "preprocessor_config.json", "mae.pth", "x.bin", "a/config.json"]
+        return SimpleNamespace(sha=revision or "main", siblings=[SimpleNamespace(rfilename=name) for name in files])
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+
+
 @pytest.fixture
 def downloads(monkeypatch, tmp_path):
     """Calls of `snapshot_download`, which returns the folder tmp_path/fetched, with weights in it."""
     calls = []
+    answer_with_files(monkeypatch)
 
     def download(repository, **settings):
         calls.append((repository, settings))
         (tmp_path / "fetched").mkdir(exist_ok=True)
-        (tmp_path / "fetched/model.safetensors").touch()
+        for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+            (tmp_path / "fetched" / name).touch()
         return str(tmp_path / "fetched")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
@@ -118,8 +131,7 @@ def test_a_repository_is_fetched_with_its_revision_and_only_the_files_of_a_model
     revisions = [(name, settings["revision"]) for name, settings in downloads]
     assert revisions == [("org/name", "v1.2"), ("org/name", "main")]
     asked = downloads[0][1]
-    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= set(asked["allow_patterns"])
-    assert not any(pattern.endswith((".bin", ".pth", "*")) for pattern in asked["allow_patterns"])
+    assert asked["allow_patterns"] == ["config.json", "preprocessor_config.json", "model.safetensors"]
     assert (asked["token"], asked["cache_dir"]) == ("secret", "cache")
 
 
@@ -166,6 +178,7 @@ def failing(error):
 @pytest.mark.parametrize("message", ["first line\nsecond line", ""])
 @pytest.mark.parametrize(("kind", "words"), [(ConnectionError, "cannot be reached"), (OSError, "cannot be fetched")])
 def test_a_failed_download_is_told_in_one_line(monkeypatch, message, kind, words):
+    answer_with_files(monkeypatch)
     monkeypatch.setattr("huggingface_hub.snapshot_download", failing(kind(message)))
     with pytest.raises(ModelError, match=f"org/name: .*{words}") as caught:
         resolve_model("org/name")
@@ -175,6 +188,7 @@ def test_a_failed_download_is_told_in_one_line(monkeypatch, message, kind, words
 
 @pytest.mark.parametrize("name", ["runs/ref", "runs/ref@v1"])
 def test_what_may_be_a_mistyped_folder_is_told_not_to_be_there(monkeypatch, name):
+    answer_with_files(monkeypatch)
     monkeypatch.setattr("huggingface_hub.snapshot_download", failing(ConnectionError("no network")))
     with pytest.raises(ModelError, match="cannot be reached") as caught:
         resolve_model(name)
@@ -185,6 +199,7 @@ def test_a_timeout_while_downloading_is_a_model_error(monkeypatch):
     from huggingface_hub.errors import HfHubHTTPError
 
     client = next(base for base in HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException"))
+    answer_with_files(monkeypatch)
     monkeypatch.setattr("huggingface_hub.snapshot_download", failing(client("timed out")))
     with pytest.raises(ModelError):
         resolve_model("org/name")
