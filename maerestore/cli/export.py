@@ -94,8 +94,7 @@ def _write_model(args: argparse.Namespace) -> int:
     from maerestore.hub.config import read_notes
     from maerestore.hub.export import encoder_of, export_transformers
     from maerestore.hub.load import load_autoencoder
-    from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_refiner
-    from maerestore.hub.save import save_autoencoder
+    from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_networks
 
     model = load_autoencoder(source, **settings)
     model = encoder_of(model) if args.encoder_only else model
@@ -105,11 +104,15 @@ def _write_model(args: argparse.Namespace) -> int:
     else:
         notes = read_notes(source)
         refiner, facts = (None, None) if args.encoder_only else (load_refiner(source), read_refiner_notes(source))
-        save_autoencoder(
-            model, args.out, notes.get("training"), None if args.encoder_only else notes.get("fill"), dtype
+        save_networks(
+            model,
+            args.out,
+            refiner=refiner,
+            fill=None if args.encoder_only else notes.get("fill"),
+            training=notes.get("training"),
+            refiner_training=facts,
+            dtype=dtype,
         )
-        if refiner is not None:
-            save_refiner(refiner, args.out, facts, dtype)
     kind = "an autoencoder" if model.config.has_decoder else "an encoder"
     print(f"{args.out}: {kind} with {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights, {args.format}")
     return 0

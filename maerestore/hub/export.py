@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME
+from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
 from maerestore.hub.layouts import to_transformers
 from maerestore.hub.save import in_dtype, write_files
 from maerestore.model import MaskedAutoencoder
@@ -69,7 +69,7 @@ def export_transformers(
     weights = to_transformers(in_dtype(state, dtype), vit="vit." if decoder else "")
     write_files(
         folder,
-        {name: value.contiguous() for name, value in weights.items()},
+        {WEIGHTS_NAME: {name: value.contiguous() for name, value in weights.items()}},
         {PREPROCESSOR_NAME: _processor(model), CONFIG_NAME: _config(model, dtype)},
     )
 

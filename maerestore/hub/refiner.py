@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from maerestore.hub.config import read_config, read_folder
 from maerestore.hub.errors import ModelError
-from maerestore.hub.files import CONFIG_NAME, REFINER_NAME
-from maerestore.hub.save import in_dtype, save_autoencoder, save_tensors, write_json
+from maerestore.hub.files import CONFIG_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.save import autoencoder_files, checked_notes, in_dtype, write_files
 from maerestore.hub.weights import checked, read_weights
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner, RefinerConfig
@@ -37,17 +38,21 @@ def save_networks(
         dtype: of the weights in the files; that of the networks' own where it is not given.
 
     Raises:
-        ModelError: weights that are not finite in `dtype`, or a folder that cannot be written.
+        ModelError: weights that are not finite in `dtype`, facts that are no mapping or that JSON cannot hold, or a
+            folder that cannot be written. A model that was there is then still whole.
     """
-    save_autoencoder(model, folder, training, fill, dtype or model.cls_token.dtype)
+    autoencoder, config = autoencoder_files(model, training, fill, dtype or model.cls_token.dtype)
+    weights = {WEIGHTS_NAME: autoencoder}
     if refiner is not None:
-        save_refiner(refiner, folder, refiner_training, dtype or refiner.head.weight.dtype)
+        dtype = dtype or refiner.head.weight.dtype
+        weights[REFINER_NAME], config[SETTINGS] = _refiner_files(refiner, refiner_training, dtype)
+    write_files(folder, weights, {CONFIG_NAME: config})
 
 
 def save_refiner(
     refiner: Refiner, folder: Path, training: dict[str, Any] | None = None, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write a refiner into the folder of its autoencoder; each file appears whole or not at all.
+    """Write a refiner into the folder of its autoencoder: weights and config, or neither.
 
     Args:
         refiner: what to save.
@@ -56,13 +61,22 @@ def save_refiner(
         dtype: of the weights in the file.
 
     Raises:
-        ModelError: no autoencoder there, weights that are not finite in `dtype`, or a folder that cannot be written.
+        ModelError: no autoencoder there, weights that are not finite in `dtype`, facts that are no mapping or that
+            JSON cannot hold, or a folder that cannot be written.
     """
     config = read_folder(folder)
-    config[SETTINGS] = refiner.config.to_dict() | ({"training": training} if training else {})
-    weights = in_dtype(refiner.state_dict(), dtype)
-    save_tensors(folder / REFINER_NAME, weights)
-    write_json(folder / CONFIG_NAME, config)
+    weights, config[SETTINGS] = _refiner_files(refiner, training, dtype)
+    write_files(folder, {REFINER_NAME: weights}, {CONFIG_NAME: config})
+
+
+def _refiner_files(
+    refiner: Refiner, training: dict[str, Any] | None, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights, and what the config says of them."""
+    settings = refiner.config.to_dict()
+    if training:
+        settings["training"] = checked_notes("refiner_training", training)
+    return in_dtype(refiner.state_dict(), dtype), settings
 
 
 def load_refiner(source: str | Path) -> Refiner | None:

@@ -28,7 +28,7 @@ def save_autoencoder(
     fill: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write the model's configuration and weights; each file appears whole or not at all.
+    """Write the model's weights and configuration: both, or neither.
 
     Args:
         model: what to save.
@@ -38,25 +38,48 @@ def save_autoencoder(
         dtype: of the weights in the file.
 
     Raises:
-        ModelError: weights that are not finite in `dtype`, or a folder that cannot be written.
+        ModelError: weights that are not finite in `dtype`, facts that are no mapping or that JSON cannot hold, or a
+            folder that cannot be written. A model that was there is then still whole.
 
     Example:
         >>> save_autoencoder(mae, Path("models/name"), training={"photographs": 120_000})   # doctest: +SKIP
+    """
+    weights, config = autoencoder_files(model, training, fill, dtype)
+    write_files(folder, {WEIGHTS_NAME: weights}, {CONFIG_NAME: config})
+
+
+def autoencoder_files(
+    model: MaskedAutoencoder, training: dict[str, Any] | None, fill: dict[str, Any] | None, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights and the config as `save_autoencoder` writes them.
+
+    Raises:
+        ModelError: weights that are not finite in `dtype`, or facts that are no mapping.
     """
     config: dict[str, Any] = {
         "model_type": MODEL_TYPE,
         "autoencoder": model.config.to_dict(),
         "preprocessing": preprocessing(model.config),
     }
-    if fill:
-        config["fill"] = fill
-    if training:
-        config["training"] = training
+    for name, notes in (("fill", fill), ("training", training)):
+        if notes:
+            config[name] = checked_notes(name, notes)
     state = model.state_dict()
     weights = in_dtype({name: value for name, value in state.items() if not name.endswith("pos_embed")}, dtype)
     # Sin-cos tables follow from the config. Trained ones are kept, and not rounded to half precision.
     weights |= in_dtype(_trained_tables(model.config, state), torch.float32)
-    write_files(folder, {AUTOENCODER_PREFIX + name: value for name, value in weights.items()}, {CONFIG_NAME: config})
+    return {AUTOENCODER_PREFIX + name: value for name, value in weights.items()}, config
+
+
+def checked_notes(name: str, notes: Any) -> dict[str, Any]:
+    """Facts for a config, which could not be read again if they were no mapping.
+
+    Raises:
+        ModelError: they are none.
+    """
+    if not isinstance(notes, dict):
+        raise ModelError(f"{name} must be a mapping such as {{'photographs': 20000}}, got {type(notes).__name__}")
+    return notes
 
 
 def in_dtype(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -72,21 +95,28 @@ def in_dtype(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor
     return converted
 
 
-def write_files(folder: Path, weights: dict[str, Tensor], texts: dict[str, dict[str, Any]]) -> None:
-    """Write `model.safetensors`, then JSON files in their order; each appears whole or not at all.
+def write_files(folder: Path, weights: dict[str, dict[str, Tensor]], texts: dict[str, dict[str, Any]]) -> None:
+    """Write .safetensors files, then JSON files, in their order: all of them, or none.
+
+    Args:
+        folder: made if it is not there.
+        weights: for each file its tensors by name.
+        texts: for each file its content.
 
     Raises:
-        ModelError: the folder cannot be written.
+        ModelError: content that JSON cannot hold, or a folder that cannot be written. What was there stays.
     """
+    encoded = {name: json_text(content) for name, content in texts.items()}
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder}: is a file; a model is written to a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err
-    save_tensors(folder / WEIGHTS_NAME, weights)
-    for name, content in texts.items():
-        write_json(folder / name, content)
+    _replace(
+        {folder / name: _tensor_writer(tensors) for name, tensors in weights.items()}
+        | {folder / name: _text_writer(text) for name, text in encoded.items()}
+    )
 
 
 def save_tensors(path: Path, weights: dict[str, Tensor]) -> None:
@@ -95,38 +125,59 @@ def save_tensors(path: Path, weights: dict[str, Tensor]) -> None:
     Raises:
         ModelError: it cannot be written.
     """
-
-    def save(partial: Path) -> None:
-        save_file(weights, partial, metadata={"format": "pt"})
-        partial.chmod(0o644)  # safetensors makes files that only their owner can read
-
-    _replace(path, save)
+    _replace({path: _tensor_writer(weights)})
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all.
 
     Raises:
-        ModelError: it cannot be written.
+        ModelError: content that JSON cannot hold, or a file that cannot be written.
     """
-    _replace(path, lambda partial: partial.write_text(json_text(content), encoding="utf-8"))
+    _replace({path: _text_writer(json_text(content))})
 
 
 def json_text(content: dict[str, Any]) -> str:
-    """The content of a JSON file as this package writes it."""
-    return json.dumps(content, indent=2) + "\n"
+    """The content of a JSON file as this package writes it.
 
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}")  # of this call: threads may write one file
+    Raises:
+        ModelError: content that JSON cannot hold.
+    """
     try:
-        write(partial)
-        partial.replace(path)
+        return json.dumps(content, indent=2) + "\n"
+    except (TypeError, ValueError, RecursionError) as err:
+        raise ModelError(f"a config holds numbers, texts, lists and mappings only ({err})") from err
+
+
+def _tensor_writer(weights: dict[str, Tensor]) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        path.touch()
+        mode = path.stat().st_mode  # what the umask leaves; safetensors makes files that only their owner can read
+        save_file(weights, path, metadata={"format": "pt"})
+        path.chmod(mode)
+
+    return write
+
+
+def _text_writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+def _replace(writers: dict[Path, Callable[[Path], object]]) -> None:
+    """Write files under other names; only when all are written they take their places."""
+    # Names of this call: threads may write one file.
+    partials = {path: path.with_name(f".{path.name}.{secrets.token_hex(6)}") for path in writers}
+    try:
+        for path, write in writers.items():
+            write(partials[path])
+        for path, partial in partials.items():
+            partial.replace(path)
     except (OSError, SafetensorError) as err:
         reason = (err.strerror if isinstance(err, OSError) else None) or str(err).split("\n")[0]
         raise ModelError(f"{path.parent}: cannot be written ({reason})") from err
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
 
 
 def _trained_tables(config: MAEConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:

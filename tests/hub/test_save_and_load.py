@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from safetensors.torch import load_file, save_file
 from maerestore.hub.config import read_folder
 from maerestore.hub.errors import ModelError
 from maerestore.hub.load import load_autoencoder
+from maerestore.hub.refiner import save_networks
 from maerestore.hub.save import save_autoencoder, write_json
+
+from .test_refiner import make_refiner
 
 
 @pytest.fixture
@@ -242,6 +246,51 @@ def test_a_model_saves_and_loads_itself_exactly(tiny_model, tmp_path):
     assert torch.equal(again.mean, model.mean)
     assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in model.parameters()]
     assert read_folder(tmp_path / "mine")["training"] == {"samples": 3}
+
+
+def test_a_save_that_fails_leaves_the_old_model_whole(tiny_model, tmp_path):
+    model, refiner = tiny_model(), make_refiner()
+    save_networks(model, tmp_path, refiner=refiner)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other, too_large = tiny_model(seed=1, depth=1), make_refiner(seed=1)
+    with torch.no_grad():
+        too_large.head.weight[0] = 1e6
+    for settings, words in (
+        ({"training": {"path": Path("x")}}, "not JSON serializable"),
+        ({"training": "20k photographs"}, "training must be a mapping"),
+        ({"fill": [1]}, "fill must be a mapping"),
+        ({"refiner": refiner, "refiner_training": "long"}, "refiner_training must be a mapping"),
+        ({"refiner": refiner, "refiner_training": {"at": {1}}}, "not JSON serializable"),
+        ({"refiner": too_large, "dtype": torch.float16}, "does not fit float16"),
+    ):
+        with pytest.raises(ModelError, match=words) as caught:
+            save_networks(other, tmp_path, **settings)
+        assert "\n" not in str(caught.value)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_disk_that_gets_full_leaves_the_old_model_whole(tiny_model, tmp_path, monkeypatch):
+    save_networks(tiny_model(), tmp_path, refiner=make_refiner())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(self, text, **_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)  # the config comes after both files of weights
+    with pytest.raises(ModelError, match="No space left"):
+        save_networks(tiny_model(seed=1), tmp_path, refiner=make_refiner(seed=1))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_all_files_have_the_mode_that_the_umask_leaves(tiny_model, tmp_path, umask):
+    kept = os.umask(umask)
+    try:
+        save_networks(tiny_model(), tmp_path, refiner=make_refiner())
+    finally:
+        os.umask(kept)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
 
 
 def test_two_threads_that_write_one_file_do_not_take_each_others(tmp_path, monkeypatch):
