@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,19 @@ from torch import Tensor
 
 from maerestore.hub.errors import ModelError
 
+_RUN_KEYS = {"average", "config", "optimizers"}  # of the checkpoint that our own trainer resumes from
+_allowing = threading.Lock()
 _STATE_KEYS = ("model", "state_dict", "model_state_dict")  # where training programs put the weights in their files
+
+
+def _renew_lock() -> None:
+    """A process that was forked while another thread held the lock would wait for ever."""
+    global _allowing
+    _allowing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True)
@@ -129,10 +144,22 @@ def _check_archive(path: Path) -> None:
         raise ModelError(f"{path}: damaged, its entries claim more bytes than the file has")
 
 
+@contextmanager
+def _namespaces_allowed() -> Iterator[None]:
+    """Let torch rebuild an `argparse.Namespace`, where Meta's files keep their arguments.
+
+    It only ever gets attributes set: it can call nothing that the file could not call without it. torch keeps what is
+    allowed for the whole process, so one thread at a time; and what the program had allowed already stays so.
+    """
+    with _allowing:
+        known = argparse.Namespace in torch.serialization.get_safe_globals()
+        with nullcontext() if known else torch.serialization.safe_globals([argparse.Namespace]):
+            yield
+
+
 def _unpickle(path: Path, mapped: bool) -> Any:
     try:
-        # A Namespace only ever gets attributes set: it can call nothing that the file could not call without it.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with _namespaces_allowed():
             # Mapped, so that a training checkpoint's optimiser state is never read from the disk.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as err:  # a hostile or damaged pickle can raise anything
@@ -148,6 +175,11 @@ def _split_checkpoint(path: Path, content: Any) -> StoredWeights:
     """Find the state dict in what a checkpoint holds."""
     training: dict[str, Any] = {}
     if isinstance(content, Mapping):
+        if set(content) >= _RUN_KEYS:  # "model" holds the weights of the last step, not the averaged ones
+            raise ModelError(
+                f"{path}: is what a training run of this package resumes from: give the folder model/ that it wrote "
+                "beside it"
+            )
         arguments = content.get("args")
         if isinstance(arguments, argparse.Namespace):
             training = dict(vars(arguments))

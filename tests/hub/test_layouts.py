@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import threading
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from maerestore.hub.foreign import complete_config, ratio, sizes_of
 from maerestore.hub.layouts import recognise, to_reference, to_transformers
 from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import save_autoencoder
+from maerestore.hub.weights import read_weights
 from maerestore.model import MAEConfig, MaskedAutoencoder
 
 HEADS = {"num_heads": 2, "decoder_num_heads": 2}
@@ -371,3 +373,38 @@ def test_notes_are_those_of_this_package_only(tiny_model, vitmae, tmp_path):
     edit(tmp_path / "ours", fill=[1])
     with pytest.raises(ModelError, match="fill must be a mapping"):
         read_notes(tmp_path / "ours")
+
+
+def test_threads_read_files_of_meta_at_once_and_what_the_program_allows_stays(checkpoint):
+    source = checkpoint()
+    torch.save(torch.load(source) | {"args": argparse.Namespace(norm_pix_loss=True)}, source)
+    errors, start = [], threading.Barrier(4)
+
+    def read():
+        start.wait()
+        try:
+            for _ in range(20):
+                read_weights(source)
+        except ModelError as err:
+            errors.append(err)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        read_weights(source)
+        assert argparse.Namespace in torch.serialization.get_safe_globals()
+
+
+def test_the_checkpoint_of_a_run_is_not_taken_for_its_model(tiny_model, tmp_path):
+    weights = tiny_model().state_dict()
+    state = {"step": 1, "config": tiny_model().config.to_dict(), "model": weights, "average": weights, "optimizers": []}
+    torch.save(state, tmp_path / "checkpoint.pt")
+    for source in (tmp_path / "checkpoint.pt", tmp_path):
+        assert "give the folder model/" in refused(source, **HEADS)
+    save_autoencoder(tiny_model(norm_pix_loss=True), tmp_path / "model")
+    assert load_autoencoder(tmp_path / "checkpoint.pt").config.norm_pix_loss
