@@ -80,10 +80,11 @@ class Contrast(nn.Module):
                 z, prediction = F.normalize(z.float(), dim=1), F.normalize(prediction.float(), dim=1)
                 if self.settings.loss == "nnclr":
                     losses.append(self._neighbours(z.detach(), prediction, self.get_buffer("queue")[i], alone))
-                    seen.append(gathered(z.detach()[: len(z) // 2]))
+                    if self.training:  # not in a validation: one process makes it, and would wait for the others
+                        seen.append(gathered(z.detach()[: len(z) // 2], alone))
                 else:
                     losses.append(info_nce(z, self.settings.temperature, alone))
-        if seen and self.training:
+        if seen:
             self._enqueue(torch.stack(seen))
         return torch.stack(losses).mean()
 

@@ -310,6 +310,35 @@ def test_two_processes_compare_the_views_of_both(trainer, packed, tmp_path, tiny
         assert int(both["contrast"]["place"]) == 8
 
 
+@pytest.mark.parametrize("loss", ["infonce", "nnclr"])
+def test_a_validation_asks_nothing_of_other_processes(tiny_model, noise_images, monkeypatch, loss):
+    """One of several processes validates: a collective would wait for the others for ever."""
+    model = tiny_model(mask_embed=True)
+    contrast = Contrast(ContrastiveSettings(loss=loss, **TINY), model.config)
+    asked = []
+    monkeypatch.setattr("maerestore.train.contrastive._several", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr("torch.distributed.nn.functional.all_gather", lambda x: asked.append(x) or [x])
+    photos = noise_images(3).sigmoid()
+    assert "contrastive" in ViewRetrieval(torch.stack([photos, photos])).measure(model, contrast)
+    assert asked == []
+    contrast(torch.randn(6, 5, 32))
+    assert len(asked) == 2 + (loss == "nnclr")  # where it trains, it asks them
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_after_a_validation(packed, tmp_path, tiny_settings):
+    settings = {
+        **SETTINGS, "samples": 16, "model": {**tiny_settings, "depth": 1, "mask_embed": True},
+        "contrastive": {**TINY, "loss": "nnclr", "hide": 0.25}, "validate_every": 8,
+    }  # fmt: skip
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(settings))
+    assert launch(recipe, packed, tmp_path / "both", 2)["samples"] == 16
+    measured = [record for record in log_of(tmp_path / "both") if "retrieval_cls" in record]
+    assert len(measured) == 2
+
+
 # --- settings ---------------------------------------------------------------------------------------------------
 
 
