@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maerestore.hub.config import read_config, read_folder
+from maerestore.hub.config import read_config, read_folder, read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, REFINER_NAME, WEIGHTS_NAME
+from maerestore.hub.load import load_autoencoder
 from maerestore.hub.save import autoencoder_files, checked_notes, in_dtype, write_files
 from maerestore.hub.weights import checked, read_weights
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner, RefinerConfig
+from maerestore.model.restorer import Restorer
 
 SETTINGS = "refiner"  # the key in config.json
 
@@ -47,6 +49,33 @@ def save_networks(
         dtype = dtype or refiner.head.weight.dtype
         weights[REFINER_NAME], config[SETTINGS] = _refiner_files(refiner, refiner_training, dtype)
     write_files(folder, weights, {CONFIG_NAME: config})
+
+
+def load_networks(source: str | Path) -> tuple[MaskedAutoencoder, Refiner | None]:
+    """Read all of a model that a fill needs, as strictly as `Inpainter.from_pretrained` does, and its notes.
+
+    Args:
+        source: a folder or a file, as for `maerestore.hub.load.load_autoencoder`.
+
+    Returns:
+        the autoencoder, which may be an encoder alone, and its refiner where it has one.
+
+    Raises:
+        ModelError: files that do not fit, networks that do not fit each other, or notes or settings of fills that
+            cannot be read.
+    """
+    from maerestore.inpaint.pretrained import _checked
+
+    fill = read_notes(source).get("fill", {})
+    read_refiner_notes(source)
+    model, refiner = load_autoencoder(source), load_refiner(source)
+    _checked(fill, model.config.patch_size, f"{source}: the fill settings in its config")
+    if refiner is not None:
+        try:
+            Restorer(model, refiner)
+        except ValueError as err:
+            raise ModelError(f"{source}: {err}") from err
+    return model, refiner
 
 
 def save_refiner(

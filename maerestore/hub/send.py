@@ -9,11 +9,7 @@ from maerestore.hub.card import model_card, pictures_of
 from maerestore.hub.config import read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
-from maerestore.hub.load import load_autoencoder
-from maerestore.hub.refiner import load_refiner, read_refiner_notes
-from maerestore.model import MaskedAutoencoder
-from maerestore.model.refiner import Refiner
-from maerestore.model.restorer import Restorer
+from maerestore.hub.refiner import load_networks, read_refiner_notes
 
 Files = dict[str, str | bytes]
 """For each name in the repository the path of a file, or its content."""
@@ -58,9 +54,7 @@ def _model_files(folder: Path, repo_id: str, license: str | None) -> Files:
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing; a folder to push holds {CONFIG_NAME} and {WEIGHTS_NAME}")
-    model, refiner = load_autoencoder(folder), load_refiner(folder)
-    if refiner is not None:
-        _check_fit(folder, model, refiner)
+    model, refiner = load_networks(folder)
     names = [n for n in (CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME) if (folder / n).is_file()]
     names += [REFINER_NAME] if refiner is not None else []
 
@@ -70,10 +64,3 @@ def _model_files(folder: Path, repo_id: str, license: str | None) -> Files:
         return model_card(model.config, training, repo_id, license, sizes, read_refiner_notes(folder))
 
     return with_card(folder, names, card)
-
-
-def _check_fit(folder: Path, model: MaskedAutoencoder, refiner: Refiner) -> None:
-    try:
-        Restorer(model, refiner)
-    except ValueError as err:
-        raise ModelError(f"{folder}: {err}") from err

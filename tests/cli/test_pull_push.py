@@ -114,6 +114,28 @@ def test_pull_refuses_a_model_that_does_not_load(hub, published, tmp_path, capsy
 
 
 @pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ({"training": "20k photographs"}, "training must be a mapping"),
+        ({"fill": {"size": 33}}, "fill settings"),
+        ({"fill": {"curve": {"distance": [0, 1], "share": [0]}}}, "fill settings"),
+        ({"refiner": "large"}, "refiner"),
+    ],
+)
+def test_what_cannot_fill_is_neither_sent_nor_approved(hub, published, model_folder, tmp_path, capsys, harm, words):
+    files = {name: (model_folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    files["config.json"] = json.dumps(json.loads(files["config.json"]) | harm).encode()
+    hub.add("org/broken", files)
+    (tmp_path / "model").mkdir()
+    for name, data in (files | {"README.md": b"---\nlicense: mit\n---\n"}).items():
+        (tmp_path / "model" / name).write_bytes(data)
+    for arguments in (["pull", "org/broken"], ["push", str(tmp_path / "model"), "org/new"]):
+        assert main(arguments) == 2
+        assert words in one_line(capsys)
+    assert "org/new" not in hub.repositories
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("org/absent", "no such repository"),
