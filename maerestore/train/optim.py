@@ -24,13 +24,14 @@ def build_optimizers(
     and mask token, and the refiner's projections of the decoder's tokens (kernels, but never decayed: checkpoints keep
     parameters by group). Rates follow the recipe's `layer_decay` and `groups`; parameters at rate 0 are frozen.
     `contrast`, trained beside the model, has the full rate; the names of its parameters start with "contrast." there.
+    Each group of an optimiser has the "names" of its parameters, by which `load_optimizer` knows them again.
 
     Raises:
         RecipeError: a group that matches nothing, nothing left to train, or no Muon in this torch.
     """
     depth = len(getattr(model, "blocks", []))
     unused = {group["match"] for group in recipe.groups}
-    groups: dict[Key, list[nn.Parameter]] = {}
+    groups: dict[Key, dict[str, nn.Parameter]] = {}
     beside = contrast.named_parameters("contrast") if contrast is not None else ()
     for name, parameter in itertools.chain(model.named_parameters(), beside):
         if not parameter.requires_grad:
@@ -46,7 +47,7 @@ def build_optimizers(
             parameter.requires_grad_(False)
             continue
         muon = recipe.optimizer == "muon" and parameter.ndim == 2 and "blocks." in name
-        groups.setdefault((muon, scale, decay), []).append(parameter)
+        groups.setdefault((muon, scale, decay), {})[name] = parameter
     if unused:
         raise RecipeError(f"groups: no parameter's name has {sorted(unused)[0]!r}")
     if not groups:
@@ -54,7 +55,13 @@ def build_optimizers(
 
     def chosen(muon: bool) -> list[dict[str, Any]]:
         return [
-            {"params": params, "lr": recipe.lr * key[1], "lr_scale": key[1], "weight_decay": key[2]}
+            {
+                "params": list(params.values()),
+                "names": list(params),
+                "lr": recipe.lr * key[1],
+                "lr_scale": key[1],
+                "weight_decay": key[2],
+            }
             for key, params in groups.items()
             if key[0] == muon
         ]
@@ -98,8 +105,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     """Take over a saved state, but keep the settings of the groups: the recipe may have been changed since.
 
     Raises:
-        ValueError: groups of other sizes.
+        ValueError: groups of other parameters; by their shapes, where the state is from before groups had names.
     """
+    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        if saved.get("names", group.get("names")) != group.get("names"):
+            raise ValueError("groups of parameters with other names")
+        for parameter, key in zip(group["params"], saved["params"], strict=True):
+            moments = [value for value in state["state"].get(key, {}).values() if isinstance(value, Tensor)]
+            if any(value.ndim and value.shape != parameter.shape for value in moments):
+                raise ValueError("groups of parameters with other shapes")
     wanted = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, wanted, strict=True):

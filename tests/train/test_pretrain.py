@@ -317,6 +317,28 @@ def test_resuming_with_another_optimizer_is_refused(trainer, tiny_recipe):
         trainer(tiny_recipe(samples=16, optimizer="adamw"))
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["named", "of before there were names"])
+def test_resuming_with_other_frozen_parameters_is_refused(trainer, tiny_recipe, tmp_path, named):
+    """Groups have as many parameters as before, so that moments would get to others of them."""
+    frozen = [[{"match": name, "lr": 0}] for name in ("cls_token", "decoder_pred.bias")]
+    trainer(tiny_recipe(samples=8, groups=frozen[0])).run()
+    path = tmp_path / "run/checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    if not named:
+        for group in state["optimizers"][0]["param_groups"]:
+            del group["names"]
+        write_checkpoint(path, state)
+    with pytest.raises(RecipeError, match="optimisers are not the recipe's"):
+        trainer(tiny_recipe(samples=16, groups=frozen[1]))
+    if named:  # nothing but names tells these two, of one shape, apart
+        state["optimizers"][0]["param_groups"][0]["names"][:2] = ["b", "a"]
+        write_checkpoint(path, state)
+        with pytest.raises(RecipeError, match="optimisers are not the recipe's"):
+            trainer(tiny_recipe(samples=16, groups=frozen[0]))
+    else:
+        assert trainer(tiny_recipe(samples=16, groups=frozen[0])).samples == 8
+
+
 @pytest.mark.parametrize("hidden", ["noise", "mean"])
 def test_a_model_trains_with_something_in_its_hidden_patches(trainer, tiny_recipe, tiny_settings, tmp_path, hidden):
     model = {**tiny_settings, "depth": 1, "hidden": hidden}
