@@ -27,7 +27,7 @@ import numpy as np
 from maerestore.features.items import Item
 from maerestore.features.lock import FolderLock
 from maerestore.features.table import FeatureTable
-from maerestore.features.table_files import companions, read_stored, suffix_of, write_table
+from maerestore.features.table_files import companions, is_sidecar, read_stored, suffix_of, write_table
 from maerestore.image.errors import InputError, quoted
 from maerestore.image.output import check_target
 
@@ -245,6 +245,13 @@ class FeatureStore:
             path.unlink(missing_ok=True)
         numbers = [int(_PART.fullmatch(part.name)[1]) for part in self._parts()]  # type: ignore[index]
         self._next = max(numbers, default=-1) + 1
+        sidecar = companions(self.out)[-1]
+        if not self.overwrite and not self.out.exists() and sidecar.exists() and not is_sidecar(sidecar):
+            raise InputError(
+                f"{quoted(sidecar)} would be replaced, and is of no table of features: move it, choose another output, "
+                f"or {_TO_OVERWRITE}",
+                "overwrite=True",
+            )
         if self.out.exists() and not self.overwrite and not (self.folder / "anew").exists():
             try:
                 table = read_stored(self.out)

@@ -21,7 +21,7 @@ import numpy as np
 
 from maerestore.features.filesystems import is_uri
 from maerestore.features.table import FeatureTable, join_tables
-from maerestore.features.table_formats import READERS, SUFFIXES, WRITERS, companions, load_pyarrow
+from maerestore.features.table_formats import READERS, SUFFIXES, WRITERS, companions, is_sidecar, load_pyarrow
 from maerestore.image.errors import InputError, quoted
 from maerestore.image.output import atomic_file
 
@@ -31,6 +31,7 @@ __all__ = [
     "SUFFIXES",
     "companions",
     "is_folder",
+    "is_sidecar",
     "is_table",
     "planned_names",
     "read_stored",

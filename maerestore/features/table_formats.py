@@ -16,7 +16,7 @@ import numpy as np
 from maerestore.features.table import FeatureTable
 from maerestore.image.errors import InputError, quoted
 
-__all__ = ["READERS", "SUFFIXES", "WRITERS", "companions", "load_pyarrow"]
+__all__ = ["READERS", "SUFFIXES", "WRITERS", "companions", "is_sidecar", "load_pyarrow"]
 
 _File = tuple[Path, Callable[[IO[bytes]], None]]  # where it goes, and what writes it
 _GROUP = 1 << 26  # bytes of features in one row group of a Parquet file
@@ -41,6 +41,15 @@ def load_pyarrow() -> tuple[Any, Any]:
 def companions(path: Path) -> list[Path]:
     """The files that a table consists of, in the order in which they are written and put into place."""
     return [path, path.with_name(path.name + ".json")] if path.suffix.lower() == ".npy" else [path]
+
+
+def is_sidecar(path: Path) -> bool:
+    """Whether a file holds what this package writes beside an array."""
+    try:
+        notes = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(notes, dict) and {"facts", "crc32", "names"} <= set(notes)
 
 
 def _crc(features: np.ndarray) -> int:

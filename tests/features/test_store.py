@@ -184,6 +184,18 @@ def test_a_file_that_is_no_table_is_refused_but_for_overwriting(out: Path) -> No
     assert list(rows(out)) == ["1.jpg"]
 
 
+def test_a_foreign_file_in_place_of_a_sidecar_is_refused_but_for_overwriting(tmp_path: Path) -> None:
+    out, sidecar = tmp_path / "t.npy", tmp_path / "t.npy.json"
+    for content in ("mine", "{}", "[1]"):
+        sidecar.write_text(content)
+        with pytest.raises(InputError, match=r"'.*/t\.npy\.json' would be replaced.*overwrite=True"), FeatureStore(out):
+            pass
+        assert (contents(tmp_path), sidecar.read_text()) == ({"t.npy.json"}, content)
+    assert fill(out, make_items(1), overwrite=True) == ["1.jpg"]
+    out.unlink()  # a sidecar of ours without its array is of no use
+    assert fill(out, make_items(1)) == ["1.jpg"]
+
+
 def test_one_process_at_a_time(out: Path) -> None:
     with FeatureStore(out) as store:
         store.use(FACTS)
