@@ -101,7 +101,10 @@ def as_tensor(image: Any, at_least: int | None = None) -> Tensor:
         MaerestoreError: another type, shape, dtype or range.
     """
     if isinstance(image, (str, Path, bytes, Image.Image)):
-        return torch.from_numpy(load_image(image, at_least)).permute(2, 0, 1)
+        decoded = load_image(image, at_least)
+        if 0 in decoded.shape:  # of Pillow: files without pixels are refused
+            raise MaerestoreError(f"an image has some pixels, got {decoded.shape[1]} x {decoded.shape[0]}")
+        return torch.from_numpy(decoded).permute(2, 0, 1)
     if isinstance(image, np.ndarray):
         array = image[..., None] if image.ndim == 2 else image
         if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
@@ -112,7 +115,11 @@ def as_tensor(image: Any, at_least: int | None = None) -> Tensor:
             return as_tensor(Image.fromarray(array, "RGBA"))
         # torch warns of memory that it may not write to, such as Pillow's.
         array = np.ascontiguousarray(array) if array.flags.writeable else array.copy()
-        tensor = torch.from_numpy(array).permute(2, 0, 1)
+        try:
+            native = array.astype(array.dtype.newbyteorder("="), copy=False)
+            tensor = torch.from_numpy(native).permute(2, 0, 1)
+        except TypeError:
+            raise MaerestoreError(f"an image is uint8, or float in [0, 1], got dtype {array.dtype}") from None
     elif isinstance(image, Tensor):
         tensor = image.detach().cpu()
     else:

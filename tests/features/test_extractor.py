@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from maerestore.errors import MaerestoreError
 from maerestore.features import FeatureExtractor, FeatureOptions, Whitening
 from maerestore.features.backbone import AutoencoderBackbone, TimmBackbone, timm_backbone
 from maerestore.hub.errors import ModelError
@@ -328,6 +329,10 @@ def test_what_does_not_fit_is_named(extractor, fields, says):
     [
         (np.zeros((4, 4, 2), np.uint8), "an array image is"),
         (np.zeros((0, 4, 3), np.uint8), "with some pixels"),
+        (np.zeros((0, 5, 4), np.uint8), "some pixels"),
+        (Image.new("RGB", (0, 5)), "some pixels"),
+        (np.zeros((4, 4, 3), np.longdouble), "got dtype"),
+        (np.zeros((4, 4, 3), object), "got dtype object"),
         (np.full((4, 4, 3), np.nan, np.float32), "lies in"),
         (np.full((4, 4, 3), 7.0), "before it is normalised"),
         (np.zeros((4, 4, 3), np.int32), "got dtype int32"),
@@ -337,8 +342,13 @@ def test_what_does_not_fit_is_named(extractor, fields, says):
     ],
 )
 def test_what_is_no_image_is_refused(extractor, image, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(MaerestoreError, match=says):
         extractor()(image)
+
+
+def test_arrays_of_another_byte_order_are_taken(extractor):
+    array = np.linspace(0, 1, 48, dtype=np.float32).reshape(4, 4, 3)
+    assert torch.equal(extractor()(array.astype(">f4")), extractor()(array))
 
 
 def test_an_unknown_option_is_refused_before_a_model_is_loaded():

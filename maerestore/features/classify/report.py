@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,5 +203,6 @@ def draw_confusion(evaluation: Evaluation, path: Path, overwrite: bool = False) 
     told = f"accuracy {evaluation.accuracy:.1%} ({CONFIDENCE:.0%} interval {low:.1%} to {high:.1%})"
     axes.set_title(f"{told}, {counted(evaluation.images, 'image')}", fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the label's images", fraction=0.046)
-    with atomic_file(path, overwrite) as file:
+    with atomic_file(path, overwrite) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # boxes stand for letters that the font does not have
         figure.savefig(file, format="png", bbox_inches="tight")

@@ -80,6 +80,11 @@ def test_the_picture_is_darker_where_more_is_predicted(evaluation, tmp_path):
     assert np.abs(right - other).max() > 100
 
 
+def test_letters_that_the_font_does_not_have_make_no_noise(tmp_path, recwarn):
+    draw_confusion(Evaluation(("猫", "犬"), np.eye(2, dtype=np.int64)), tmp_path / "confusion.png")
+    assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []
+
+
 def test_the_picture_of_many_classes_is_drawn_without_names(tmp_path):
     many = Evaluation(tuple(map(str, range(150))), np.eye(150, dtype=np.int64))
     draw_confusion(many, tmp_path / "confusion.png")
