@@ -280,7 +280,7 @@ def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, 
             classifier.check(str(table.facts.get("fingerprint")), f"the model of {quoted(path)}")
         if labelled:
             return read_labelled(args.sources, args.labels, failed=skipped)
-        joined = join_distinct(args.sources, tables)
+        joined = join_distinct(args.sources, tables, files=False)  # each name gets its line
         for name, error in joined.failures():
             skipped(name, error)
         return joined
@@ -297,6 +297,9 @@ def _predict(args: argparse.Namespace) -> int:
     from maerestore.image.errors import quoted
     from maerestore.image.output import check_target
 
+    start = time.perf_counter()
+    if args.csv and args.json:
+        raise InputError("--csv and --json are two formats: give one of them.")
     kind = "json" if args.json else "csv" if args.csv else "table"
     if args.out is not None:
         kind = args.out.suffix.lower().removeprefix(".")
@@ -317,7 +320,11 @@ def _predict(args: argparse.Namespace) -> int:
     else:
         with atomic_file(args.out, args.overwrite) as file:
             file.write(text.encode())
-        if not args.quiet:
+        if args.json:
+            done = {"head": args.head, "output": str(args.out), "images": len(table), "classified": len(good)}
+            seconds = round(time.perf_counter() - start, 3)
+            print(json.dumps(done | {"skipped": skipped, "seconds": seconds}))
+        elif not args.quiet:
             print(f"{args.out}: {len(good)} of {counted(len(table), 'image')} classified")
     return 2 if not len(good) else 1 if len(good) < len(table) else 0
 

@@ -283,8 +283,12 @@ def _draw(args: argparse.Namespace, sheet: Path | None, rows: list[list[Tile]]) 
     from maerestore.cli import pictures
     from maerestore.features.index.sheet import contact_sheet
 
-    if sheet is None or not rows:
+    if sheet is None:
         return None
+    if not rows:  # an old picture would be taken for the result
+        if args.overwrite:
+            sheet.unlink(missing_ok=True)
+        return None if args.quiet or args.json else f"{sheet}: not written, there is nothing to draw"
     across = 1 + args.k if "k" in args and args.k < 12 else 10
     told = pictures.write(contact_sheet(rows, across), sheet, args.overwrite, True, args.start)
     return None if args.quiet or args.json else told

@@ -136,6 +136,10 @@ def test_predict_in_each_format(classify, head, tmp_path):
         assert (code, out) == (0, f"{tmp_path / name}: 3 of 3 images classified\n")
         refused(classify("predict", head, fresh, "-o", tmp_path / name), "--overwrite")
     assert json.loads((tmp_path / "out.json").read_text()) == found
+    code, out, _ = classify("predict", head, fresh, "-o", tmp_path / "out.csv", "--overwrite", "--json")
+    done = json.loads(out)
+    assert (code, done["output"], done["images"], done["classified"]) == (0, str(tmp_path / "out.csv"), 3, 3)
+    refused(classify("predict", head, fresh, "--csv", "--json"), "give one of them")
 
 
 def test_one_image_is_told_in_the_singular(classify, head, tmp_path):
@@ -264,6 +268,14 @@ def test_tables_that_share_names(classify, head, tmp_path, monkeypatch, model_fo
                  classify("eval", head, *made)):  # fmt: skip
         refused(done, "'photos/blue/0.png' has different features", "A.npy", "B.npy")
     assert classify("predict", head, made[0], made[0]) == classify("predict", head, made[0])
+
+
+def test_links_of_one_image_in_a_table_get_a_line_each(classify, head, tmp_path, monkeypatch, model_folder):
+    monkeypatch.chdir(tmp_path)
+    paint(Path("fresh"), 1, 3)
+    Path("fresh/red/link.png").symlink_to("0.png")
+    assert main(["features", "fresh", "-o", "t.npy", "--model", str(model_folder), "--device", "cpu", "--quiet"]) == 0
+    assert classify("predict", head, "t.npy", "t.npy") == classify("predict", head, "fresh")
 
 
 def test_finetune(classify, tmp_path):

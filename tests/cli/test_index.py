@@ -169,6 +169,11 @@ def test_duplicates_are_grouped_and_drawn(index: Index, built: str) -> None:
     told = json.loads(index("duplicates", built, "--threshold", 0.9, "--json")[1])
     assert [{member["name"] for member in group} for group in told["groups"]] == [{"photos/b.png", "photos/copy.jpg"}]
     assert json.loads(index("duplicates", built, "--threshold", 0.01, "--uncentred", "--json")[1])["centred"] is False
+    # Without a group, an old picture does not pass for the result.
+    index("remove", built, "photos/copy.jpg")
+    code, out, err = index("duplicates", built, "--sheet", "groups.png", "--overwrite")
+    assert (code, err, out.splitlines()[-1]) == (0, "", "groups.png: not written, there is nothing to draw")
+    assert not Path("groups.png").exists()
 
 
 def test_pictures_decide_unless_told_otherwise(index: Index, built: str) -> None:

@@ -157,13 +157,16 @@ def read_labelled(
     return replace(table, labels=[given[name] for name in table.names])
 
 
-def join_distinct(paths: Sequence[Path], tables: Sequence[FeatureTable], labels: bool = False) -> FeatureTable:
+def join_distinct(
+    paths: Sequence[Path], tables: Sequence[FeatureTable], labels: bool = False, files: bool = True
+) -> FeatureTable:
     """Rows of several tables, one after the other; a row that is in two of them counts once.
 
     Args:
         paths: of the tables, for messages.
         tables: of one extractor.
         labels: whether rows of one image have to agree in their labels too.
+        files: whether one file under two names is one image; otherwise every name is.
 
     Raises:
         InputError: rows of one image that differ: its name stands for two images then, or one of the tables is old.
@@ -172,7 +175,7 @@ def join_distinct(paths: Sequence[Path], tables: Sequence[FeatureTable], labels:
     first: dict[str, int] = {}
     kept: list[int] = []
     ends = np.cumsum([len(table) for table in tables])
-    for row, place in enumerate(_real_paths(joined.names)):
+    for row, place in enumerate(_real_paths(joined.names) if files else joined.names):
         before = first.setdefault(place, row)
         if before == row:
             kept.append(row)

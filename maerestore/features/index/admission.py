@@ -57,14 +57,18 @@ def usable_rows(table: FeatureTable) -> tuple[FeatureTable, list[tuple[str, str]
     """Select the rows that have a feature, one for each file; also return (name, reason) of the rows without.
 
     Raises:
-        InputError: two rows with one name.
+        InputError: two rows with one name that differ.
     """
     errors = table.failures()
     table = table.without_errors() if errors else table
-    if len(set(table.names)) < len(table.names):
-        seen: set[str] = set()
-        name = next(name for name in table.names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise InputError(f"two images are named {quoted(name)}: names in an index differ.")
+    rows: dict[str, int] = {}
+    for row, name in enumerate(table.names):
+        other = rows.setdefault(name, row)
+        if other != row and not (
+            (table.sizes[row], table.mtimes[row]) == (table.sizes[other], table.mtimes[other])
+            and np.array_equal(table.features[row], table.features[other])
+        ):
+            raise InputError(f"two images are named {quoted(name)}: names in an index differ.")
     first = one_a_place(table.names)
     return (table if len(first) == len(table) else table.rows(first)), errors
 

@@ -116,6 +116,19 @@ def test_a_model_given_by_a_relative_path_is_kept_by_its_absolute_one(
         assert index.add(toy_table(clustered(4), model=model)) == Change(added=1, unchanged=3)
 
 
+def test_an_image_that_is_in_two_tables_counts_once(folder: Path, tmp_path: Path) -> None:
+    features = clustered(5)
+    names = [f"{i}.png" for i in range(5)]
+    write_table(toy_table(features[:3], names[:3]), tmp_path / "a.npy")
+    write_table(toy_table(features[2:], names[2:]), tmp_path / "b.npy")
+    index = ImageIndex.build(folder, [tmp_path / "a.npy", tmp_path / "b.npy"])
+    assert index.names == names
+    for other in (toy_table(features[3:], names[2:4]), toy_table(features[2:], names[2:], mtime=2)):
+        write_table(other, tmp_path / "b.npy")
+        with pytest.raises(InputError, match=r"two images are named '2\.png'"):
+            ImageIndex.build(folder, [tmp_path / "a.npy", tmp_path / "b.npy"], overwrite=True)
+
+
 def test_the_kind_changes_with_the_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "FLAT_UNTIL", 300)
     monkeypatch.setattr(kinds, "HNSW_UNTIL", 600)
