@@ -214,15 +214,20 @@ class ShardItems(IterableDataset[Item]):
         raise DataError(f"no photograph can be read from {self.urls[0]} and the other shards{last}")
 
     def _shards(self, reader: int, readers: int, found: list[int]) -> Iterator[str]:
-        """Shard after shard, in an order of each epoch's own; ends where a whole epoch holds no photograph."""
+        """Shard after shard, in an order of each epoch's own; ends where all of them hold no photograph."""
         apart = len(self.urls) >= readers
         for epoch in itertools.count():
-            if epoch and not found[0]:
-                return
             found[0] = 0
             seed = f"{self.seed} {self.start} {epoch}" + ("" if apart else f" {reader}")
             order = random.Random(seed).sample(self.urls, len(self.urls))
             yield from order[reader::readers] if apart else order
+            if found[0]:
+                continue
+            for url in order:  # this reader's own may be the damaged ones: it gives up after all of them
+                if not found[0]:
+                    yield url
+            if not found[0]:
+                return
 
 
 def _to_train_on(images: Iterable[tuple[str, bytes]], found: list[int]) -> Iterator[tuple[str, bytes]]:

@@ -299,6 +299,20 @@ def test_a_corrupt_shard_and_corrupt_images_are_passed_over(shards, tmp_path):
     assert corpus.corrupt >= 2
 
 
+@pytest.mark.parametrize("damage", ["broken", "empty"])
+def test_a_reader_whose_own_shard_gives_nothing_goes_on_with_the_others(shards, tmp_path, damage):
+    """With as many readers as shards each has one of them an epoch."""
+    broken = shards / "photos-002.tar"
+    broken.write_bytes(b"no tar" * 1000)
+    if damage == "empty":
+        make_tar(broken, [])
+    layouts = [Layout(4, 4, process) for process in range(4)]
+    corpora = [opened(f"{shards}/photos-{{000..003}}.tar", tmp_path, layout) for layout in layouts]
+    for corpus, layout in zip(corpora, layouts, strict=True):
+        assert len(levels(corpus, 30, layout)) == 30
+    assert sum(corpus.corrupt for corpus in corpora) >= (damage == "broken")
+
+
 def test_shards_stream_over_http(shards, tmp_path):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(shards))
     handler.log_message = lambda *_: None
