@@ -8,6 +8,7 @@ import os
 from maerestore.hub.config import locate
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import model_files, resolve_model
+from maerestore.hub.weights import shards_of
 
 _CHUNK = 1 << 24
 
@@ -30,7 +31,10 @@ def model_digest(name: str | os.PathLike[str] | None = None) -> str:
     """
     config, weights = locate(resolve_model(name))
     # A file without a config beside it is a model of its own, whatever else lies there.
-    files = [weights] if config is None else list(dict.fromkeys([*model_files(weights.parent), weights]))
+    files = [weights] if config is None else [*model_files(weights.parent), weights]
+    if weights.suffix == ".json":
+        files += [weights.with_name(shard) for shard in sorted(set(shards_of(weights).values()))]
+    files = list(dict.fromkeys(files))
     digest = hashlib.sha256()
     for path in files:
         if path.suffix == ".md":  # the model card changes nothing

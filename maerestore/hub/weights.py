@@ -194,21 +194,31 @@ def _split_checkpoint(path: Path, content: Any) -> StoredWeights:
     return StoredWeights(_plain(path, dict(content)), training)
 
 
-def _read_shards(path: Path) -> dict[str, Tensor]:
-    """The weights of all files that an index of transformers names."""
+def shards_of(index: Path) -> dict[str, str]:
+    """The file in the same folder that each weight is in, by an index of transformers.
+
+    Raises:
+        ModelError: no such index, or one that names anything else.
+    """
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        places = index["weight_map"]
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(places.values()))
     except OSError as err:
-        raise ModelError(f"{path}: cannot be read ({err.strerror})") from err
+        raise ModelError(f"{index}: cannot be read ({err.strerror})") from err
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
-        raise ModelError(f"{path}: not an index of weights (weight_map should name a file for each)") from err
-    weights: dict[str, Tensor] = {}
+        raise ModelError(f"{index}: not an index of weights (weight_map should name a file for each)") from err
     for shard in shards:
         # An index comes from strangers as well: a name may not lead out of the model's folder.
         if not isinstance(shard, str) or not re.fullmatch(r"[\w-][\w.-]*\.(?:safetensors|bin)", shard):
-            raise ModelError(f"{path}: {ascii(shard)[:200]} is no name of a weight file in the same folder")
+            raise ModelError(f"{index}: {ascii(shard)[:200]} is no name of a weight file in the same folder")
+    return dict(places)
+
+
+def _read_shards(path: Path) -> dict[str, Tensor]:
+    """The weights of all files that an index of transformers names."""
+    places = shards_of(path)
+    weights: dict[str, Tensor] = {}
+    for shard in sorted(set(places.values())):
         for key, value in read_weights(path.with_name(shard)).weights.items():
             if places.get(key) != shard:
                 raise ModelError(f"{path.with_name(shard)}: holds {key}, which {path.name} does not place there")

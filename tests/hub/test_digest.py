@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from maerestore.hub.digest import model_digest
 from maerestore.hub.errors import ModelError
@@ -57,6 +58,19 @@ def test_of_a_file_what_is_loaded_with_it_counts(folder, tiny_model, tmp_path):
         torch.save(tiny_model().state_dict(), path)
         alone = hashlib.sha256(path.read_bytes()).hexdigest()
         assert model_digest(path) == model_digest(path.parent) == alone
+
+
+def test_of_an_index_its_shards_count(tiny_model, tmp_path):
+    def write(name, seed):
+        (tmp_path / name).mkdir()
+        weights = tiny_model(seed).state_dict()
+        save_file(weights, tmp_path / name / "part.safetensors")
+        index = tmp_path / name / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": dict.fromkeys(weights, "part.safetensors")}))
+        return index
+
+    one, same, other = write("one", 0), write("same", 0), write("other", 1)
+    assert model_digest(one) == model_digest(same) != model_digest(other)
 
 
 def test_the_bundled_models_differ():
