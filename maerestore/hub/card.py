@@ -89,12 +89,17 @@ def pictures_of(card: Path) -> list[str]:
     def is_shown(name: str) -> bool:
         if ":" in name or name.startswith("/") or PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES:
             return False
-        path = (folder / name).resolve()
-        if not path.is_file() or not path.is_relative_to(inside):
+        try:
+            path = (folder / name).resolve()
+            if not path.is_file() or not path.is_relative_to(inside):
+                return False
+        except (OSError, RuntimeError, ValueError):  # too long a name, links in a circle, a character that none has
             return False
         return not any(step.startswith(".") for step in (*PurePosixPath(name).parts, *path.relative_to(inside).parts))
 
-    return sorted({name for found in _PICTURES.findall(text) for name in found if name and is_shown(name)})
+    # "./a.png" is "a.png": a commit may name a file once.
+    linked = {PurePosixPath(name).as_posix() for found in _PICTURES.findall(text) for name in found if name}
+    return sorted(name for name in linked if is_shown(name))
 
 
 def _about(config: MAEConfig) -> str:

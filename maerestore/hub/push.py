@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maerestore.hub.client import TRIES, ask_hub, clean_token
 from maerestore.hub.errors import ModelError
-from maerestore.hub.fetch import REPOSITORY
+from maerestore.hub.fetch import HEAD_SUFFIX, REPOSITORY, may_be_repository
 from maerestore.hub.refiner import save_networks
 from maerestore.hub.send import files_to_send
 from maerestore.model import MaskedAutoencoder
@@ -85,14 +85,15 @@ def push_folder(
         revision: branch to commit to (default: main); made if it is not there.
         token: of the Hub; None for that of `hf auth login` or HF_TOKEN.
         commit_message: default "Upload model with maerestore".
-        license: identifier of the Hub (apache-2.0, cc-by-4.0, ...) for a card that is made.
+        license: identifier of the Hub (apache-2.0, cc-by-4.0, ...) for a card that is made; a folder's own card is sent
+            as it is, with a `MaerestoreWarning`.
 
     Returns:
         the address of the commit, or of the pull request.
 
     Raises:
-        ModelError: a model that does not load, or a classifier that others could not use (nothing was sent then); no
-            permission; or a Hub that fails.
+        ModelError: a name that no model can be loaded by, a model that does not load, or a classifier that others could
+            not use (nothing was sent then); no permission; or a Hub that fails.
 
     Example:
         >>> push_folder(Path("runs/small/model"), "org/name", create_pr=True)               # doctest: +SKIP
@@ -100,6 +101,8 @@ def push_folder(
     """
     if not REPOSITORY.fullmatch(repo_id):
         raise ModelError(f"{repo_id!r}: give org/name, and a branch, if any, with --revision", "revision=")
+    if not may_be_repository(repo_id):
+        raise ModelError(f"{repo_id}: what ends in {HEAD_SUFFIX} is looked for on disk only: leave out the suffix")
     if create_pr and revision:
         raise ModelError(f"{repo_id}: a pull request goes to the main branch: leave out the revision")
     files = files_to_send(Path(folder), repo_id, license)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from maerestore.errors import MaerestoreWarning
 from maerestore.hub.card import model_card, pictures_of
-from maerestore.hub.config import read_notes
+from maerestore.hub.config import kind_of, read_json, read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CARD_NAME, CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.refiner import load_networks, read_refiner_notes
@@ -28,6 +30,12 @@ def files_to_send(folder: Path, repo_id: str, license: str | None) -> Files:
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give one that holds {CONFIG_NAME} and {WEIGHTS_NAME}")
+    if license is not None and (folder / CARD_NAME).is_file():
+        warnings.warn(
+            f"{folder / CARD_NAME} is sent as it is: a licence that is given goes into a card that is made",
+            MaerestoreWarning,
+            stacklevel=2,
+        )
     if (folder / HEAD_NAME).is_file():
         from maerestore.features.classify.sharing import classifier_files
 
@@ -55,7 +63,9 @@ def _model_files(folder: Path, repo_id: str, license: str | None) -> Files:
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing; a folder to push holds {CONFIG_NAME} and {WEIGHTS_NAME}")
     model, refiner = load_networks(folder)
-    names = [n for n in (CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME) if (folder / n).is_file()]
+    names = [CONFIG_NAME, WEIGHTS_NAME]
+    if kind_of(read_json(folder / CONFIG_NAME)) == "transformers" and (folder / PREPROCESSOR_NAME).is_file():
+        names.append(PREPROCESSOR_NAME)  # beside a config of ours it is of a model that was there before
     names += [REFINER_NAME] if refiner is not None else []
 
     def card() -> str:

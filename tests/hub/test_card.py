@@ -1,6 +1,6 @@
 import yaml
 
-from maerestore.hub.card import model_card
+from maerestore.hub.card import model_card, pictures_of
 from maerestore.model import MAEConfig
 
 
@@ -69,3 +69,11 @@ def test_facts_of_the_training_are_listed_one_a_row():
     assert "| note | two lines \\| of text |" in text
     assert "Not stated." not in text
     assert "Not stated." in model_card(MAEConfig())
+
+
+def test_a_picture_counts_once_however_it_is_named_and_names_of_none_do_no_harm(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    names = ["a.png", "./a.png", ".//a.png", "a" * 300 + ".png", "loop.png", "nul\0.png"]
+    (tmp_path / "README.md").write_text(" ".join(f"![x]({name})" for name in names))
+    assert pictures_of(tmp_path / "README.md") == ["a.png"]

@@ -462,6 +462,23 @@ def test_a_name_that_cannot_be_sent_to(hub, model_folder, name):
     assert hub.requests == []
 
 
+def test_a_name_that_no_model_can_be_loaded_by_is_refused(hub, model_folder):
+    assert "leave out the suffix" in refused(push_folder, model_folder(), "org/thing.head")
+    assert hub.requests == []
+
+
+def test_what_is_left_of_another_model_is_not_sent_and_a_card_keeps_its_licence(hub, model_folder):
+    folder = model_folder()
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0, 0, 0]}')
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    with pytest.warns(MaerestoreWarning, match="sent as it is"):
+        push_folder(folder, "org/name", license="cc0-1.0")
+    repository = hub.repositories["org/name"]
+    files = repository.commits[repository.refs["main"]]
+    assert set(files) == {".gitattributes", "config.json", WEIGHTS, "README.md"}
+    assert b"license: mit" in files["README.md"].data
+
+
 @pytest.mark.parametrize(("status", "words"), [(429, "too many requests"), (413, "takes no more"), (403, "403")])
 def test_other_refusals_of_a_commit_are_told_with_the_reason(hub, model_folder, status, words):
     hub.fail("POST .*/commit/", status)
