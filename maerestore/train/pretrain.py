@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from maerestore.hub.config import read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MaskedAutoencoder
@@ -78,7 +80,9 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         self.banks = HoleBanks(recipe, recipe.config.patch_size, self.device, self.workers)
         criterion = Criterion(recipe.loss, recipe.config).to(self.device)
         self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
-        if init is not None and not (self.out / CHECKPOINT).is_file():
+        self.saved = (self.out / CHECKPOINT).is_file()  # whether the folder's model is one of this run
+        self.outdated = False  # whether settings of fills were fitted for weights of before
+        if init is not None and not self.saved:
             weights = initial_weights(Path(init), recipe.config)
             self.model.load_state_dict(weights)
             self.average.load_state_dict(weights)
@@ -185,7 +189,21 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         return figures, self.validation.picture(self.average)
 
     def _save_model(self, training: dict[str, Any]) -> None:
-        save_autoencoder(self.average, self.out / "model", training)
+        folder = self.out / "model"
+        notes: dict[str, dict[str, Any]] = {}
+        if self.saved:
+            with contextlib.suppress(ModelError):  # one that cannot be read is replaced
+                notes = read_notes(folder)
+        fill = notes.get("fill")  # by fit_blend.py, maybe since the last time
+        if fill and notes.get("training", {}).get("samples") != training["samples"]:
+            self.outdated = True
+        save_autoencoder(self.average, folder, training, fill)
+        self.saved = True
+
+    def _conclude(self) -> None:
+        super()._conclude()
+        if self.outdated:
+            self.progress.line("the model's fill settings were fitted before: fit them again (scripts/fit_blend.py)")
 
     def _read_checkpoint(self, path: Path) -> dict[str, Any]:
         return read_checkpoint(path, self.recipe.config)

@@ -174,6 +174,20 @@ def test_a_finished_run_started_again_only_validates(trainer, tiny_recipe):
     assert again.step == 2
 
 
+def test_fitted_settings_of_fills_are_kept_and_said_to_be_outdated(trainer, tiny_recipe, tmp_path, capsys):
+    trainer(tiny_recipe(samples=16)).run()
+    path = tmp_path / "run/model/config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"fill": {"smooth": 2.0}}))
+    for samples, outdated in ((16, False), (24, True)):
+        trainer(tiny_recipe(samples=samples)).run()
+        assert json.loads(path.read_text())["fill"] == {"smooth": 2.0}
+        assert ("fit them again" in capsys.readouterr().err) == outdated
+    (tmp_path / "run/checkpoint.pt").unlink()  # another run in its place, whose weights they do not fit
+    trainer(tiny_recipe(samples=8)).run()
+    assert "fill" not in json.loads(path.read_text())
+
+
 def test_a_step_is_drawn_from_seed_and_step_alone(trainer, tiny_recipe):
     one, other = trainer(tiny_recipe(), "one"), trainer(tiny_recipe(), "other")
     other.run()
