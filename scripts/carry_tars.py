@@ -10,9 +10,11 @@ the default model take 179 MiB so, in the place of 214.
 import argparse
 import gzip
 import io
+import itertools
 import json
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 from maerestore.image.errors import reason_of
@@ -25,8 +27,12 @@ def split(tars: list[Path], out: Path, limit: int) -> list[Path]:
     """Write loads of at most `limit` bytes of images; their folders are `out` with a number at its end.
 
     Raises:
-        DataError: a tar that cannot be read, or an image larger than a load.
+        DataError: a tar that cannot be read, an image larger than a load, or two tars or images of one name: they would
+            come back as one.
     """
+    twice = [name for name, times in Counter(path.name for path in tars).items() if times > 1]
+    if twice:
+        raise DataError(f"two of the tars are called {twice[0]}: rename one")
     loads: list[Path] = []
     index: list[Entry] = []
     blob = bytearray()
@@ -41,11 +47,15 @@ def split(tars: list[Path], out: Path, limit: int) -> list[Path]:
         blob.clear()
 
     for path in tars:
+        names: set[str] = set()
         try:
             with tarfile.open(path) as tar:
                 for name, data in tar_images(tar):
                     if len(data) > limit:
                         raise DataError(f"{path}: {name} is larger than a load: raise --mib")
+                    if name in names:
+                        raise DataError(f"{path}: holds two images called {name}")
+                    names.add(name)
                     if len(blob) + len(data) > limit:
                         write()
                     index.append((path.name, name, len(data)))
@@ -61,20 +71,24 @@ def join(loads: list[Path], out: Path) -> int:
     """Append the images of loads to the tars in `out` that they came from; returns their number.
 
     Raises:
-        DataError: a folder that is no load.
+        DataError: a folder that is no load, or an image that its tar holds already: the load was joined before.
     """
     out.mkdir(parents=True, exist_ok=True)
     count = 0
     for folder in loads:
         try:
-            index: list[Entry] = json.loads(gzip.decompress((folder / "index.json.gz").read_bytes()))
+            found = json.loads(gzip.decompress((folder / "index.json.gz").read_bytes()))
+            index: list[Entry] = [(str(tar), str(name), int(size)) for tar, name, size in found]
             blob = (folder / "blob").read_bytes()
-        except (OSError, ValueError) as err:
+        except (OSError, ValueError, TypeError) as err:
             raise DataError(f"{folder}: not a load ({err})") from err
         at = 0
-        for tar in dict.fromkeys(entry[0] for entry in index):
+        for tar, entries in itertools.groupby(index, lambda entry: entry[0]):  # in the order of the blob
             with tarfile.open(out / tar, "a") as target:
-                for _, name, size in (entry for entry in index if entry[0] == tar):
+                there = set(target.getnames())
+                for _, name, size in entries:
+                    if name in there:
+                        raise DataError(f"{out / tar}: holds {name} already: was {folder} joined before?")
                     info = tarfile.TarInfo(name)
                     info.size = size
                     target.addfile(info, io.BytesIO(blob[at : at + size]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -110,6 +111,35 @@ def test_tars_come_back_from_the_loads_they_were_split_into(tmp_path: Path) -> N
     for tar, files in contents.items():
         with tarfile.open(tmp_path / "out" / tar) as made:
             assert {member.name: made.extractfile(member).read() for member in made} == files
+    again = run_script("join", loads[0], "-o", tmp_path / "out")
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "holds a0.jpg already" in again.stderr
+    with tarfile.open(tmp_path / "out/a.tar") as made:
+        assert len(made.getnames()) == 4
+
+
+def test_images_get_their_own_bytes_in_whatever_order_tars_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "load").mkdir()
+    (tmp_path / "load/blob").write_bytes(b"AABBCC")
+    index = [["x.tar", "a.jpg", 2], ["y.tar", "b.jpg", 2], ["x.tar", "c.jpg", 2]]
+    (tmp_path / "load/index.json.gz").write_bytes(gzip.compress(json.dumps(index).encode()))
+    assert run_script("join", tmp_path / "load", "-o", tmp_path / "out").returncode == 0
+    for tar, files in (("x.tar", {"a.jpg": b"AA", "c.jpg": b"CC"}), ("y.tar", {"b.jpg": b"BB"})):
+        with tarfile.open(tmp_path / "out" / tar) as made:
+            assert {member.name: made.extractfile(member).read() for member in made} == files
+
+
+def test_two_tars_or_images_of_one_name_are_not_carried(tmp_path: Path) -> None:
+    for folder, names in (("a", ["1.jpg"]), ("b", ["1.jpg"]), ("c", ["2.jpg", "2.jpg"])):
+        (tmp_path / folder).mkdir()
+        with tarfile.open(tmp_path / folder / "x.tar", "w") as tar:
+            for name in names:
+                tar.addfile(tarfile.TarInfo(name))
+    for folders, said in (("ab", "two of the tars are called x.tar"), ("c", "holds two images called 2.jpg")):
+        done = run_script("split", *(tmp_path / folder / "x.tar" for folder in folders), "-o", tmp_path / "load")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert said in done.stderr
+    assert not list(tmp_path.glob("load*"))
 
 
 @pytest.mark.parametrize("arguments", [("split", "{0}/none.tar"), ("split", "{0}/text.tar"), ("join", "{0}/none")])
