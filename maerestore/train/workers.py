@@ -1,9 +1,11 @@
-"""What processes beside the trainer's own do with signals."""
+"""What processes beside the trainer's own do with signals, and when the trainer is no more."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 
 
 def leave_signals_to_the_parent(worker: int = 0) -> None:
@@ -16,3 +18,11 @@ def leave_signals_to_the_parent(worker: int = 0) -> None:
         os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # or this is no worker
+        parent.join()
+        os._exit(1)
