@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -30,6 +31,7 @@ from maerestore.cli import (
     train_restorer,
 )
 from maerestore.errors import MaerestoreError, MaerestoreWarning
+from maerestore.hub.client import quieten
 from maerestore.threads import wait_briefly
 
 # What a stream answers that takes no more, such as a full disk. Files are looked after by what writes them.
@@ -119,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     wait_briefly()
+    quieten(progress=not getattr(args, "quiet", False) and sys.stderr is not None and sys.stderr.isatty())
     try:
         with _warnings_of(args):
             return int(VERBS[args.verb].run(args))
@@ -148,7 +151,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 @contextmanager
 def _warnings_of(args: argparse.Namespace) -> Iterator[None]:
-    """Let stderr have what the library warns of, in one line, and not what decoders stumble over in files.
+    """Let stderr have what the library and the Hub warn of, in one line, and not what decoders stumble over in files.
 
     Only a program may set this, as it holds for the whole process; processes that it forks have it too, and others the
     environment.
@@ -163,14 +166,18 @@ def _warnings_of(args: argparse.Namespace) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        ours = f"maerestore {args.verb}: warning: {message}\n"
-        others = warnings.formatwarning(message, category, filename, lineno, line)
-        print(ours if issubclass(category, MaerestoreWarning) else others, end="", file=file or sys.stderr)
+        of_hub = issubclass(category, UserWarning) and "huggingface_hub" in Path(filename).parts
+        if issubclass(category, MaerestoreWarning) or of_hub:
+            text = f"maerestore {args.verb}: warning: {' '.join(str(message).split()) if of_hub else message}\n"
+        else:
+            text = warnings.formatwarning(message, category, filename, lineno, line)
+        print(text, end="", file=file or sys.stderr)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         if getattr(args, "quiet", False):
             warnings.simplefilter("ignore", MaerestoreWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"huggingface_hub\.")
         warnings.showwarning = show
         yield
 

@@ -11,7 +11,6 @@ that of `hf auth login` or HF_TOKEN. The address of the commit, or of the pull r
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -29,10 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, send."""
-    from maerestore.hub.client import quieten
     from maerestore.hub.push import push_folder
 
-    quieten(progress=not args.quiet and sys.stderr.isatty())
     address = push_folder(
         args.folder,
         args.repository,

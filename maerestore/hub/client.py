@@ -6,7 +6,9 @@ recognised by the names of their classes, so that none of the libraries has to b
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -153,18 +155,26 @@ def clean_token(token: str | bool | None) -> str | bool | None:
 
 
 def quieten(progress: bool) -> None:
-    """Let the client log errors only, so that users see one line: ours.
+    """Let the client log errors only, so that users see one line: ours. What the user set (HF_HUB_...) stays.
+
+    Only a program may call this, as it holds for the whole process, and those that it starts. The client is not loaded
+    for it: its variables are set, which it reads when it is.
 
     Args:
         progress: whether it may draw progress bars.
     """
-    import os
-
+    chosen = "HF_HUB_VERBOSITY" in os.environ
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not progress:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "huggingface_hub" not in sys.modules:
+        return
+    from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, logging
 
-    if "HF_HUB_VERBOSITY" not in os.environ:
+    if not chosen:
         logging.set_verbosity_error()
-    if not progress:
+    if not progress and constants.HF_HUB_DISABLE_PROGRESS_BARS is not False:  # where the user wants them it would warn
         disable_progress_bars()
 
 

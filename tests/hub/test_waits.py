@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,3 +68,27 @@ def test_as_often_as_it_is_told(waits: list[float]) -> None:
     with pytest.raises(ModelError, match="error 502"):
         client.ask_hub(failing(*[StatusError(502)] * 2), "org/name", tries=2)
     assert waits == [1]
+
+
+QUIET = """
+import sys, warnings
+from maerestore.hub.client import quieten
+
+quieten(progress=False)
+assert "huggingface_hub" not in sys.modules
+from huggingface_hub.utils import are_progress_bars_disabled, logging
+warnings.simplefilter("error")
+quieten(progress=False)
+print(are_progress_bars_disabled(), logging.get_verbosity())
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [({}, "True 40"), ({"HF_HUB_DISABLE_PROGRESS_BARS": "0"}, "False 40"), ({"HF_HUB_VERBOSITY": "info"}, "True 20")],
+)
+def test_the_client_is_quiet_without_being_loaded_and_what_the_user_set_stays(given: dict[str, str], told: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_HUB_")}
+    environment |= {"PYTHONPATH": str(Path(client.__file__).parents[2])} | given
+    done = subprocess.run([sys.executable, "-c", QUIET], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == (told, "")
