@@ -22,21 +22,25 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("repository", metavar="REPO[@REV]", help="org/name, optionally with a branch, tag or commit")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="also copy the model's files to this folder")
+    parser.add_argument("--to", type=_folder, metavar="FOLDER", help="also copy the model's files to this folder")
     parser.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="use this cache in place of the shared one")
     parser.add_argument("--overwrite", action="store_true", help="allow writing over different files in --to")
     parser.add_argument("--quiet", action="store_true", help="print only the folder")
     parser.add_argument("--json", action="store_true", help="print what was fetched as JSON")
 
 
+def _folder(text: str) -> Path:
+    if not text:  # of a script's variable that is not set; it would be the working directory
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Fetch, check, copy."""
-    from maerestore.hub.client import quieten
     from maerestore.hub.fetch import fetch_repository, model_files, split_name
     from maerestore.hub.files import HEAD_NAME
 
     repository, revision = split_name(args.repository)
-    quieten(progress=not args.quiet and sys.stderr.isatty())
     folder = fetch_repository(repository, revision, cache_dir=args.cache_dir, newest=True)
     files = model_files(folder)
     sizes = {path.name: path.stat().st_size for path in files}
@@ -89,13 +93,15 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
     """Copy the files; each appears whole or not at all."""
     from maerestore.hub.errors import ModelError
-    from maerestore.hub.files import HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAMES, WHITENING_NAME
+    from maerestore.hub.files import BESIDE, CARD_NAME, WEIGHTS_NAMES
+
+    parts = {*BESIDE, *WEIGHTS_NAMES} - {CARD_NAME}
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         new = {path.name for path in files}
-        for name in (*WEIGHTS_NAMES, REFINER_NAME, PREPROCESSOR_NAME, HEAD_NAME, WHITENING_NAME):
-            if name not in new and (folder / name).exists():
+        for name in sorted(path.name for path in folder.iterdir()):
+            if name not in new and (name in parts or name.endswith((".safetensors", ".bin", ".pth", ".pt"))):
                 raise ModelError(
                     f"{folder / name}: is of another model, and would be taken for a part of this one: remove it, or "
                     "give another folder"

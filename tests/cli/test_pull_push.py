@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from maerestore.cli.main import main
 
@@ -83,7 +84,8 @@ def test_pull_to_a_folder_makes_plain_files_there_that_load(hub, published, tmp_
 
 
 @pytest.mark.parametrize(
-    "name", ["refiner.safetensors", "pytorch_model.bin", "head.safetensors", "whitening.safetensors"]
+    "name",
+    ["refiner.safetensors", "pytorch_model.bin", "head.safetensors", "whitening.safetensors", "mae.pth", "epoch.pt"],
 )
 def test_no_file_of_another_model_stays_beside_it(hub, published, tmp_path, capsys, name):
     there = tmp_path / "there"
@@ -97,6 +99,47 @@ def test_no_file_of_another_model_stays_beside_it(hub, published, tmp_path, caps
     (there / name).unlink()
     assert main(["pull", "org/name", "--to", str(there)]) == 0
     assert sorted(p.name for p in there.iterdir()) == sorted([*FILES, "notes.txt"])
+
+
+def test_a_model_without_a_config_does_not_get_that_of_another(hub, tiny_model, tmp_path, capsys):
+    torch.save({"model": tiny_model(embed_dim=192, num_heads=3, decoder_depth=0).state_dict()}, tmp_path / "mae.pth")
+    hub.add("org/meta", {"mae.pth": (tmp_path / "mae.pth").read_bytes()})
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "config.json").write_text('{"model_type": "maerestore"}')
+    assert main(["pull", "org/meta", "--to", str(there)]) == 2
+    assert "config.json: is of another model" in one_line(capsys)
+    assert len(list(there.iterdir())) == 1
+
+
+def test_an_empty_name_of_a_folder_is_refused(hub, published, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["pull", "org/name", "--to", ""])
+    assert "empty" in one_line(capsys)
+
+
+def test_no_verb_draws_progress_where_there_is_no_terminal(hub, published, tmp_path, capsys):
+    from huggingface_hub.utils import enable_progress_bars
+
+    enable_progress_bars()
+    assert main(["export", "org/name", str(tmp_path / "out"), "--format", "maerestore"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client, which Python hides outside tests
+def test_what_the_hub_warns_of_a_card_is_one_line(hub, model_folder, tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "model" / name).write_bytes((model_folder / name).read_bytes())
+    (tmp_path / "model/README.md").write_text("# No front matter\n")
+    assert main(["push", str(tmp_path / "model"), "org/name"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("maerestore push: warning: ")
+    assert "empty or missing yaml metadata" in err
+    assert err.count("\n") == 1
+    assert main(["push", str(tmp_path / "model"), "org/other", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_pull_to_something_that_is_no_folder(hub, published, tmp_path, capsys):
