@@ -16,6 +16,7 @@ the photo's known patches, which `maerestore inpaint` adds, is not in it.
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_model(args: argparse.Namespace) -> int:
     from maerestore.hub.errors import ModelError
     from maerestore.hub.fetch import resolve_model
-    from maerestore.hub.files import CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME
+    from maerestore.hub.files import CONFIG_NAME, HEAD_NAME, PREPROCESSOR_NAME, REFINER_NAME, WEIGHTS_NAME
 
     if args.side is not None:
         raise ModelError("--side is for --format onnx")
@@ -99,6 +100,7 @@ def _write_model(args: argparse.Namespace) -> int:
     model = load_autoencoder(source, **settings)
     model = encoder_of(model) if args.encoder_only else model
     dtype: torch.dtype = getattr(torch, args.dtype)
+    refiner = None
     if args.format == "transformers":
         export_transformers(model, args.out, dtype=dtype, drop_mask_embed=args.drop_mask_embed)
     else:
@@ -113,9 +115,27 @@ def _write_model(args: argparse.Namespace) -> int:
             refiner_training=facts,
             dtype=dtype,
         )
+    if args.overwrite:
+        _tidy(args.out, {PREPROCESSOR_NAME} if args.format == "transformers" else {REFINER_NAME} if refiner else set())
     kind = "an autoencoder" if model.config.has_decoder else "an encoder"
     print(f"{args.out}: {kind} with {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M weights, {args.format}")
     return 0
+
+
+def _tidy(folder: Path, written: set[str]) -> None:
+    """Remove what is left of a model that was there before, and would go along with this one."""
+    from maerestore.errors import MaerestoreWarning
+    from maerestore.hub.errors import ModelError
+    from maerestore.hub.files import CARD_NAME, PREPROCESSOR_NAME, REFINER_NAME
+
+    try:
+        for name in {PREPROCESSOR_NAME, REFINER_NAME} - written:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as err:
+        raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err
+    if (folder / CARD_NAME).exists():
+        message = f"{folder / CARD_NAME} is kept: see that it tells of the new model"
+        warnings.warn(message, MaerestoreWarning, stacklevel=2)
 
 
 def _write_onnx(args: argparse.Namespace) -> int:

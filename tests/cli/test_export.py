@@ -8,7 +8,9 @@ from maerestore.hub.config import read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.export import export_transformers
 from maerestore.hub.load import load_autoencoder
+from maerestore.hub.refiner import save_networks
 from maerestore.hub.save import save_autoencoder
+from maerestore.model.refiner import Refiner, RefinerConfig
 
 
 @pytest.fixture
@@ -20,6 +22,12 @@ def ours(tiny_model, tmp_path):
         return str(tmp_path / "ours")
 
     return make
+
+
+def make_refiner():
+    refiner = Refiner(RefinerConfig(feature_dim=16, feature_layer=1, widths=(4, 4, 8, 8), dilations=(1,)))
+    torch.nn.init.normal_(refiner.head.weight, std=0.05)
+    return refiner.eval()
 
 
 def refused(capsys, *arguments):
@@ -188,6 +196,34 @@ def test_a_write_that_fails_leaves_the_old_model(tiny_model, tmp_path, monkeypat
     with pytest.raises(ModelError, match="No space left"):
         export_transformers(tiny_model(seed=1), tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_overwrite_leaves_nothing_of_the_model_before(ours, tiny_model, tmp_path, capsys):
+    out = tmp_path / "out"
+    save_networks(tiny_model(), tmp_path / "refined", refiner=make_refiner())
+    assert main(["export", str(tmp_path / "refined"), str(out), "--format", "maerestore"]) == 0
+    (out / "README.md").write_text("of the first")
+    capsys.readouterr()
+    for form, names in (
+        ("transformers", ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]),
+        ("maerestore", ["README.md", "config.json", "model.safetensors"]),
+    ):
+        assert main(["export", ours(), str(out), "--format", form, "--overwrite"]) == 0
+        assert sorted(path.name for path in out.iterdir()) == names
+        assert "README.md is kept" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "refined"), str(out), "--format", "maerestore", "--overwrite"]) == 0
+    assert (out / "refiner.safetensors").is_file()
+
+
+def test_a_refiner_that_does_not_fit_half_precision_leaves_nothing(tiny_model, tmp_path, capsys):
+    refiner = make_refiner()
+    with torch.no_grad():
+        refiner.head.weight[0] = 1e6
+    save_networks(tiny_model(), tmp_path / "big", refiner=refiner)
+    assert "float16" in refused(
+        capsys, tmp_path / "big", tmp_path / "out", "--format", "maerestore", "--dtype", "float16"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_config_states_every_size(tiny_model, tmp_path):
