@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +15,16 @@ from torch import Tensor, nn
 
 from maerestore.hub.config import read_notes
 from maerestore.hub.fetch import resolve_model
+from maerestore.hub.files import CONFIG_NAME
 from maerestore.hub.load import load_autoencoder
 from maerestore.hub.refiner import load_refiner, save_refiner
 from maerestore.hub.save import save_autoencoder
+from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
 from maerestore.model.smooth import smooth_fill
 from maerestore.train.adversary import build_adversary
-from maerestore.train.checkpoint import read_state
+from maerestore.train.checkpoint import CHECKPOINT, read_state
 from maerestore.train.losses import Composite
 from maerestore.train.masks import HoleBanks
 from maerestore.train.restorer_losses import RestorerCriterion, paste
@@ -74,19 +77,23 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
 
     `init` names the model to start from, as `maerestore.hub.fetch.resolve_model` takes it (None: the bundled one). If
     it has a refiner of the recipe's settings, that one is trained on. The model is saved with both networks, and keeps
-    the notes of the one that it came from.
+    the notes of the one that it came from. A run that is resumed no longer needs that one, and takes no other.
     """
 
     model: Restorer
     average: Restorer
+    ignored: str | None = None  # another model that a resumed run was told to start from
 
     def _build(self, init: str | Path | None) -> RestorerObjective:
         recipe = self.recipe
-        source = resolve_model(None if init is None else str(init))
-        autoencoder = load_autoencoder(source, need_decoder=True)
-        self.notes = read_notes(source)  # now: the run may save over it, or outlive it
+        self.source = _place(init)
+        if (self.out / CHECKPOINT).is_file():
+            autoencoder, refiner = self._started()
+        else:
+            folder = resolve_model(None if init is None else str(init))
+            autoencoder, refiner = load_autoencoder(folder, need_decoder=True), load_refiner(folder)
+            self.notes = read_notes(folder)  # now: the run may save over it, or outlive it
         config = RefinerConfig(**{"feature_dim": autoencoder.config.decoder_embed_dim, **recipe.refiner})
-        refiner = load_refiner(source)
         if refiner is None or refiner.config != config:
             refiner = Refiner(config)
         self.model = Restorer(autoencoder, refiner).to(self.device)
@@ -96,6 +103,23 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         criterion = RestorerCriterion(recipe.loss).to(self.device)
         self.adversary = build_adversary(recipe.adversarial, 3, self.device)
         return RestorerObjective(self.model, criterion)
+
+    def _started(self) -> tuple[MaskedAutoencoder, None]:
+        """An autoencoder for the weights of the run's checkpoint; notes and source are those that it started with."""
+        state = read_state(self.out / CHECKPOINT)
+        asked, self.source = self.source, state.get("source", self.source)
+        if self.source not in (asked, os.path.abspath(asked)):  # the second where its folder is gone
+            self.ignored = asked
+        self.notes = state.get("notes", {})
+        model = self.out / "model"
+        if (model / CONFIG_NAME).is_file():  # fitted anew since, maybe; and runs of before kept no others
+            self.notes = read_notes(model)
+        return MaskedAutoencoder(MAEConfig.from_dict(state["config"])).eval(), None  # as one that is read
+
+    def _introduce(self) -> None:
+        super()._introduce()
+        if self.ignored:
+            self.progress.line(f"the run goes on with what it started from, {self.source}: not with {self.ignored}")
 
     def _batch(self, part: slice) -> RestorerBatch:
         recipe, total, side = self.recipe, self.recipe.batch_size, self.recipe.side(self.samples)
@@ -134,11 +158,23 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
 
     def _read_checkpoint(self, path: Path) -> dict[str, Any]:
         state = read_state(path)
-        mine = self._facts()
+        mine = {name: self._facts()[name] for name in ("config", "refiner")}
         differ = [name for name in mine if state.get(name) != mine[name]]
         if differ:
             raise RecipeError(f"{path}: was trained with another {', '.join(differ)} than the recipe's")
         return state
 
     def _facts(self) -> dict[str, Any]:
-        return {"config": asdict(self.model.autoencoder.config), "refiner": self.model.refiner.config.to_dict()}
+        return {
+            "config": asdict(self.model.autoencoder.config),
+            "refiner": self.model.refiner.config.to_dict(),
+            "notes": self.notes,
+            "source": self.source,
+        }
+
+
+def _place(init: str | Path | None) -> str:
+    """What a run starts from, in words that say the same in another folder."""
+    if init is None:
+        return "the bundled model"
+    return os.path.abspath(init) if os.path.exists(init) else str(init)

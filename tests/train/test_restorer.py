@@ -1,6 +1,7 @@
 """Runs that train a refiner, alone or with its autoencoder."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,37 @@ def test_a_run_may_train_on_the_model_that_it_saves_over(restorer, tmp_path):
     (tmp_path / "run/checkpoint.pt").unlink()
     restorer(samples=8, init=tmp_path / "run/model").run()
     assert read_notes(tmp_path / "run/model")["training"] == {"samples": 5}
+
+
+def test_a_resumed_run_keeps_the_notes_and_needs_no_more_of_what_it_started_from(
+    restorer, tmp_path, autoencoder_folder, capsys
+):
+    other = tmp_path / "other"
+    shutil.copytree(autoencoder_folder, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"fill": {"feather": 9.0}}))
+    restorer(samples=8).run()
+    assert "not with" not in capsys.readouterr().err
+    restorer(samples=16, init=other).run()
+    said = capsys.readouterr().err
+    assert f"the run goes on with what it started from, {autoencoder_folder}: not with {other}" in said
+    notes = {"training": {"samples": 5}, "fill": {"feather": 2.0}}
+    assert read_notes(tmp_path / "run/model") == notes
+    shutil.rmtree(autoencoder_folder)
+    shutil.rmtree(tmp_path / "run/model")  # the checkpoint has them too
+    restorer(samples=24).run()
+    assert "not with" not in capsys.readouterr().err
+    assert read_notes(tmp_path / "run/model") == notes
+
+
+def test_a_checkpoint_of_before_it_held_notes_goes_on_with_those_of_the_runs_model(restorer, tmp_path):
+    restorer(samples=8).run()
+    state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    torch.save({k: v for k, v in state.items() if k not in ("notes", "source")}, tmp_path / "run/checkpoint.pt")
+    config = json.loads((tmp_path / "run/model/config.json").read_text())
+    (tmp_path / "run/model/config.json").write_text(json.dumps(config | {"fill": {"feather": 7.0}}))
+    restorer(samples=16).run()
+    assert read_notes(tmp_path / "run/model")["fill"] == {"feather": 7.0}
 
 
 def test_validation_measures_every_family_and_draws_a_picture(restorer, tmp_path):
