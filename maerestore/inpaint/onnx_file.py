@@ -96,11 +96,27 @@ def _convert(graph: FillGraph) -> bytes:
                 optimize=False,
                 verbose=False,
             )
-            return bytes(program.model_proto.SerializeToString())
+            return bytes(_with_casts(program.model_proto).SerializeToString())
     except Exception as err:  # the exporter's have no common base
         raise OnnxError(f"the graph cannot be written as ONNX ({_first_line(err)})") from err
     finally:
         log.setLevel(level)
+
+
+def _with_casts(proto: Any) -> Any:
+    """Name the type in each conversion, in place of "like that tensor": onnxruntime has no kernel for the latter, and
+    warns of each one, in every program that loads the file, when it computes what is constant."""
+    import onnx
+
+    # Of intermediate results the exporter does not state all types.
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "CastLike" and types.get(node.input[1]):
+            node.op_type = "Cast"
+            node.attribute.append(onnx.helper.make_attribute("to", types[node.input.pop()]))
+    return proto
 
 
 def _check(graph: FillGraph, content: bytes) -> None:

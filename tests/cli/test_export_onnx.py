@@ -33,19 +33,21 @@ def refused(capsys, *arguments):
 
 
 @pytest.mark.slow
-def test_the_file_fills_photos_of_any_size_as_torch_does(source, tmp_path, capsys):
+def test_the_file_fills_photos_of_any_size_as_torch_does(source, tmp_path, capfd):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     out = tmp_path / "fill.onnx"
     assert main(["export", str(source), str(out), "--format", "onnx", "--side", "64"]) == 0
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out.startswith(f"{out}: the fill as ONNX")
     assert captured.err == ""
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["fill.onnx"]
 
     inpainter = Inpainter.from_pretrained(str(source), device="cpu", precision="fp32")
     graph = FillGraph(inpainter.model, inpainter.restorer.refiner, 64, 32, inpainter.curve, inpainter.smooth).eval()
+    capfd.readouterr()
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    assert capfd.readouterr() == ("", "")  # at the severity that every program has by default
     random = np.random.default_rng(0)
     for height, width in ((64, 64), (1, 7), (45, 200), (300, 90)):
         image = random.integers(0, 256, (1, 3, height, width), dtype=np.uint8)
@@ -59,8 +61,25 @@ def test_the_file_fills_photos_of_any_size_as_torch_does(source, tmp_path, capsy
         assert np.abs(ours.astype(int) - filled).max() <= 1
 
     before = out.read_bytes()
-    assert "exists" in refused(capsys, source, out)
+    assert "exists" in refused(capfd, source, out)
     assert out.read_bytes() == before
+
+
+def test_a_conversion_names_its_type_where_that_is_known():
+    onnx = pytest.importorskip("onnx")
+    make, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    nodes = [
+        onnx.helper.make_node("Shape", ["image"], ["shape"]),
+        onnx.helper.make_node("CastLike", ["one", "shape"], ["whole"]),  # of a type that is only inferred
+        onnx.helper.make_node("CastLike", ["whole", "image"], ["out"]),
+    ]
+    one = onnx.helper.make_tensor("one", kind.FLOAT, [], [1.0])
+    graph = onnx.helper.make_graph(
+        nodes, "graph", [make("image", kind.UINT8, [None])], [make("out", kind.UINT8, [])], [one]
+    )
+    nodes = onnx_file._with_casts(onnx.helper.make_model(graph)).graph.node
+    assert [(node.op_type, list(node.input)) for node in nodes[1:]] == [("Cast", ["one"]), ("Cast", ["whole"])]
+    assert [node.attribute[0].i for node in nodes[1:]] == [kind.INT64, kind.UINT8]
 
 
 def test_what_does_not_fit_is_refused(source, tiny_model, tmp_path, capsys):
