@@ -85,6 +85,9 @@ class Corpus(ABC):
     def seek(self, samples: int) -> None:  # noqa: B027 - most have nothing to do here
         """Go to the place where so many photographs were handed out; nothing to do where a step decides alone."""
 
+    def close(self) -> None:  # noqa: B027 - most have nothing to do here
+        """End the processes that decode, where there are such; asked for photographs again, it starts others."""
+
     @property
     def corrupt(self) -> int:
         """Files that could not be read so far."""

@@ -171,6 +171,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
                     figures = self._loop()
                     self._conclude()
             finally:
+                self.corpus.close()
                 self.banks.close()
                 self.log.close()
         return figures

@@ -70,6 +70,9 @@ class StreamedCorpus(Corpus):
     def seek(self, samples: int) -> None:
         self._position, self._batches = samples, None
 
+    def close(self) -> None:
+        self._batches = None  # now: as the interpreter ends, torch would complain of workers that end first
+
     def canvases(self, total: int, part: slice, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self._batches is None:
             loader: DataLoader[Any] = DataLoader(

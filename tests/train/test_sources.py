@@ -4,6 +4,7 @@ import functools
 import http.server
 import io
 import itertools
+import multiprocessing
 import os
 import struct
 import tarfile
@@ -344,6 +345,14 @@ def test_a_streamed_run_resumes_to_the_same_weights(trainer, tiny_recipe, photos
     resumed = trainer(recipe, "parts", data=photos, workers=1)
     resumed.run()
     assert_same_state(resumed, whole)
+
+
+def test_a_streamed_run_ends_the_processes_that_decode(trainer, tiny_recipe, photos):
+    """Left to the end of the interpreter, they make torch print tracebacks."""
+    others = set(multiprocessing.active_children())
+    run = trainer(tiny_recipe(resident_gb=0, short_side=40, samples=16), data=photos, workers=2)
+    run.run()
+    assert set(multiprocessing.active_children()) == others
 
 
 def test_a_gray_model_trains_on_gray_and_on_colour(trainer, tiny_recipe, tiny_settings, photos, tmp_path):
