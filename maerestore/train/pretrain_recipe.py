@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
+from maerestore.masking.patches import keep_count
 from maerestore.model.config import MAEConfig
 from maerestore.train.contrastive_settings import ContrastiveSettings
 from maerestore.train.losses import LossError, parse_terms
@@ -54,8 +57,22 @@ class PretrainRecipe(RunRecipe):
                 ),
             ]
         )
+        self._check_ratios(config)
         if self.contrastive is not None:
             self._check_contrastive(self.contrastive, config)
+
+    def _check_ratios(self, config: MAEConfig) -> None:
+        """Every ratio has to leave a patch visible on the smallest crops that it comes to."""
+        if not any(weight for phase in self.masking for name, weight in phase.policies.items() if name != FREE_FORM):
+            return
+        for phase, later in zip_longest(self.masking, self.masking[1:]):
+            end = math.inf if later is None else later.start
+            held = [phase]
+            if phase.ramp and later is not None:
+                held.append(phase.towards(later, later.start - 1))  # as far as the ramp goes
+            for ratio in (each.mask_ratio[1] for each in held):
+                sides = self.sides_between(phase.start, end)
+                check([_leaves_some("masking.mask_ratio", ratio, side, config.patch_size) for side in sides])
 
     def _check_contrastive(self, settings: ContrastiveSettings, config: MAEConfig) -> None:
         check(
@@ -67,6 +84,10 @@ class PretrainRecipe(RunRecipe):
                 (
                     settings.hide == 0 or config.hidden == "drop",
                     f"contrastive.hide saves nothing where hidden patches hold a {config.hidden}: set it to 0",
+                ),
+                *(
+                    _leaves_some("contrastive.hide", settings.hide, side, config.patch_size)
+                    for side in ([settings.side] if settings.side else self.sides_between(0))
                 ),
             ]
         )
@@ -96,3 +117,9 @@ class PretrainRecipe(RunRecipe):
     def phase(self, samples: int) -> MaskingPhase:
         """How images are masked after so many samples."""
         return phase_at(self.masking, samples)
+
+
+def _leaves_some(name: str, ratio: float, side: int, patch_size: int) -> tuple[bool, str]:
+    """A condition for `check`: that a share of the patches hidden leaves one of a crop visible."""
+    patches = (side // patch_size) ** 2
+    return keep_count(patches, ratio) > 0, f"{name} {ratio:g} leaves none of the {patches} patches of {side} px visible"

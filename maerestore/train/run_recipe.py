@@ -183,6 +183,13 @@ class RunRecipe:
         """The side of the crops after so many samples."""
         return [side for start, side in self.resolution if start <= samples][-1]
 
+    def sides_between(self, start: int, end: float = math.inf) -> list[int]:
+        """The sides of the crops that the run sees between two samples."""
+        end = min(end, self.samples)
+        ends = [*(first for first, _ in self.resolution[1:]), math.inf]
+        seen = zip(self.resolution, ends, strict=True)
+        return [side for (first, side), last in seen if max(first, start) < min(last, end)]
+
     @property
     def decoded_side(self) -> int:
         """Short side that photographs are scaled to when they are decoded."""

@@ -101,6 +101,27 @@ def test_a_binary_file_is_no_recipe(tmp_path):
         load_recipe(tmp_path / "recipe.yaml")
 
 
+@pytest.mark.parametrize(("settings", "refused"), [
+    ({"masking": {"mask_ratio": 0.95}}, "masking.mask_ratio 0.95 leaves none of the 16 patches of 32 px visible"),
+    ({"masking": {"mask_ratio": [0.5, 0.93]}}, None),
+    ({"masking": {"mask_ratio": 0.9}, "resolution": [[0, 16], [8, 32]]}, "0.9 leaves none of the 4 patches of 16 px"),
+    ({"masking": [{"mask_ratio": 0.5}, {"from": 8, "mask_ratio": 0.9}], "resolution": [[0, 16], [8, 32]]}, None),
+    ({"masking": [{"mask_ratio": 0.5}, {"from": 9, "mask_ratio": 0.9}], "resolution": [[0, 32], [64, 8]]}, None),
+    ({"masking": [{"mask_ratio": 0.5, "ramp": True}, {"from": 32, "mask_ratio": 0.95}],
+      "resolution": [[0, 16], [32, 64]]}, "leaves none of the 4 patches of 16 px"),
+    ({"masking": {"policies": {"free_form": 1}, "mask_ratio": 0.95}}, None),  # a hole leaves one whatever it hides
+    ({"contrastive": {"hide": 0.95}}, "contrastive.hide 0.95 leaves none of the 16 patches of 32 px visible"),
+    ({"contrastive": {"hide": 0.7, "side": 8}}, "contrastive.hide 0.7 leaves none of the 1 patches of 8 px visible"),
+    ({"contrastive": {"hide": 0.95, "side": 64}}, None),
+], ids=str)  # fmt: skip
+def test_a_share_that_leaves_no_patch_visible_is_refused(tiny_recipe, settings, refused):
+    if refused is None:
+        tiny_recipe(**settings)
+        return
+    with pytest.raises(RecipeError, match=refused.replace(".", r"\.")):
+        tiny_recipe(**settings)
+
+
 def test_the_cosine_schedule_warms_up_and_falls_to_zero():
     recipe = PretrainRecipe(samples=1100, batch_size=10, warmup_samples=100, schedule="cosine")
     assert recipe.lr_factor(0) == pytest.approx(10 / 110)
