@@ -71,7 +71,8 @@ class ContrastiveSettings:
         weight: of the contrastive loss, beside the reconstruction's; over 0, or 0 where there is a teacher.
         loss: "infonce": each view must find the other one of its photograph among all views of the batch (Chen et al.
             2020); "nnclr": it must find the other one's nearest neighbour in a queue (Dwibedi et al. 2021,
-            https://arxiv.org/abs/2104.14548).
+            https://arxiv.org/abs/2104.14548). The others are those of all processes; with `accumulate`, of one part
+            of the batch, which has to hold at least 2 photographs.
         temperature: similarities are divided by it; over 0.
         pooling: what of the encoder's output the loss is put on: "cls", "mean" (of the patches), or "cls+mean": on
             each of the two, with a head of its own.

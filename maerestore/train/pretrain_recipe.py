@@ -85,6 +85,11 @@ class PretrainRecipe(RunRecipe):
                     settings.hide == 0 or config.hidden == "drop",
                     f"contrastive.hide saves nothing where hidden patches hold a {config.hidden}: set it to 0",
                 ),
+                (
+                    settings.weight == 0 or self.batch_size // self.accumulate > 1,
+                    f"the contrastive loss compares photographs, and batch_size {self.batch_size} in accumulate "
+                    f"{self.accumulate} parts has one in each: take fewer parts",
+                ),
                 *(
                     _leaves_some("contrastive.hide", settings.hide, side, config.patch_size)
                     for side in ([settings.side] if settings.side else self.sides_between(0))

@@ -362,6 +362,10 @@ def test_what_does_not_fit_the_run_is_refused(trainer, tiny_recipe, tiny_setting
         trainer(tiny_recipe(contrastive={"reconstruct": 3}))
     with pytest.raises(RecipeError, match="hide"):
         tiny_recipe(model={**tiny_settings, "hidden": "noise"}, contrastive={})
+    with pytest.raises(RecipeError, match="accumulate 8 parts has one in each"):
+        tiny_recipe(batch_size=8, accumulate=8, contrastive={})
+    tiny_recipe(batch_size=8, accumulate=4, contrastive={})
+    tiny_recipe(batch_size=8, accumulate=8, contrastive={"weight": 0, "teacher": TEACHER})  # it compares none
     trainer(tiny_recipe(samples=8)).run()
     with pytest.raises(RecipeError, match="contrastive"):
         trainer(tiny_recipe(samples=16, contrastive=TINY))
