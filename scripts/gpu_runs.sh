@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Stages 3b, 4g and 5e, one after the other, in the half hour that a GPU is lent for (reckoned in TRAINING.md):
+# Stages 3b, 4g and 5f, one after the other, in the half hour that a GPU is lent for (reckoned in TRAINING.md):
 #
 #   (setsid nohup bash scripts/gpu_runs.sh DATA FILES OUT > gpu_runs.log 2>&1 < /dev/null &)
 #
 # DATA is what --data takes. FILES holds what has to be there: start/ (config.json, model.safetensors and
-# refiner.safetensors of weights/), taught/ (what 5e starts from; looked for when its turn comes),
+# refiner.safetensors of weights/), taught/ (what 5f starts from; looked for when its turn comes),
 # squeezenet1_1_features.safetensors and mobilenet_v2.safetensors. OUT/STAGE gets the weights in pieces of less than
 # 15 MiB (cat model.part-* > model.safetensors), config.json, the logs and the last picture of fills, and, when all of it is there, the
 # file `done`. A stage that fails does not stop the next. Further arguments go to all three: --cpu --set samples=...
@@ -54,10 +54,10 @@ fi
     "$@" > "$out/4g/run.log" 2>&1
 finish 4g refiner
 
-begin 5e
-"$python" -m maerestore pretrain scripts/recipes/teach-cpu.yaml --data "$data" -o "$runs/5e" --init "$files/taught" --workers 12 \
+begin 5f
+"$python" -m maerestore pretrain scripts/recipes/teach-cpu.yaml --data "$data" -o "$runs/5f" --init "$files/taught" --workers 12 \
     --set "contrastive.teacher.weights=$files/mobilenet_v2.safetensors" --set contrastive.teacher.side=224 \
     --set contrastive.side=160 --set batch_size=1024 --set contrastive.reconstruct=128 --set base_lr=1.0e-3 \
     --set samples=819200 --set warmup_samples=30000 --set ema_decay=0.995 --set compile=true \
-    --set save_every=500000 --set validate_every=500000 --set log_every=51200 "$@" > "$out/5e/run.log" 2>&1
-finish 5e model
+    --set save_every=500000 --set validate_every=500000 --set log_every=51200 "$@" > "$out/5f/run.log" 2>&1
+finish 5f model

@@ -75,7 +75,7 @@ def test_the_runs_of_half_an_hour_fit_the_code_and_leave_what_can_be_fetched(tmp
     assert all("torchvision" not in json.dumps(recipe.to_dict()) for recipe in recipes)  # it would download
     assert all(recipe.samples % recipe.batch_size == 0 for recipe in recipes)
     assert told[1][told[1].index("--model") + 1] == ("files/start" if fails else str(tmp_path / "runs/3b/model"))
-    for stage, weights in (("3b", "model"), ("4g", "refiner"), ("5e", "model")):
+    for stage, weights in (("3b", "model"), ("4g", "refiner"), ("5f", "model")):
         folder = tmp_path / "out" / stage
         assert (folder / "done").exists()
         if stage == fails:
