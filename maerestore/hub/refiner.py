@@ -64,12 +64,12 @@ def load_networks(source: str | Path) -> tuple[MaskedAutoencoder, Refiner | None
         ModelError: files that do not fit, networks that do not fit each other, or notes or settings of fills that
             cannot be read.
     """
-    from maerestore.inpaint.pretrained import _checked
+    from maerestore.inpaint.pretrained import checked_fill
 
     fill = read_notes(source).get("fill", {})
     read_refiner_notes(source)
     model, refiner = load_autoencoder(source), load_refiner(source)
-    _checked(fill, model.config.patch_size, f"{source}: the fill settings in its config")
+    checked_fill(fill, model.config.patch_size, f"{source}: the fill settings in its config")
     if refiner is not None:
         try:
             Restorer(model, refiner)

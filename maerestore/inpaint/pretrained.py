@@ -63,7 +63,7 @@ class Pretrained:
         source = resolve_model(name, revision=revision, **hub)
         fill = read_notes(source).get("fill", {})
         model = load_autoencoder(source, need_decoder=True)
-        curve, smooth, size = _checked(fill, model.config.patch_size, f"{source}: the fill settings in its config")
+        curve, smooth, size = checked_fill(fill, model.config.patch_size, f"{source}: the fill settings in its config")
         refiner = load_refiner(source)
         try:
             return cast("type[Inpainter]", cls)(model, curve, smooth, size, place, precision, refiner)
@@ -111,11 +111,11 @@ class Pretrained:
 def _fill_settings(inpainter: Inpainter) -> dict[str, Any]:
     """The settings of the fills as they stand in a config, checked."""
     fill = {"curve": inpainter.curve.to_dict(), "smooth": float(inpainter.smooth), "size": int(inpainter.size)}
-    _checked(fill, inpainter.model.config.patch_size, "the fill settings")
+    checked_fill(fill, inpainter.model.config.patch_size, "the fill settings")
     return fill
 
 
-def _checked(fill: dict[str, Any], patch_size: int, what: str) -> tuple[BlendCurve | None, float, int | None]:
+def checked_fill(fill: dict[str, Any], patch_size: int, what: str) -> tuple[BlendCurve | None, float, int | None]:
     """The curve, smooth and size of a config.
 
     Raises:
