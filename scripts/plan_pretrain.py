@@ -79,7 +79,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def try_out(recipe: PretrainRecipe, images: int, steps: int, cpu: bool) -> tuple[dict[str, Any], list[Stage]]:
-    """Build the model, and take some steps at each side.
+    """Build the model, and take some steps at each side that the run comes to.
 
     Returns:
         facts about the model and the device; the stages.
@@ -93,8 +93,9 @@ def try_out(recipe: PretrainRecipe, images: int, steps: int, cpu: bool) -> tuple
     stages = []
     with tempfile.TemporaryDirectory() as folder:
         run = Pretrainer(small, f"fake:{max(16, images)}", Path(folder), cpu=cpu, workers=0)
-        starts = [start for start, _ in recipe.resolution]
-        for (start, side), end in zip(recipe.resolution, [*starts[1:], recipe.samples], strict=True):
+        reached = [(start, side) for start, side in recipe.resolution if start < recipe.samples]
+        ends = [*(start for start, _ in reached[1:]), recipe.samples]
+        for (start, side), end in zip(reached, ends, strict=True):
             run.samples, losses, seconds = start, [], 0.0
             for _ in range(steps):
                 before = clock(run.device)
@@ -106,9 +107,7 @@ def try_out(recipe: PretrainRecipe, images: int, steps: int, cpu: bool) -> tuple
             one, two = (activation_bytes(run, n) for n in (images // 2, images))
             image = (two - one) // (images - images // 2)
             stages.append(
-                Stage(
-                    side, max(0, end - start), counted_gflop(run), max(0, two - images * image), image, losses, seconds
-                )
+                Stage(side, end - start, counted_gflop(run), max(0, two - images * image), image, losses, seconds)
             )
         model = run.model
         decoder = sum(p.numel() for name, p in model.named_parameters() if name.startswith("decoder_"))

@@ -50,6 +50,11 @@ def test_states_and_operations_add_up(recipe, tmp_path, capsys):
     assert "--num_processes 2 -m maerestore pretrain" in capsys.readouterr().out
 
 
+def test_a_side_after_the_end_of_the_run_costs_nothing(recipe, tmp_path):
+    figures = plan(recipe, tmp_path, "--gpus", "1", "--set", "samples=2000")
+    assert [(stage["side"], stage["samples"]) for stage in figures["stages"]] == [(32, 2000)]
+
+
 def test_less_memory_means_more_parts(recipe, tmp_path):
     whole = plan(recipe, tmp_path, "--gpus", "1")
     assert whole["accumulate"] == 1
