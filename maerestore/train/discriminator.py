@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from maerestore.errors import MaerestoreError
 
+LAYERS = 3  # of stride 2, where a recipe says nothing
+
 
 class AdversaryError(MaerestoreError):
     """A setting of the adversary that does not fit; the message names it with its value."""
@@ -29,7 +31,8 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_chans: channels of the pictures.
         width: channels after the first layer; they double with each further one, up to 8 times that.
-        layers: convolutions of stride 2. With 3 each value sees 54 x 54 pixels.
+        layers: convolutions of stride 2; pictures need a side of 2^layers at least. With 3 each value sees 54 x 54
+            pixels.
         norm: "spectral" (on every convolution), "group" (group norm) or "none".
 
     Raises:
@@ -41,7 +44,7 @@ class PatchDiscriminator(nn.Module):
         torch.Size([2, 1, 8, 12])
     """
 
-    def __init__(self, in_chans: int = 3, width: int = 64, layers: int = 3, norm: str = "spectral") -> None:
+    def __init__(self, in_chans: int = 3, width: int = 64, layers: int = LAYERS, norm: str = "spectral") -> None:
         super().__init__()
         for name, value in (("in_chans", in_chans), ("width", width), ("layers", layers)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

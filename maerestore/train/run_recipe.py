@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from maerestore.masking import FAMILIES, TRAINING
+from maerestore.train.discriminator import LAYERS
 from maerestore.train.values import RecipeError, check, number, pair, read_numbers, whole
 
 Kind = TypeVar("Kind", bound="RunRecipe")
@@ -37,6 +38,7 @@ class RunRecipe:
             rate, weight_decay: another one}. The first group that matches counts; lr 0 freezes.
         ema_decay: in [0, 1): decay per step of the averaged weights, which are the ones saved as the model.
         adversarial: settings of a patch discriminator (`maerestore.train.adversary.build_adversary`); empty for none.
+            The crops that it sees, from its `start` on, have a side of at least 2^layers.
         resolution: (from sample, side in pixels) pairs, ascending from 0; training may start small.
         crop_scale: area range of the random resized crops, in (0, 1].
         flip: whether crops are mirrored at random.
@@ -99,12 +101,15 @@ class RunRecipe:
         for name in ("betas", "crop_scale"):
             setattr(self, name, pair(name, getattr(self, name), number))
         self.groups = _read_groups(self.groups)
+        self.adversarial = _read_adversarial(self.adversarial)
         if not isinstance(self.resolution, (list, tuple)):
             raise RecipeError(f"resolution takes [from sample, side] pairs, got {self.resolution!r}")
         self.resolution = [pair("resolution", step, whole) for step in self.resolution] or [(0, self._default_side())]
         self.families = {str(name): number(f"families.{name}", weight) for name, weight in self.families.items()}
         unknown = sorted(set(self.families) - set(FAMILIES) - set(TRAINING))
         starts = [start for start, _ in self.resolution]
+        layers = self.adversarial.get("layers", LAYERS)
+        judged = self.sides_between(self.adversarial.get("start", 0)) if self.adversarial else []
         check(
             [
                 (self.optimizer in ("adamw", "muon"), f"optimizer must be adamw or muon, got {self.optimizer!r}"),
@@ -132,6 +137,11 @@ class RunRecipe:
                 ),
                 (starts[0] == 0 and starts == sorted(set(starts)), "resolution must start at sample 0 and ascend"),
                 (all(side > 0 for _, side in self.resolution), "every side in resolution must be positive"),
+                (
+                    all(side.bit_length() > layers for side in judged),
+                    f"adversarial.layers {layers} halves the side that often: too deep for crops of "
+                    f"{min(judged, default=0)} px",
+                ),
                 (not unknown, f"unknown mask families: {', '.join(unknown)}"),
                 (
                     not self._draws_holes()
@@ -208,6 +218,19 @@ class RunRecipe:
             1000
         """
         return type(self)(**{**self.to_dict(), **changes})
+
+
+def _read_adversarial(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings with numbers for what is one; `build_adversary` checks what they may be."""
+    read: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in ("weight", "feature_matching", "r1", "lr", "weight_decay"):
+            read[name] = number(f"adversarial.{name}", value)
+        elif name in ("start", "r1_every", "width", "layers"):
+            read[name] = whole(f"adversarial.{name}", value)
+        else:
+            read[name] = pair("adversarial.betas", value, number) if name == "betas" else value
+    return read
 
 
 def _read_groups(values: Any) -> list[dict[str, Any]]:

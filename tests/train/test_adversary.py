@@ -310,6 +310,14 @@ def test_a_map_has_a_value_for_the_smallest_pictures():
     assert PatchDiscriminator(1, width=4)(torch.rand(2, 1, 28, 28)).shape == (2, 1, 3, 3)
 
 
+@pytest.mark.parametrize("layers", [1, 3, 5])
+def test_the_smallest_side_that_a_recipe_may_have_is_the_smallest_that_works(layers):
+    discriminator = PatchDiscriminator(3, 4, layers)
+    assert discriminator(torch.rand(2, 3, 2**layers, 2**layers)).shape == (2, 1, 1, 1)
+    with pytest.raises(RuntimeError):
+        discriminator(torch.rand(2, 3, 2**layers - 1, 2**layers - 1))
+
+
 def test_widths_double_up_to_eight_times_the_first():
     convolutions = [m for m in PatchDiscriminator(width=2, layers=5).modules() if isinstance(m, nn.Conv2d)]
     assert [conv.out_channels for conv in convolutions] == [2, 4, 8, 16, 16, 16, 1]

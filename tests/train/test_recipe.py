@@ -122,6 +122,28 @@ def test_a_share_that_leaves_no_patch_visible_is_refused(tiny_recipe, settings, 
         tiny_recipe(**settings)
 
 
+def test_numbers_of_the_adversary_are_read_as_others_are():
+    recipe = RestorerRecipe(adversarial={"lr": "1e-4", "start": "1e3", "layers": 2.0, "betas": ["0", "9e-1"], "r1": 1})
+    assert recipe.adversarial == {"lr": 1e-4, "start": 1000, "layers": 2, "betas": (0.0, 0.9), "r1": 1.0}
+    for wrong in ({"lr": "much"}, {"layers": 1.5}, {"betas": 0.9}):
+        with pytest.raises(RecipeError, match=f"adversarial.{next(iter(wrong))}"):
+            RestorerRecipe(adversarial=wrong)
+
+
+@pytest.mark.parametrize(("adversarial", "refused"), [
+    ({"layers": 6}, "adversarial.layers 6 .* too deep for crops of 32 px"), ({"layers": 6, "start": 500}, None),
+    ({"layers": 6, "start": 499}, "32 px"), ({"layers": 7, "start": 500}, "64 px"), ({"layers": 5}, None),
+    ({"layers": 9, "start": 1000}, None),  # after the end of the run
+])  # fmt: skip
+def test_an_adversary_too_deep_for_the_crops_is_refused_at_once(adversarial, refused):
+    settings = {"samples": 1000, "resolution": [[0, 32], [500, 64]], "adversarial": {"width": 4, **adversarial}}
+    if refused is None:
+        RestorerRecipe(**settings)
+        return
+    with pytest.raises(RecipeError, match=refused):
+        RestorerRecipe(**settings)
+
+
 def test_the_cosine_schedule_warms_up_and_falls_to_zero():
     recipe = PretrainRecipe(samples=1100, batch_size=10, warmup_samples=100, schedule="cosine")
     assert recipe.lr_factor(0) == pytest.approx(10 / 110)
