@@ -8,7 +8,6 @@ the hash of the name, as in pretraining).
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from maerestore.errors import MaerestoreError
-from maerestore.hub.save import CONFIG_NAME
+from maerestore.hub.config import read_config
+from maerestore.hub.save import write_json
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.model_window import window_scale
@@ -95,7 +95,7 @@ def fit_shares(distance: np.ndarray, gain: np.ndarray, step: np.ndarray) -> np.n
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="model folder; its config.json is rewritten")
+    parser.add_argument("model", type=Path, help="model or run folder; the model's config.json is rewritten")
     parser.add_argument("--photos", type=Path, required=True, help="folder or tar with the training photographs")
     parser.add_argument("--count", type=int, default=48, help="photographs to use")
     parser.add_argument("--size", type=int, default=256, help="side they are scaled to")
@@ -106,6 +106,9 @@ def main() -> int:
         print(f"fit_blend: {args.model}: no such model folder", file=sys.stderr)
         return 2
     try:
+        path, values = read_config(args.model)  # of a run's folder, that of its model
+        if path is None or not values:
+            raise MaerestoreError(f"{args.model}: not a model of this package: its config has no place for the fit")
         inpainter = Inpainter.from_pretrained(str(args.model), device="cpu")
         photos = held_out_photos(args.photos, args.count, args.size)
     except MaerestoreError as err:
@@ -131,11 +134,13 @@ def main() -> int:
     shares = fit_shares(distance, gain, step)
     share = np.interp(distance, KNOTS, shares)
     left = float((base - 2 * share * gain + share**2 * step).sum() / base.sum())
-    path = args.model / CONFIG_NAME
-    values = json.loads(path.read_text())
     curve = BlendCurve(tuple(KNOTS.tolist()), tuple(round(float(s), 4) for s in shares))
-    values["fill"] = {"curve": curve.to_dict(), "smooth": args.smooth, "size": inpainter.size}
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    fill = {"curve": curve.to_dict(), "smooth": args.smooth, "size": inpainter.size}
+    try:
+        write_json(path, read_config(args.model)[1] | {"fill": fill})  # as it is now: a run may have saved meanwhile
+    except MaerestoreError as err:
+        print(f"fit_blend: {err}", file=sys.stderr)
+        return 2
     print(f"shares at {KNOTS.tolist()}: {np.round(shares, 2).tolist()}")
     print(f"written to {path}: {left:.4f} of the harmonic fill's squared error left")
     return 0

@@ -92,6 +92,32 @@ def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path
     assert json.loads((tmp_path / "model/config.json").read_text())["fill"] == settings
 
 
+def test_a_run_folder_is_its_model_and_a_model_of_others_is_refused_before_the_work(
+    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fit_blend
+
+    from maerestore.hub.save import save_autoencoder
+
+    photos = [np.random.default_rng(i).random((32, 32, 3)).astype(np.float32) for i in range(2)]
+    monkeypatch.setattr(fit_blend, "held_out_photos", lambda *_: photos)
+    monkeypatch.setattr(fit_blend, "FAMILIES", ["centre"])
+    save_autoencoder(tiny_model(mask_embed=True), tmp_path / "run/model", {"samples": 3})
+    (tmp_path / "run/checkpoint.pt").write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", ["fit_blend", str(tmp_path / "run"), "--photos", "-", "--size", "32"])
+    assert fit_blend.main() == 0
+    written = json.loads((tmp_path / "run/model/config.json").read_text())
+    assert written["fill"]["size"] == 32
+    assert written["training"] == {"samples": 3}
+    assert {path.name for path in (tmp_path / "run/model").iterdir()} == {"config.json", "model.safetensors"}
+
+    monkeypatch.setattr(fit_blend, "Inpainter", None)  # nothing is read for it
+    config = tmp_path / "run/model/config.json"
+    config.write_text(json.dumps({"model_type": "vit_mae"}))
+    assert fit_blend.main() == 2
+    assert "not a model of this package" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["model", "photos"])
 def test_bad_input_is_one_line(tmp_path: Path, missing: str) -> None:
     command = [sys.executable, str(ROOT / "scripts/fit_blend.py"), "--photos", str(tmp_path / "nowhere"),
