@@ -38,11 +38,12 @@ def main() -> int:
             return 2
         records += [{**r, "samples": r["samples"] + seen} for r in added]
     steps = [r for r in records if "loss" in r]
-    figures = [r for r in records if "masked_mse" in r]
+    figures = [r for r in records if any("psnr_" in key or "retrieval_" in key for key in r)]
     tuned = any("retrieval_cls" in r for r in figures)
     loss, prefix = ("loss", "psnr_")
     if tuned:
         loss, prefix = ("teacher" if any("teacher" in r for r in steps) else "contrastive", "retrieval_")
+        steps = [r for r in steps if loss in r]  # of a log before the tuning none has it
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     for side in sorted({r["side"] for r in steps}):
         points = [r for r in steps if r["side"] == side]
@@ -51,9 +52,9 @@ def main() -> int:
     if not tuned:  # views have a size of their own
         left.set(yscale="log")
         left.legend()
-    for name in sorted({key for r in figures for key in r if key.startswith(prefix)}):
+    for name in sorted({key for r in figures for key in r if prefix in key}):  # of a restorer: sharp_psnr_thin, ...
         points = [r for r in figures if name in r]
-        label = name.removeprefix(prefix)
+        label = name.replace(prefix, "")
         right.plot([r["samples"] / 1000 for r in points], [r[name] for r in points], "o-", label=label)
     what = "views that find their twin" if tuned else "hole PSNR (dB)"
     right.set(xlabel="thousand samples", ylabel=f"{what}, held-out photos")

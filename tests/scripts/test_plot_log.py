@@ -20,6 +20,10 @@ TAUGHT = [
     {"samples": 8, "masked_mse": 0.5, "retrieval_cls": 0.4, "retrieval_mean": 0.3},
 ]
 
+REFINED = [
+    {"samples": 8, "loss": 0.9, "side": 64}, {"samples": 8, "mean_psnr_thin": 20.0, "sharp_psnr_thin": 19.0},
+]  # fmt: skip
+
 
 def plot(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts/plot_log.py"), *map(str, arguments)]
@@ -34,6 +38,28 @@ def test_logs_become_a_picture(tmp_path: Path, records: list[dict]) -> None:
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 2 * picture.height
+
+
+@pytest.mark.parametrize(("logs", "losses", "figures"), [
+    ([PLAIN], {"64 px crops": [0.9], "96 px crops": [0.7]}, {"thin": [20.0], "centre": [16.0]}),
+    ([PLAIN, TAUGHT], {"64 px crops": [0.8]}, {"cls": [0.4], "mean": [0.3]}),  # the first has no such loss
+    ([REFINED], {"64 px crops": [0.9]}, {"mean_thin": [20.0], "sharp_thin": [19.0]}),
+], ids=["plain", "taught after plain", "refined"])  # fmt: skip
+def test_what_logs_hold_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[list[dict]], losses: dict, figures: dict
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import plot_log
+
+    paths = [tmp_path / f"{i}.jsonl" for i in range(len(logs))]
+    for path, records in zip(paths, logs, strict=True):
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    monkeypatch.setattr(sys, "argv", ["plot_log", *map(str, paths), "-o", str(tmp_path / "curves.png")])
+    assert plot_log.main() == 0
+    left, right = plot_log.plt.gcf().axes
+    plot_log.plt.close("all")
+    for axes, drawn in ((left, losses), (right, figures)):
+        assert {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()} == drawn
 
 
 @pytest.mark.parametrize("content", [None, "no JSON"])
