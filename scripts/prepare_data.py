@@ -21,6 +21,9 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=224, help="short side in pixels (default 224)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding processes")
     args = parser.parse_args()
+    for name in ("size", "workers"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     try:
         counts = pack(args.sources, args.out, args.size, args.workers)
     except (DataError, OSError) as err:

@@ -43,6 +43,11 @@ def held_out(name: str) -> bool:
     return zlib.crc32(name.encode()) % HOLD_OUT == 0
 
 
+def is_tar(path: Path) -> bool:
+    """Whether a name is that of a tar; capitals count as well, as for images."""
+    return path.suffix.lower() == ".tar"
+
+
 def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Yield (name, file bytes) of every image in folders (recursive) and tar files, in sorted order.
 
@@ -51,14 +56,14 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
     """
     for source in sources:
         if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | {".tar"}):
+            for path in sorted(p for p in source.rglob("*") if is_tar(p) or p.suffix.lower() in IMAGE_SUFFIXES):
                 if path.is_dir():
                     continue
-                if path.suffix == ".tar":
+                if is_tar(path):
                     yield from find_images([path])
                 else:
                     yield path.relative_to(source).as_posix(), read_file(path)
-        elif source.suffix == ".tar" and source.is_file():
+        elif is_tar(source) and source.is_file():
             try:
                 with tarfile.open(source) as tar:
                     yield from tar_images(tar)
@@ -142,7 +147,7 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
         DataError: a source that is not there, or no image in any.
     """
     for source in sources:
-        if not source.is_dir() and not (source.suffix == ".tar" and source.is_file()):
+        if not source.is_dir() and not (is_tar(source) and source.is_file()):
             raise DataError(f"{source}: no such folder or .tar file")
     out.mkdir(parents=True, exist_ok=True)
     names: list[str] = []

@@ -15,7 +15,7 @@ from PIL import Image
 from maerestore.image.errors import reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
 from maerestore.train.corpus import Corpus, Layout
-from maerestore.train.packing import ASPECT, DataError, pack
+from maerestore.train.packing import ASPECT, DataError, is_tar, pack
 from maerestore.train.resident import ResidentCorpus
 from maerestore.train.streams import stream_files, stream_shards
 
@@ -84,14 +84,14 @@ def open_corpus(
 def _scan(path: Path) -> tuple[list[Path], list[Path]]:
     """The images and the tars of a folder, sorted."""
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | {".tar"} and p.is_file())
-    elif path.suffix == ".tar" and path.is_file():
+        found = sorted(p for p in path.rglob("*") if (is_tar(p) or p.suffix.lower() in IMAGE_SUFFIXES) and p.is_file())
+    elif is_tar(path) and path.is_file():
         found = [path]
     else:
         raise DataError(f"{path}: no such folder or .tar file")
     if not found:
         raise DataError(f"{path}: no image and no tar in there")
-    return [p for p in found if p.suffix.lower() != ".tar"], [p for p in found if p.suffix.lower() == ".tar"]
+    return [p for p in found if not is_tar(p)], [p for p in found if is_tar(p)]
 
 
 def _count(files: list[Path], tars: list[Path], enough: int) -> int:

@@ -64,15 +64,17 @@ def test_a_tar_packs_to_the_same_as_the_folder_it_was_made_of(tmp_path):
     assert (tmp_path / "one/pixels.npy").read_bytes() == (tmp_path / "two/pixels.npy").read_bytes()
 
 
-def test_tars_inside_a_folder_are_found(tmp_path):
+@pytest.mark.parametrize("name", ["shard.tar", "SHARD.TAR"])
+def test_tars_inside_a_folder_are_found(tmp_path, name):
     data = png(gradient(24, 20))
-    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+    with tarfile.open(tmp_path / name, "w") as tar:
         member = tarfile.TarInfo("inside.png")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
     gradient(24, 20).save(tmp_path / "beside.png")
     assert pack([tmp_path], tmp_path / "out", 20)["photos"] == 2
     assert sorted(read_back(tmp_path / "out")[2]["names"]) == ["beside.png", "inside.png"]
+    assert pack([tmp_path / name], tmp_path / "alone", 20) == {"photos": 1, "corrupt": 0}
 
 
 def test_corrupt_files_are_counted_and_left_out(tmp_path):
@@ -252,3 +254,11 @@ def test_the_script_says_in_a_line_that_a_source_is_missing(tmp_path):
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("prepare_data: ")
+
+
+@pytest.mark.parametrize("option", [("--workers", 0), ("--size", 0), ("--size", -4)])
+def test_the_script_wants_positive_numbers(tmp_path, option):
+    result = run_script(tmp_path, "-o", tmp_path / "out", *option)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].endswith(f"{option[0]} must be at least 1, got {option[1]}")
+    assert "Traceback" not in result.stderr
