@@ -126,7 +126,7 @@ class MAEConfig:
             ValueError: a key that is no field of the config, or a value that does not fit.
         """
         known = {f.name for f in fields(cls)}
-        surplus = sorted(set(values) - known)
+        surplus = sorted(set(map(str, values)) - known)
         if surplus:
             raise ValueError(f"unknown autoencoder setting(s): {', '.join(surplus)}")
         try:

@@ -49,6 +49,7 @@ def test_a_recipe_survives_its_dictionary():
         ("mask_ratio=0.75", "mask_ratio"), ("masking.ratio=0.5", "ratio"), ("samples.x=1", "samples"),
         ("masking.free_form_drop=[-0.1, 0.5]", "free_form_drop"), ("resolution=[[10, 64]]", "resolution"),
         ("resolution=[[0, 60]]", "resolution"), ("resolution=[64]", "small-cpu"), ("model={surprise: 1}", "surprise"),
+        ("model={1: 2, one: 2}", "1, one"),
         ("model={embed_dim: 0}", "embed_dim"), ("model=3", "small-cpu"), ("samples=many", "small-cpu"),
     ],
 )  # fmt: skip
