@@ -171,7 +171,9 @@ def _warnings_of(args: argparse.Namespace) -> Iterator[None]:
             text = f"maerestore {args.verb}: warning: {' '.join(str(message).split()) if of_hub else message}\n"
         else:
             text = warnings.formatwarning(message, category, filename, lineno, line)
-        print(text, end="", file=file or sys.stderr)
+        if (stream := file or sys.stderr) is not None:
+            with suppress(OSError):  # as Python's own: a warning that cannot be told ends nothing
+                print(text, end="", file=stream)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

@@ -164,7 +164,10 @@ def _text_writer(text: str) -> Callable[[Path], object]:
 
 
 def _replace(writers: dict[Path, Callable[[Path], object]]) -> None:
-    """Write files under other names; only when all are written they take their places."""
+    """Write files under other names; only when all are written they take their places, one after the other."""
+    for path in writers:
+        if path.is_dir():
+            raise ModelError(f"{path}: is a folder; a file of the model goes there")
     # Names of this call: threads may write one file.
     partials = {path: path.with_name(f".{path.name}.{secrets.token_hex(6)}") for path in writers}
     try:

@@ -85,6 +85,8 @@ class TableReport:
     warnings: list[tuple[int, str, str]] = field(default_factory=list)
 
 
+_told: set[tuple[str, type[Warning], str, int]] = set()  # warnings of other libraries, and where they came from
+
 Engine = Callable[[Sequence[Pair], FillSettings, bool], Iterator[tuple[Pair, Outcome]]]
 """engine(pairs, settings, overwrite): yields each pair with what became of it, as it is finished."""
 
@@ -171,11 +173,15 @@ def fill_pair(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrit
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MaerestoreWarning)
         error = _fill(inpainter, pair, settings, overwrite)
-    ours = [warning for warning in caught if issubclass(warning.category, MaerestoreWarning)]
+    ours = []
     for warning in caught:
-        if warning not in ours:
+        if issubclass(warning.category, MaerestoreWarning):
+            ours.append(str(warning.message))
+        # Python tells a warning of other libraries once a place; what it has told it forgets with each row.
+        elif (place := (str(warning.message), warning.category, warning.filename, warning.lineno)) not in _told:
+            _told.add(place)
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return Outcome(error, tuple(str(warning.message) for warning in ours))
+    return Outcome(error, tuple(ours))
 
 
 def _fill(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrite: bool) -> str | None:

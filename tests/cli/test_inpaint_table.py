@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -426,3 +427,18 @@ def test_what_is_hardly_meant_is_told_of_each_row(run: Run, work: Path) -> None:
     assert [(entry["row"], entry["photo"]) for entry in told] == [(2, "a.png"), (3, "deep.png")]
     assert [entry["warning"] for entry in told] == [line.split("warning: ")[1] for line in lines]
     assert run(rows, "--quiet", "--overwrite", "--sharp", "off") == (0, "", "")
+
+
+def test_what_another_library_warns_of_is_told_once(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maerestore.inpaint import table
+
+    read = table.read_pair
+
+    def warning(*arguments: Any) -> Any:
+        warnings.warn("of a library", UserWarning, stacklevel=1)
+        return read(*arguments)
+
+    monkeypatch.setattr(table, "read_pair", warning)
+    code, _, err = run(BOTH, "--sharp", "off")
+    assert code == 0
+    assert err.count("UserWarning: of a library") == 1

@@ -114,6 +114,22 @@ def test_an_output_that_is_full_gets_one_line(lines: int, arguments: list[str], 
     assert (done.returncode, done.stderr, both.returncode) == (2, told, 2)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_warning_that_cannot_be_told_ends_nothing() -> None:
+    code = (
+        "import sys, warnings; from maerestore.cli import main as c; from maerestore.errors import MaerestoreWarning\n"
+        "def verb(_):\n  warnings.warn('odd', MaerestoreWarning); print('done'); return 0\n"
+        "c.VERBS['show'].run = verb; sys.stderr = None if sys.argv[1:] == ['gone'] else sys.stderr\n"
+        "sys.exit(c.main(['show', 'a.png']))"
+    )
+    with open("/dev/full", "w") as full:
+        for extra in ([], ["gone"]):
+            environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+            done = subprocess.run([sys.executable, "-c", code, *extra], stdout=subprocess.PIPE, stderr=full,
+                                  env=environment, check=False)  # fmt: skip
+            assert (done.returncode, done.stdout) == (0, b"done\n")
+
+
 def test_errors_of_files_are_not_those_of_the_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -282,6 +282,16 @@ def test_a_disk_that_gets_full_leaves_the_old_model_whole(tiny_model, tmp_path, 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_folder_in_the_place_of_a_file_leaves_the_old_weights(tiny_model, tmp_path):
+    save_networks(tiny_model(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ModelError, match=r"config\.json: is a folder"):
+        save_networks(tiny_model(seed=1), tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_all_files_have_the_mode_that_the_umask_leaves(tiny_model, tmp_path, umask):
