@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import warnings
@@ -192,7 +193,7 @@ def fetch_repository(
                     token=token,
                     cache_dir=cache_dir,
                     local_files_only=local,
-                    allow_patterns=names,
+                    allow_patterns=[glob.escape(name) for name in names],
                     ignore_patterns=["*/*"],  # * matches slashes: files in folders would come too
                 ),
                 repository,

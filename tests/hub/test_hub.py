@@ -225,6 +225,14 @@ def test_other_weights_are_fetched_where_there_is_no_model_safetensors(hub, publ
     assert sorted(p.name for p in resolve_model("org/name").iterdir()) == sorted(["config.json", name])
 
 
+@pytest.mark.parametrize("name", ["mae[v1].pth", "mae*?.pth"])
+def test_a_name_that_would_be_a_pattern_is_a_name(hub, published, name):
+    hub.add("org/name", {name: published[WEIGHTS], "README.md": b""})
+    folder = resolve_model("org/name")
+    assert contents(folder) == {name: published[WEIGHTS], "README.md": b""}
+    assert resolve_model("org/name", local_files_only=True) == folder
+
+
 def test_one_kind_of_weights_is_fetched(hub, published):
     hub.add("org/name", {"config.json": b"{}", "pytorch_model.bin": b"x", "mae.pth": b"x", "odd.safetensors": b"x"})
     assert sorted(p.name for p in resolve_model("org/name").iterdir()) == ["config.json", "pytorch_model.bin"]
