@@ -93,19 +93,14 @@ def _classifier(folder: Path) -> tuple[dict[str, Any], str]:
 def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
     """Copy the files; each appears whole or not at all."""
     from maerestore.hub.errors import ModelError
-    from maerestore.hub.files import BESIDE, CARD_NAME, WEIGHTS_NAMES
-
-    parts = {*BESIDE, *WEIGHTS_NAMES} - {CARD_NAME}
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        new = {path.name for path in files}
-        for name in sorted(path.name for path in folder.iterdir()):
-            if name not in new and (name in parts or name.endswith((".safetensors", ".bin", ".pth", ".pt"))):
-                raise ModelError(
-                    f"{folder / name}: is of another model, and would be taken for a part of this one: remove it, or "
-                    "give another folder"
-                )
+        if foreign := _foreign(folder, {path.name for path in files}):
+            raise ModelError(
+                f"{folder / foreign}: is of another model, and would be taken for a part of this one, or in its "
+                "place: remove it, or give another folder"
+            )
         for path in files:
             there = folder / path.name
             if there.exists() and not overwrite and not filecmp.cmp(path, there, shallow=False):
@@ -119,3 +114,16 @@ def _copy(files: list[Path], folder: Path, overwrite: bool) -> None:
                 partial.unlink(missing_ok=True)
     except OSError as err:
         raise ModelError(f"{folder}: cannot be written ({err.strerror})") from err
+
+
+def _foreign(folder: Path, new: set[str]) -> str | None:
+    """A file of a folder that would be one of the model's files, or change which are, if the new ones lay beside it."""
+    from maerestore.hub.files import BESIDE, CARD_NAME, CONFIG_NAME, weight_names
+
+    parts = {*BESIDE} - {CARD_NAME}
+    if CONFIG_NAME not in new and (folder / "model").is_dir():
+        parts.add("checkpoint.pt")  # of a run, whose folder stands for the model in it
+    for name in sorted({path.name for path in folder.iterdir()} - new):
+        if name in parts or weight_names({*new, name}) != weight_names(new):
+            return name
+    return None

@@ -84,8 +84,7 @@ def test_pull_to_a_folder_makes_plain_files_there_that_load(hub, published, tmp_
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["refiner.safetensors", "pytorch_model.bin", "head.safetensors", "whitening.safetensors", "mae.pth", "epoch.pt"],
+    "name", ["refiner.safetensors", "preprocessor_config.json", "head.safetensors", "whitening.safetensors"]
 )
 def test_no_file_of_another_model_stays_beside_it(hub, published, tmp_path, capsys, name):
     there = tmp_path / "there"
@@ -94,22 +93,44 @@ def test_no_file_of_another_model_stays_beside_it(hub, published, tmp_path, caps
     (there / "notes.txt").write_text("mine")
     for options in ([], ["--overwrite"]):
         assert main(["pull", "org/name", "--to", str(there), *options]) == 2
-        assert name in one_line(capsys)
+        assert f"{name}: is of another model" in one_line(capsys)
         assert len(list(there.iterdir())) == 2
     (there / name).unlink()
     assert main(["pull", "org/name", "--to", str(there)]) == 0
     assert sorted(p.name for p in there.iterdir()) == sorted([*FILES, "notes.txt"])
 
 
-def test_a_model_without_a_config_does_not_get_that_of_another(hub, tiny_model, tmp_path, capsys):
+def test_files_that_are_never_taken_for_the_models_may_lie_beside_it(hub, published, tmp_path):
+    from maerestore.hub.config import locate
+
+    there, others = tmp_path / "there", ["dataset.bin", "epoch.pt", "mae.pth", "odd.safetensors", "pytorch_model.bin"]
+    there.mkdir()
+    for name in others:
+        (there / name).write_text("mine")
+    assert main(["pull", "org/name", "--to", str(there)]) == 0
+    assert locate(there) == (there / "config.json", there / "model.safetensors")
+    assert sorted(p.name for p in there.iterdir()) == sorted([*FILES, *others])
+
+
+def test_weights_of_a_name_of_their_own_are_not_mistaken_for_others(hub, tiny_model, tmp_path, capsys):
+    """Nor do they get the config of others."""
     torch.save({"model": tiny_model(embed_dim=192, num_heads=3, decoder_depth=0).state_dict()}, tmp_path / "mae.pth")
     hub.add("org/meta", {"mae.pth": (tmp_path / "mae.pth").read_bytes()})
     there = tmp_path / "there"
     there.mkdir()
-    (there / "config.json").write_text('{"model_type": "maerestore"}')
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin", "other.pth"):
+        (there / name).write_text("{}")
+        assert main(["pull", "org/meta", "--to", str(there)]) == 2
+        assert f"{name}: is of another model" in one_line(capsys)
+        (there / name).unlink()
+    for name in ("checkpoint.pt", "dataset.bin"):
+        (there / name).write_text("mine")
+    (there / "model").mkdir()  # a run, of which that model would be loaded
     assert main(["pull", "org/meta", "--to", str(there)]) == 2
-    assert "config.json: is of another model" in one_line(capsys)
-    assert len(list(there.iterdir())) == 1
+    assert "checkpoint.pt: is of another model" in one_line(capsys)
+    (there / "model").rmdir()
+    assert main(["pull", "org/meta", "--to", str(there)]) == 0
+    assert sorted(p.name for p in there.iterdir()) == ["checkpoint.pt", "dataset.bin", "mae.pth"]
 
 
 def test_an_empty_name_of_a_folder_is_refused(hub, published, tmp_path, monkeypatch, capsys):
