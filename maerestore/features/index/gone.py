@@ -58,7 +58,7 @@ def gone_rows(
         entries: of the index.
         folders: existing folders.
         items: found in them.
-        left: folders of entries from which images have moved here: the others of these may have been here too.
+        left: folders of entries from which unchanged images have moved here: the others may have been here too.
 
     Returns:
         (n,) int64, ascending.

@@ -199,8 +199,11 @@ class ImageIndex(IndexReader):
                 found, same = unchanged_rows(old.entries, table.names, table.sizes, table.mtimes, self.folder)
                 rows, there = found.rows, found.rows >= 0
                 here = working_folder()
-                moved = np.union1d(rows[found.moved], _moved_rows(old.entries, got.moved, here))
-                left = set(old.entries.folders(moved))
+                intact = np.union1d(
+                    rows[[i for i in found.moved if same[i]]], _moved_rows(old.entries, got.moved, here)
+                )
+                moved = np.union1d(rows[found.moved], intact)
+                left = set(old.entries.folders(intact))  # a changed image may be another one of the same name
                 old = replace(old, entries=old.entries.in_folder(moved, here))
                 gone = gone_rows(old.entries, folders, got.items, left) if prune else rows[:0]
                 if not same.all() or len(gone) or len(moved):

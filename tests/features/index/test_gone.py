@@ -4,6 +4,8 @@ import io
 import tarfile
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from maerestore.features.index.image_index import Change, ImageIndex
 from maerestore.features.items import find_items
 from maerestore.image import InputError
 
-from .helpers import clustered, toy_table
+from .helpers import FACTS, clustered, toy_table
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +89,24 @@ def test_a_folder_that_moved_is_followed_and_pruned(here: Path, monkeypatch: pyt
     assert index.add(["photos"], prune=True) == Change(unchanged=1, removed=1)  # no image is read
     [[hit]] = index.search(table.features[:1], 2)
     assert (hit.name, hit.folder) == ("photos/a.png", str(here))
+
+
+def test_another_picture_of_one_name_tells_nothing_of_a_disk_that_is_not_mounted(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, features = ["photos/a.png", "photos/b.png", "photos/c.png"], clustered(3)
+    Path("photos/shard.tar").unlink()
+    Path("disk").mkdir()
+    monkeypatch.chdir(here / "disk")
+    index = ImageIndex.build(here / "index", toy_table(features, names))
+    monkeypatch.chdir(here)
+    Path("disk").rmdir()
+    monkeypatch.setattr(
+        "maerestore.features.index.sources._extracted", lambda *_: toy_table(features[:1], names[:1], size=2)
+    )
+    extractor: Any = SimpleNamespace(name=FACTS["model"], fingerprint=FACTS["fingerprint"], dim=features.shape[1])
+    assert index.add(["photos"], extractor, prune=True) == Change(replaced=1)
+    assert sorted(index.names) == names
 
 
 def test_members_of_tars_that_hold_no_image_any_more_are_gone_and_of_damaged_ones_are_not(here: Path) -> None:
