@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from maerestore.features.filesystems import is_uri
 from maerestore.features.index.entries import Entries, load_pyarrow
 from maerestore.features.items import as_utf8, tar_items
 from maerestore.image import InputError
+
+_TAR_END = re.compile(r"\.tar(\.[^/]*)?(?=/|\Z)", re.IGNORECASE)
 
 
 def working_folder() -> str:
@@ -28,9 +31,18 @@ def working_folder() -> str:
 
 
 class Places(dict[str, str]):
-    """Where images are. The real path of each folder is looked up once, and kept as the value of its path."""
+    """Where images are. The real path of each folder is looked up once, and kept as the value of its path.
+
+    A tar counts as a folder, but is a file: a link to it is not followed, only links to the folders around it.
+    """
 
     def __missing__(self, folder: str) -> str:
+        for match in _TAR_END.finditer(folder):
+            tar, inside = folder[: match.end()], folder[match.end() :]
+            if os.path.isfile(tar):
+                around, end = os.path.split(tar)
+                self[folder] = os.path.normpath(os.path.join(self[around], end) + inside)
+                return self[folder]
         try:
             self[folder] = os.path.realpath(folder)
         except ValueError:  # a name that no file can have

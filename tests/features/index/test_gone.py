@@ -109,6 +109,16 @@ def test_another_picture_of_one_name_tells_nothing_of_a_disk_that_is_not_mounted
     assert sorted(index.names) == names
 
 
+@pytest.mark.parametrize("target", ["real.tar", "real.data"])
+def test_members_of_a_tar_that_is_a_link_are_pruned_as_those_of_any_other(here: Path, target: str) -> None:
+    Path("blobs").mkdir()
+    Path("photos/shard.tar").rename(f"blobs/{target}")
+    Path("photos/p.tar").symlink_to(f"../blobs/{target}")
+    Path("link").symlink_to("photos")
+    lost = ["photos/p.tar/n.png", "photos/p.tar/deep/n.png", "link/p.tar/n.png"]
+    assert gone(["photos/p.tar/m.png", "photos/p.tar/./m.png", "link/p.tar/m.png", *lost], here, "photos") == lost
+
+
 def test_members_of_tars_that_hold_no_image_any_more_are_gone_and_of_damaged_ones_are_not(here: Path) -> None:
     pack("photos/shard.tar", {"m.txt": b"none"})
     assert gone(["photos/shard.tar/m.png"], here, "photos") == ["photos/shard.tar/m.png"]

@@ -104,6 +104,20 @@ def test_members_of_tars_are_matched_by_their_paths(rooms: Path) -> None:
     assert (rows.tolist(), clashing, moved) == ([0, -1, 1, -1], [1], [2])  # the second member does not exist any more
 
 
+def test_members_of_a_tar_that_is_a_link_clash_as_those_of_any_other(rooms: Path) -> None:
+    import tarfile
+
+    with tarfile.open("data", "w") as tar:
+        tar.add("photos/1.png", "x/1.png")
+    Path("s.tar").symlink_to("data")
+    Path("link").symlink_to(".")
+    entries = Entries.of(["s.tar/x/1.png"], np.ones(1, np.int64), np.ones(1, np.int64), str(rooms / "a"))
+    rows, clashing, moved = match_images(entries, ["s.tar/x/1.png", "../a/link/s.tar/x/1.png"], str(rooms / "b"))
+    assert (rows.tolist(), clashing, moved) == ([-1, 0], [0], [])
+    rows, clashing, moved = match_images(entries, ["s.tar/x/1.png"], str(rooms / "b"))
+    assert (rows.tolist(), clashing, moved) == ([-1], [0], [])  # told without the other name, too
+
+
 def test_a_file_that_is_reached_through_a_link_is_one_image(folder: Path, rooms: Path) -> None:
     features, names = clustered(2), ["photos/1.png", "link/1.png"]
     Path("link").symlink_to("photos")
