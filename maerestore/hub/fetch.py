@@ -24,6 +24,7 @@ FEATURES_NAME = "features"
 BUNDLED = {DEFAULT_NAME: "", AUGMENT_NAME: "augment", FEATURES_NAME: "features"}
 # Neither part starts with a dot or a dash on the Hub: "./animals" is a folder, and one that is not there.
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_COMMIT = re.compile("[0-9a-f]{40}")
 HEAD_SUFFIX = ".head"  # that folders of classifiers have, as in "heads/animals.head"
 
 
@@ -159,7 +160,8 @@ def fetch_repository(
     every time (1 s per GB); one that differs is deleted from the cache. As with any tool that is built on
     `huggingface_hub`, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are respected. While the Hub
     cannot be reached the cached files serve, with a `MaerestoreWarning`, as they may be of an older commit; where it
-    answers that it fails, or refuses, they do not.
+    answers that it fails, or refuses, they do not. Those of a commit that is given by its 40 digits serve all the same,
+    and without a warning.
 
     Args:
         repository: "org/name".
@@ -167,7 +169,8 @@ def fetch_repository(
         token: of the Hub; None for that of `hf auth login` or HF_TOKEN, False for none.
         cache_dir: instead of the shared cache.
         local_files_only: stay off the network.
-        newest: raise an error where the Hub cannot be reached, in place of the warning.
+        newest: raise an error where the Hub cannot be reached, in place of the warning; not for a commit given by its
+            40 digits, which never changes.
 
     Returns:
         the folder of the snapshot; its name is the commit.
@@ -183,6 +186,7 @@ def fetch_repository(
     from huggingface_hub import constants, snapshot_download
 
     token = clean_token(token)
+    is_commit = revision is not None and _COMMIT.fullmatch(revision) is not None
 
     def snapshot(commit: str | None, names: list[str], local: bool) -> Path:
         return Path(
@@ -210,19 +214,20 @@ def fetch_repository(
     else:
         try:
             commit, names = _look_up(repository, revision, token, Path(cache_dir or constants.HF_HUB_CACHE))
-        except UnreachableError as err:
-            if newest:
+        except ModelError as err:
+            if not is_commit and (newest or not isinstance(err, UnreachableError)):
                 raise
             try:
                 folder = cached()
             except NotFoundError:
-                raise UnreachableError(f"{err}; it is not in the cache, or only a part of it") from err
-            warnings.warn(
-                f"{repository}: the Hub cannot be reached; commit {folder.name[:12]} from the cache is taken, which "
-                "may not be the newest",
-                MaerestoreWarning,
-                stacklevel=2,
-            )
+                raise type(err)(f"{err}; it is not in the cache, or only a part of it") from err
+            if not is_commit:
+                warnings.warn(
+                    f"{repository}: the Hub cannot be reached; commit {folder.name[:12]} from the cache is taken, "
+                    "which may not be the newest",
+                    MaerestoreWarning,
+                    stacklevel=2,
+                )
         else:
             wanted = _model_names(repository, names)
             folder = snapshot(commit, wanted, local=False)
@@ -240,7 +245,7 @@ def _look_up(
     """The commit that a revision is, and the names of its files; one request, and none for a commit that is known."""
     from huggingface_hub import HfApi
 
-    if revision and re.fullmatch("[0-9a-f]{40}", revision):
+    if revision and _COMMIT.fullmatch(revision):
         known = kept_listing(cache.expanduser() / f"models--{repository.replace('/', '--')}" / "snapshots" / revision)
         if known is not None:
             return revision, known

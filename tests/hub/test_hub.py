@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -320,6 +321,22 @@ def test_a_hub_that_cannot_be_reached_is_named_and_the_cache_serves(hub, publish
     message = refused(resolve_model, "org/other")
     assert f"{address} cannot be reached" in message
     assert "not in the cache" in message
+
+
+@pytest.mark.parametrize("status", [None, 401, 403, 404, 503])
+def test_a_commit_whose_list_was_not_kept_is_found_in_the_cache(hub, published, monkeypatch, status):
+    """The client's releases below 2 keep none."""
+    folder = resolve_model("org/name")
+    shutil.rmtree(folder.parents[1] / "trees")
+    if status is None:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nobody())
+    else:
+        hub.fail(".", status, times=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fetch_repository("org/name", folder.name, newest=True) == folder
+    words = "cannot be reached" if status is None else str(status)
+    assert words in refused(fetch_repository, "org/name", "0" * 40)
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
