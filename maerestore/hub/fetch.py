@@ -13,7 +13,7 @@ from pathlib import Path
 from maerestore.errors import MaerestoreWarning
 from maerestore.hub.cache import kept_listing, remember_revision
 from maerestore.hub.checksums import verify_cached
-from maerestore.hub.client import ask_hub, clean_token
+from maerestore.hub.client import ask_hub, clean_token, explain
 from maerestore.hub.errors import ModelError, NotFoundError, UnreachableError
 from maerestore.hub.files import BESIDE, CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME, WEIGHTS_NAMES, weight_names
 
@@ -184,6 +184,7 @@ def fetch_repository(
         '6f0e8ab3c2d1...'
     """
     from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     token = clean_token(token)
     is_commit = revision is not None and _COMMIT.fullmatch(revision) is not None
@@ -207,7 +208,11 @@ def fetch_repository(
 
     def cached() -> Path:
         folder = snapshot(revision, [], local=True)  # of no file: where it is
-        return snapshot(folder.name, _model_names(repository, _names_at(folder)), local=True)
+        names = _names_at(folder)
+        if kept_listing(folder) is None and not (weight_names(names) or HEAD_NAME in names):
+            # Of a model that was fetched in part, or by others; the commit may well hold weights.
+            raise NotFoundError(explain(LocalEntryNotFoundError("no weights"), repository, revision))
+        return snapshot(folder.name, _model_names(repository, names), local=True)
 
     if local_files_only or constants.HF_HUB_OFFLINE:
         folder = cached()

@@ -375,6 +375,26 @@ def test_what_else_of_a_commit_is_in_the_cache_does_not_matter(hub, published, m
     assert "only a part is in the cache" in refused(resolve_model, "org/bin", local_files_only=True)
 
 
+def test_a_config_alone_in_the_cache_is_no_model_that_holds_none(hub, published, monkeypatch):
+    """Other programs fetch that, and keep no list."""
+    from huggingface_hub import hf_hub_download
+
+    folder = Path(hf_hub_download("org/name", "config.json")).parent
+    assert not (folder.parents[1] / "trees").exists()
+    for name in ("org/name", f"org/name@{folder.name}"):
+        message = refused(resolve_model, name, local_files_only=True)
+        assert message.startswith(f"{name}: not in the cache, and the network is switched off (local_files_only)")
+    address = nobody()
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        for name in ("org/name", f"org/name@{folder.name}"):
+            message = refused(resolve_model, name)
+            assert f"{address} cannot be reached" in message
+            assert "not in the cache, or only a part" in message
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in refused(resolve_model, "org/name")
+
+
 @pytest.mark.parametrize("name", ["mae.pt", "mae.bin"])
 def test_weights_of_any_name_are_fetched_where_there_are_no_others(hub, published, name):
     hub.add("org/name", {name: published[WEIGHTS], "README.md": b""})
