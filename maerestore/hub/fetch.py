@@ -156,12 +156,14 @@ def fetch_repository(
     """Download a model from the Hub into the cache that is shared with other libraries, or find it there.
 
     Only the files of a model are fetched, from the top folder of the repository. Which these are, the list of the
-    commit's files says, whatever else of it lies in the cache. Each is compared with the checksum that the Hub states,
-    every time (1 s per GB); one that differs is deleted from the cache. As with any tool that is built on
-    `huggingface_hub`, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are respected. While the Hub
-    cannot be reached the cached files serve, with a `MaerestoreWarning`, as they may be of an older commit; where it
-    answers that it fails, or refuses, they do not. Those of a commit that is given by its 40 digits serve all the same,
-    and without a warning.
+    commit's files says, whatever else of it lies in the cache. Releases of `huggingface_hub` below 2 keep no list:
+    without the Hub the files that are in the cache are then taken for all of them.
+
+    Each file is compared with the checksum that the Hub states, every time (1 s per GB); one that differs is deleted
+    from the cache. As with any tool that is built on `huggingface_hub`, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT
+    and HF_HUB_OFFLINE are respected. While the Hub cannot be reached the cached files serve, with a
+    `MaerestoreWarning`, as they may be of an older commit; where it answers that it fails, or refuses, they do not.
+    Those of a commit that is given by its 40 digits serve all the same, and without a warning.
 
     Args:
         repository: "org/name".
