@@ -252,9 +252,7 @@ def _parted(table: FeatureTable, args: argparse.Namespace) -> tuple[FeatureTable
 
 def _load(args: argparse.Namespace) -> Classifier:
     from maerestore.features.classify.classifier import Classifier
-    from maerestore.hub.client import quieten
 
-    quieten(progress=not args.quiet and sys.stderr.isatty())
     return Classifier.from_pretrained(
         args.head, model=args.model, device=args.device, batch_size=args.batch_size, whitening=args.whiten
     )
