@@ -7,7 +7,7 @@ parts fake: LaMa, Suvorov et al. 2022 (https://arxiv.org/abs/2109.07161).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -105,6 +105,8 @@ class Adversary:
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.modules()):
             raise AdversaryError("a discriminator with batch norm would differ between processes: use group norm")
         self.discriminator, self.loss, self.r1, self.r1_every = discriminator, loss, r1, r1_every
+        self._judge: Callable[[Tensor], Tensor] = discriminator
+        self._judge_layers = getattr(discriminator, "layers", None)
         self.steps = 0
         if feature_matching and not isinstance(discriminator, PatchDiscriminator):
             raise AdversaryError("feature_matching needs a PatchDiscriminator: other networks do not say their layers")
@@ -153,8 +155,15 @@ class Adversary:
     def _layers(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The verdict, and the outputs of the discriminator's activations where it is a `PatchDiscriminator`."""
         if not isinstance(self.discriminator, PatchDiscriminator):
-            return self.discriminator(pictures), []
-        return self.discriminator.layers(pictures)
+            return self._judge(pictures), []
+        assert self._judge_layers is not None
+        return self._judge_layers(pictures)
+
+    def compile(self) -> None:
+        """Compile the discriminator's passes, but for that of the penalty, which is differentiated twice."""
+        self._judge = torch.compile(self.discriminator.forward, dynamic=False)
+        if self._judge_layers is not None:
+            self._judge_layers = torch.compile(self._judge_layers, dynamic=False)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         """What `discriminator_step` makes small.
@@ -173,8 +182,8 @@ class Adversary:
         with torch.enable_grad():
             real.requires_grad_(penalised)
             with _full_precision(real) if penalised else contextlib.nullcontext():
-                on_real = self.discriminator(real).float()
-            on_fake = self.discriminator(fake).float()
+                on_real = (self.discriminator if penalised else self._judge)(real).float()
+            on_fake = self._judge(fake).float()
             label = fake_labels(hidden, (on_fake.shape[-2], on_fake.shape[-1]))
             parts = {
                 "real": self._error(on_real).mean(),

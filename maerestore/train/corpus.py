@@ -101,10 +101,11 @@ class Corpus(ABC):
         scale: tuple[float, float],
         generator: torch.Generator,
         flip: bool = True,
+        native: bool = False,
     ) -> Tensor:
-        """Random resized crops: (n, C, out, out) float32 in [0, 1], the `part` of a batch of `total`."""
+        """Random crops (`maerestore.train.crops`): (n, C, out, out) float32 in [0, 1], the `part` of a batch."""
         canvas, sizes = self.canvases(total, part, generator)
-        return random_crops(canvas, sizes, total, part, out, scale, generator, flip)
+        return random_crops(canvas, sizes, total, part, out, scale, generator, flip, native=native)
 
     def centre_crops(self, count: int, out: int) -> Tensor:
         """The middle squares of photographs kept aside: (n, C, out, out) float32 in [0, 1], n at most `count`."""

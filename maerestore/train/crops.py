@@ -70,6 +70,26 @@ def random_boxes(sizes: Tensor, u: Tensor, scale: tuple[float, float]) -> Tensor
     return torch.stack([u[2] * (height - h), u[3] * (width - w), h, w], dim=1)
 
 
+def native_boxes(sizes: Tensor, u: Tensor, out: int) -> Tensor:
+    """Squares of `out` pixels at whole pixels, which come as they are: what is resampled is blurred.
+
+    Args:
+        sizes: (N, 3) height, width, turned.
+        u: (2, N) uniform in [0, 1): top, left.
+        out: side in pixels; of a photo that is narrower, the largest square.
+
+    Returns:
+        (N, 4) top, left, height, width in pixels.
+
+    Example:
+        >>> native_boxes(torch.tensor([[100, 140, 0]]), torch.tensor([[0.99], [0.5]]), 96).tolist()
+        [[4.0, 22.0, 96.0, 96.0]]
+    """
+    height, width = sizes[:, 0].float(), sizes[:, 1].float()
+    side = torch.minimum(height, width).clamp(max=out)
+    return torch.stack([(u[0] * (height - side + 1)).floor(), (u[1] * (width - side + 1)).floor(), side, side], dim=1)
+
+
 def random_crops(
     canvas: Tensor,
     sizes: Tensor,
@@ -80,13 +100,15 @@ def random_crops(
     generator: torch.Generator,
     flip: bool = True,
     cutter: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] = cut,
+    native: bool = False,
 ) -> Tensor:
     """Random resized crops of photographs that are the `part` of a batch of `total`: (n, C, out, out) in [0, 1].
 
-    `cutter` is `cut`, or what a compiler made of it.
+    `cutter` is `cut`, or what a compiler made of it. Where `native`, crops are `native_boxes`, whatever `scale` says.
     """
     u = torch.rand(5, total, generator=generator, device=canvas.device)[:, part]
-    return cutter(canvas, sizes, random_boxes(sizes, u[:4], scale), (u[4] < 0.5) & flip, out)
+    boxes = native_boxes(sizes, u[2:4], out) if native else random_boxes(sizes, u[:4], scale)
+    return cutter(canvas, sizes, boxes, (u[4] < 0.5) & flip, out)
 
 
 def centre_boxes(sizes: Tensor) -> Tensor:

@@ -102,7 +102,19 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         self.banks = HoleBanks(recipe, 1, self.device, self.workers)
         criterion = RestorerCriterion(recipe.loss).to(self.device)
         self.adversary = build_adversary(recipe.adversarial, 3, self.device)
+        self.smooth_fill = smooth_fill
+        if recipe.compile:
+            self._compile(criterion)
         return RestorerObjective(self.model, criterion)
+
+    def _compile(self, criterion: RestorerCriterion) -> None:
+        """Compile what is made of many small operations, once for each side that the run goes through."""
+        self.smooth_fill = torch.compile(smooth_fill, dynamic=False)
+        self.model.refiner.compile(dynamic=False)
+        if criterion.perceptual is not None:
+            criterion.perceptual.compile(dynamic=False)
+        if self.adversary is not None:
+            self.adversary.compile()
 
     def _started(self) -> tuple[MaskedAutoencoder, None]:
         """An autoencoder for the weights of the run's checkpoint; notes and source are those that it started with."""
@@ -127,12 +139,12 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         rng = np.random.default_rng((recipe.seed, self.step))  # one ratio for all: a batch has one shape
         ratios, odds = list(recipe.ratios), np.array(list(recipe.ratios.values()))
         ratio = ratios[int(rng.choice(len(ratios), p=odds / odds.sum()))]
-        images = self.corpus.random_crops(total, part, side, recipe.crop_scale, generator, recipe.flip)
+        images = self.corpus.random_crops(total, part, side, recipe.crop_scale, generator, recipe.flip, recipe.native)
         photos = self.model.autoencoder.normalize(images.expand(-1, 3, -1, -1))
         holes, weights = self.banks.at(side).holes_only(total, part, generator)
         seen_side = recipe.seen_side(side, ratio, self.model.autoencoder.config.patch_size)
         photos = photos.contiguous(memory_format=torch.channels_last)
-        return RestorerBatch(photos, smooth_fill(photos, holes), holes, weights, seen_side)
+        return RestorerBatch(photos, self.smooth_fill(photos, holes), holes, weights, seen_side)
 
     def _compare(self, batch: RestorerBatch, pasted: bool) -> tuple[Tensor, dict[str, Tensor], Composite | None]:
         loss, terms, shown = self.objective(*batch)

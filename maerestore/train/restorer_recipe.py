@@ -25,6 +25,8 @@ class RestorerRecipe(RunRecipe):
         loss: weight of each term, at least 0 and not all 0, or its settings: mse, l1, perceptual
             (`maerestore.train.restorer_losses`).
         ratios: by how much the autoencoder sees a picture smaller than the refiner (at least 1), and how often.
+        native: whether crops come at the photographs' own resolution, at whole pixels, whatever `crop_scale` says.
+            Crops that are resized are blurred, and so is the texture that a refiner learns from them.
         layer_decay: 1 here; rates of the autoencoder's parts are for `groups` to say.
         validation_side: pixels of the held-out squares that are measured, at least 16; the autoencoder sees them at
             its own size.
@@ -37,6 +39,7 @@ class RestorerRecipe(RunRecipe):
     loss: dict[str, Any] = field(default_factory=lambda: {"mse": 1.0, "l1": 1.0})
     ratios: dict[float, float] = field(default_factory=lambda: {1.0: 1.0, 2.0: 1.0})
     groups: list[dict[str, Any]] = field(default_factory=lambda: [dict(group) for group in FROZEN])
+    native: bool = False
     validation_side: int = 256
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maerestore.train.crops import random_boxes, random_crops
+from maerestore.train.crops import native_boxes, random_boxes, random_crops
 
 SQUARE = torch.tensor([[600, 600, 0]])
 
@@ -51,3 +51,21 @@ def test_half_of_the_crops_are_mirrored_where_that_is_allowed(flip):
     generator = torch.Generator().manual_seed(0)
     mirrored = random_crops(canvas, sizes, n, slice(0, n), 4, (0.5, 1.0), generator, flip, cutter)
     assert mirrored.float().mean() == pytest.approx(0.5 * flip, abs=0.05)
+
+
+def test_native_crops_are_the_photographs_pixels_and_reach_both_ends():
+    canvas = torch.randint(0, 256, (64, 9, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([[9, 12, 0]]).expand(64, -1)
+    generator = torch.Generator().manual_seed(0)
+    crops = random_crops(canvas, sizes, 64, slice(0, 64), 8, (0.5, 1.0), generator, False, native=True)
+    everywhere, places = {(y, x) for y in range(2) for x in range(5)}, set()
+    for photo, crop in zip(canvas.permute(0, 3, 1, 2).float() / 255, crops, strict=True):
+        at = [(y, x) for y, x in everywhere if (photo[:, y : y + 8, x : x + 8] - crop).abs().max() < 1e-4]
+        assert len(at) == 1
+        places |= set(at)
+    assert places == everywhere
+
+
+def test_native_crops_of_a_smaller_photo_are_its_largest_squares():
+    boxes = native_boxes(torch.tensor([[9, 12, 0]]), torch.tensor([[0.99], [0.99]]), 16)
+    assert boxes.tolist() == [[0, 3, 9, 9]]

@@ -158,17 +158,17 @@ def test_bf16_trains_weights_that_stay_in_single_precision(restorer, tmp_path):
 
 def test_compiled_training_makes_the_same_update(restorer, monkeypatch):
     """Without the last step of compilation, the code generator, which has a test of its own in pretraining."""
-    compiler, compiled_blocks = torch.nn.Module.compile, []
+    compiler, compiled_modules = torch.nn.Module.compile, []
 
     def compile_to_graphs(module, **options):
-        compiled_blocks.append(module)
+        compiled_modules.append(module)
         compiler(module, backend="aot_eager", fullgraph=True, **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_to_graphs)
     torch._dynamo.reset()
     plain, compiled = (restorer(f"compile-{on}", samples=16, ratios={1: 1}, compile=on) for on in (False, True))
     config = compiled.model.autoencoder.config
-    assert len(compiled_blocks) == config.depth + config.decoder_depth
+    assert len(compiled_modules) == config.depth + config.decoder_depth + 1  # and the refiner
     start = start_of(plain)
     for run in (plain, compiled):
         run.run()
