@@ -165,7 +165,7 @@ class Refiner(nn.Module):
             x = block(x)
         for i, (narrow, conv) in enumerate(zip(self.narrow, self.up, strict=True)):
             skip = skips[-1 - i]
-            x = F.interpolate(narrow(x), scale_factor=2.0) + skip
+            x = _doubled(narrow(x)) + skip
             if i < 2:
                 x = x + self.tokens[i + 1](tokens, x.shape[2:])
             x = F.leaky_relu(conv(x), 0.1)
@@ -178,6 +178,14 @@ class Refiner(nn.Module):
         cells = F.adaptive_avg_pool2d(x, (grid[0], grid[1])).flatten(2)  # (N, C, h*w)
         brought = (cells @ attention.transpose(1, 2).to(cells.dtype)).unflatten(2, (grid[0], grid[1]))
         return brought * F.adaptive_avg_pool2d(mask, (grid[0], grid[1]))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Each value four times: (N, C, h, w) -> (N, C, 2 h, 2 w)."""
+    if torch.compiler.is_compiling() and x.requires_grad:  # compiled, the gradient of the other is a slow scatter
+        n, c, height, width = x.shape
+        return x[:, :, :, None, :, None].expand(n, c, height, 2, width, 2).reshape(n, c, 2 * height, 2 * width)
+    return F.interpolate(x, scale_factor=2.0)
 
 
 class DilatedBlock(nn.Module):
