@@ -29,3 +29,20 @@ class MaerestoreError(ValueError):
 
 class MaerestoreWarning(UserWarning):
     """Something is done otherwise than was asked for. The command line says it in one line, and not with --quiet."""
+
+
+_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "status_alloc_failed", "memoryallocation")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's does, and torch says so in several ways.
+
+    Example:
+        >>> lacks_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+        True
+        >>> lacks_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+        False
+    """
+    if isinstance(error, RuntimeError):
+        return any(words in str(error).lower() for words in _OF_MEMORY)
+    return isinstance(error, MemoryError)

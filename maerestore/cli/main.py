@@ -30,7 +30,7 @@ from maerestore.cli import (
     show,
     train_restorer,
 )
-from maerestore.errors import MaerestoreError, MaerestoreWarning
+from maerestore.errors import MaerestoreError, MaerestoreWarning, lacks_memory
 from maerestore.hub.client import quieten
 from maerestore.threads import wait_briefly
 
@@ -132,7 +132,7 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"maerestore {args.verb}: {_not_enough_memory(args, on_device=False)}", file=sys.stderr)
         return 2
     except RuntimeError as err:
-        if "memory" not in str(err).lower():  # torch says so in several ways, on CPU and GPU
+        if not lacks_memory(err):
             raise
         print(f"maerestore {args.verb}: {_not_enough_memory(args, on_device=True)}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maerestore.errors import lacks_memory
 from maerestore.features.decode import load_image
 from maerestore.features.filesystems import check_regular
 from maerestore.features.items import Item, as_utf8, source_of
@@ -117,13 +118,13 @@ def _batch(loaded: Sequence[tuple[Item, np.ndarray | str]], extractor: Extractor
         if good:
             features[good] = np.asarray(extractor([loaded[i][1] for i in good]))
     except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
+        if not lacks_memory(error):
             raise
         for i in good:  # one of them may be too large, and the others not
             try:
                 features[i] = np.asarray(extractor([loaded[i][1]]))[0]
             except (MemoryError, RuntimeError) as its_error:
-                if not _is_of_memory(its_error):
+                if not lacks_memory(its_error):
                     raise
                 errors[i] = "not enough memory to compute its feature"
         good = [i for i in good if errors[i] is None]
@@ -145,10 +146,6 @@ def _batch(loaded: Sequence[tuple[Item, np.ndarray | str]], extractor: Extractor
         np.array(sizes, dtype=np.int64),
         np.array([item.mtime_ns for item in items], dtype=np.int64),
     )
-
-
-def _is_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "memory" in str(error).lower()  # torch says so in several ways
 
 
 def _opens(item: Item) -> bool:

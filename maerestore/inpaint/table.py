@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from maerestore.errors import MaerestoreWarning
+from maerestore.errors import MaerestoreWarning, lacks_memory
 from maerestore.image import InputError, write_photo
 from maerestore.image.errors import quoted, reason_of
 from maerestore.image.output import check_target
@@ -201,7 +201,7 @@ def _fill(inpainter: Inpainter, pair: Pair, settings: FillSettings, overwrite: b
     except MemoryError:
         return "not enough memory for this picture"
     except Exception as error:  # whatever one photo makes a codec or a stage stumble over: the other rows are done
-        if isinstance(error, RuntimeError) and "memory" in str(error).lower():  # torch says so in several ways
+        if lacks_memory(error):
             return "not enough memory on this device"
         return f"it could not be filled ({type(error).__name__}: {reason_of(error)})"
     return None

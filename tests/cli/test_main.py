@@ -170,6 +170,18 @@ def test_too_little_memory_gets_advice_that_the_verb_can_follow(
         assert "picture" not in said
 
 
+@pytest.mark.parametrize("said", ["CUDA error: an illegal memory access", "unsupported memory format option"])
+def test_an_error_that_only_speaks_of_memory_is_not_said_to_be_a_lack_of_it(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    def run(_: object) -> int:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(command.VERBS["show"], "run", run)
+    with pytest.raises(RuntimeError, match=said):
+        command.main(["show", "a.png"])
+
+
 def test_the_output_stays_where_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object) -> int:
         raise BrokenPipeError
