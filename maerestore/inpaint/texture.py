@@ -25,7 +25,7 @@ from maerestore.inpaint.strength import chroma_energy, chroma_of, continued, ene
 from maerestore.inpaint.windows import plan_blocks, surroundings
 
 NEAR, DEEP = 2.0, 5.0  # sigma in pixels: finer than this is taken from known patches, along the rim and inside
-RIM, RAMP = 1.0, 4.0  # pixels from the known ones up to which nothing is added, and over which adding sets in
+RIM, RAMP = 0.5, 3.0  # pixels from the known ones up to which nothing is added, and over which adding sets in
 SHALLOW = 2.0  # pixels from the known ones: for a hole that goes no deeper nothing is searched
 WANTED = 1.4  # energy of the finest texture that is aimed at, as a share of the surroundings': some of it is lost
 MOST, LEAST = 1.3, 0.4  # of known patches' texture that is added, and of the refiner's that is left
