@@ -1,4 +1,7 @@
-"""What is compiled for training: the blocks of transformers (and, in pretraining, the cutting of crops).
+"""What is compiled for training: the blocks of transformers.
+
+(In pretraining also the cutting of crops; in the restorer's, at one side after the other, its smooth fill, refiner,
+perceptual network and discriminator.)
 
 One block is compiled in seconds and its code serves all that are alike, where a whole network takes minutes, once for
 every shape that a run goes through. What is left is a few operations on pictures; a loss compiled for any size was

@@ -51,7 +51,8 @@ class RunRecipe:
         rim_width: known pixels around the hole that count in the loss, at 128 px; scaled with the side.
         rim_weight: how much they count, beside 1 for the hole's; at least 0.
         precision: "bf16" or "fp32".
-        compile: whether the blocks of transformers, and the cutting of crops, are compiled (`torch.compile`).
+        compile: whether what is made of many small operations is compiled (`torch.compile`): the blocks of transformers
+            and, in pretraining, the cutting of crops; the restorer's networks and its smooth fill.
         seed: of everything random, in [0, 2^32).
         log_every, validate_every, save_every: in samples, at least 1.
         validation_images: how many held-out photographs are measured at most; 0 for none.

@@ -158,22 +158,39 @@ def test_bf16_trains_weights_that_stay_in_single_precision(restorer, tmp_path):
 
 def test_compiled_training_makes_the_same_update(restorer, monkeypatch):
     """Without the last step of compilation, the code generator, which has a test of its own in pretraining."""
-    compiler, compiled_modules = torch.nn.Module.compile, []
+    compiler, compile_function, compiled_modules, compiled_functions = torch.nn.Module.compile, torch.compile, [], []
 
     def compile_to_graphs(module, **options):
         compiled_modules.append(module)
         compiler(module, backend="aot_eager", fullgraph=True, **options)
 
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_to_graphs)
+    def compile_function_to_graphs(function, **options):
+        if "backend" not in options:  # or it is a module's, from above
+            compiled_functions.append(function.__name__)
+        return compile_function(function, **{"backend": "aot_eager", "fullgraph": True, **options})
+
     torch._dynamo.reset()
-    plain, compiled = (restorer(f"compile-{on}", samples=16, ratios={1: 1}, compile=on) for on in (False, True))
+    settings = {"samples": 16, "ratios": {1: 1}, "adversarial": {**ADVERSARY, "start": 0, "r1": 0.1, "r1_every": 2}}
+    plain = restorer("plain", **settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.Module, "compile", compile_to_graphs)
+        patched.setattr(torch, "compile", compile_function_to_graphs)
+        compiled = restorer("compiled", **settings, compile=True)
     config = compiled.model.autoencoder.config
     assert len(compiled_modules) == config.depth + config.decoder_depth + 1  # and the refiner
+    assert compiled_functions == ["smooth_fill", "forward", "layers"]  # the last two of the discriminator
     start = start_of(plain)
     for run in (plain, compiled):
         run.run()
     assert_same_update(state_of(compiled), state_of(plain), start, 1e-3)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_native_crops_are_not_resampled(restorer, native):
+    run = restorer(native=native)
+    photos = 255 * run.model.autoencoder.denormalize(run._batch(slice(0, 8)).photos)
+    assert ((photos - photos.round()).abs().max() < 0.01) == native
 
 
 def test_a_refiner_of_the_same_settings_is_trained_on(restorer, tmp_path):
