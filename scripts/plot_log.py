@@ -1,4 +1,5 @@
-"""Draw a training log: loss and validation PSNR over samples seen; of contrastive tuning its loss and retrieval.
+"""Draw a training log: loss and validation PSNR over samples seen; of contrastive tuning its loss and retrieval,
+of a refiner its perceptual distance.
 
 python scripts/plot_log.py runs/small/log.jsonl runs/second/log.jsonl -o weights/curves.png
 
@@ -40,15 +41,20 @@ def main() -> int:
     steps = [r for r in records if "loss" in r]
     figures = [r for r in records if any("psnr_" in key or "retrieval_" in key for key in r)]
     tuned = any("retrieval_cls" in r for r in figures)
-    loss, prefix = ("loss", "psnr_")
+    perceptual = any("perceptual" in r for r in steps) and any("sharp_perceptual_thin" in r for r in figures)
+    loss, prefix, what = "loss", "psnr_", "hole PSNR (dB)"
     if tuned:
-        loss, prefix = ("teacher" if any("teacher" in r for r in steps) else "contrastive", "retrieval_")
+        loss = "teacher" if any("teacher" in r for r in steps) else "contrastive"
+        prefix, what = "retrieval_", "views that find their twin"
         steps = [r for r in steps if loss in r]  # of a log before the tuning none has it
+    elif perceptual:  # with an adversary the sum of a refiner's losses says nothing
+        loss, prefix, what = "perceptual", "sharp_perceptual_", "perceptual distance"
+        steps = [r for r in steps if loss in r]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     for side in sorted({r["side"] for r in steps}):
         points = [r for r in steps if r["side"] == side]
         left.plot([r["samples"] / 1000 for r in points], [r[loss] for r in points], label=f"{side} px crops")
-    left.set(xlabel="thousand samples", ylabel=f"{loss} loss" if tuned else "training loss")
+    left.set(xlabel="thousand samples", ylabel="training loss" if loss == "loss" else f"{loss} loss")
     if not tuned:  # views have a size of their own
         left.set(yscale="log")
         left.legend()
@@ -56,7 +62,6 @@ def main() -> int:
         points = [r for r in figures if name in r]
         label = name.replace(prefix, "")
         right.plot([r["samples"] / 1000 for r in points], [r[name] for r in points], "o-", label=label)
-    what = "views that find their twin" if tuned else "hole PSNR (dB)"
     right.set(xlabel="thousand samples", ylabel=f"{what}, held-out photos")
     right.legend()
     for axes in (left, right):

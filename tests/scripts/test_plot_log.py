@@ -23,6 +23,10 @@ TAUGHT = [
 REFINED = [
     {"samples": 8, "loss": 0.9, "side": 64}, {"samples": 8, "mean_psnr_thin": 20.0, "sharp_psnr_thin": 19.0},
 ]  # fmt: skip
+JUDGED = [
+    {"samples": 8, "loss": 0.9, "perceptual": 0.2, "side": 64},
+    {"samples": 8, "sharp_psnr_thin": 19.0, "sharp_perceptual_thin": 0.07, "mean_perceptual_thin": 0.08},
+]  # fmt: skip
 
 
 def plot(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -43,8 +47,9 @@ def test_logs_become_a_picture(tmp_path: Path, records: list[dict]) -> None:
 @pytest.mark.parametrize(("logs", "losses", "figures"), [
     ([PLAIN], {"64 px crops": [0.9], "96 px crops": [0.7]}, {"thin": [20.0], "centre": [16.0]}),
     ([PLAIN, TAUGHT], {"64 px crops": [0.8]}, {"cls": [0.4], "mean": [0.3]}),  # the first has no such loss
+    ([JUDGED], {"64 px crops": [0.2]}, {"thin": [0.07]}),
     ([REFINED], {"64 px crops": [0.9]}, {"mean_thin": [20.0], "sharp_thin": [19.0]}),
-], ids=["plain", "taught after plain", "refined"])  # fmt: skip
+], ids=["plain", "taught after plain", "judged", "refined"])  # fmt: skip
 def test_what_logs_hold_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[list[dict]], losses: dict, figures: dict
 ) -> None:
