@@ -106,7 +106,7 @@ class Adversary:
             raise AdversaryError("a discriminator with batch norm would differ between processes: use group norm")
         self.discriminator, self.loss, self.r1, self.r1_every = discriminator, loss, r1, r1_every
         self._judge: Callable[[Tensor], Tensor] = discriminator
-        self._judge_layers = getattr(discriminator, "layers", None)
+        self._judge_layers = discriminator.layers if isinstance(discriminator, PatchDiscriminator) else None
         self.steps = 0
         if feature_matching and not isinstance(discriminator, PatchDiscriminator):
             raise AdversaryError("feature_matching needs a PatchDiscriminator: other networks do not say their layers")
@@ -154,10 +154,7 @@ class Adversary:
 
     def _layers(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The verdict, and the outputs of the discriminator's activations where it is a `PatchDiscriminator`."""
-        if not isinstance(self.discriminator, PatchDiscriminator):
-            return self._judge(pictures), []
-        assert self._judge_layers is not None
-        return self._judge_layers(pictures)
+        return (self._judge(pictures), []) if self._judge_layers is None else self._judge_layers(pictures)
 
     def compile(self) -> None:
         """Compile the discriminator's passes, but for that of the penalty, which is differentiated twice."""

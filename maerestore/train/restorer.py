@@ -157,9 +157,10 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
 
     def _measure(self) -> tuple[dict[str, float], Image.Image]:
         assert self.validation is not None
-        objective = self.accelerator.unwrap_model(self.objective)
+        perceptual = self.accelerator.unwrap_model(self.objective).criterion.perceptual
         return (
-            self.validation.measure(self.average, objective.criterion.perceptual),
+            # Its forward as it is: where it was compiled, that was for the sides of training.
+            self.validation.measure(self.average, None if perceptual is None else perceptual.forward),
             self.validation.picture(self.average),
         )
 

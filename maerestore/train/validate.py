@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,6 @@ from maerestore.model import MaskedAutoencoder
 from maerestore.model.hiding import fixed_noise
 from maerestore.model.restorer import Restorer
 from maerestore.model.smooth import smooth_fill
-from maerestore.train.perceptual import PerceptualLoss
 
 
 def draw_holes(images: Tensor, seed: int) -> dict[str, Tensor]:
@@ -122,7 +123,9 @@ class RestorerValidation:
         self.holes = draw_holes(images, seed)
 
     @torch.inference_mode()
-    def measure(self, restorer: Restorer, perceptual: PerceptualLoss | None = None) -> dict[str, float]:
+    def measure(
+        self, restorer: Restorer, perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> dict[str, float]:
         """For each mask family, means over the photographs.
 
         Returns:

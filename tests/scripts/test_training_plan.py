@@ -74,6 +74,7 @@ def test_the_runs_of_half_an_hour_fit_the_code_and_leave_what_can_be_fetched(tmp
     assert [recipe.seed for recipe in recipes] == [3, 3]
     assert all("torchvision" not in json.dumps(recipe.to_dict()) for recipe in recipes)  # it would download
     assert all(recipe.samples % recipe.batch_size == 0 for recipe in recipes)
+    assert told[0][told[0].index("--model") + 1] == "files/start"
     for stage, weights in (("4h", "refiner"), ("5f", "model")):
         folder = tmp_path / "out" / stage
         assert (folder / "done").exists()
