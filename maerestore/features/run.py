@@ -14,6 +14,7 @@ from maerestore.features.failures import Failures, none_read
 from maerestore.features.items import Item
 from maerestore.features.loaders import Extractor, Loader
 from maerestore.features.store import FeatureStore
+from maerestore.image.errors import InputError, quoted
 
 __all__ = ["Report", "extract", "table_facts"]
 
@@ -78,8 +79,8 @@ def extract(
         what was done.
 
     Raises:
-        InputError: the table has another fingerprint, another process works on it, or it cannot be written; with
-            `some`, no image can be read.
+        InputError: the table has another fingerprint, or rows of other images only; another process works on it, or
+            it cannot be written; with `some`, no image can be read.
         ModelError: as for `FeatureExtractor.from_pretrained`.
         MaerestoreError: pooling "patch", whose grids do not fit into a table, or fewer than one worker.
 
@@ -96,7 +97,14 @@ def extract(
         facts = table_facts(extractor, half)
         store.use(facts)
         todo = [item for item in items if not store.has(item) or (retry and store.error(item) is not None)]
-        before = store.names()
+        before, names = store.names(), {item.name for item in items}
+        if before and before.isdisjoint(names):
+            # Hours of computing would be gone by a slip of the hand.
+            raise InputError(
+                f"{quoted(out)} holds features of other images ({quoted(min(before))}): choose another output, name "
+                "their source as well, or add --overwrite to write a new table",
+                "overwrite=True",
+            )
         run = engine or local_engine(workers)
         done, read = 0, any(store.has(item) and store.error(item) is None for item in items)
         told = Failures(failed, read or not some)
@@ -114,7 +122,7 @@ def extract(
             store.discard()
             raise none_read(errors, str(out))
         store.finish(items)
-    dropped = len(before - {item.name for item in items})
+    dropped = len(before - names)
     return Report(len(items), len(todo), len(items) - len(todo), dropped, errors, facts)
 
 

@@ -107,6 +107,19 @@ def test_a_second_run_does_only_what_is_new_or_changed() -> None:
     assert colours() == expected
 
 
+def test_a_table_of_other_images_is_not_emptied_by_mistake() -> None:
+    save(Path("more/0.png"), 3)
+    go(Fake())
+    before = Path("t.npy").read_bytes()
+    with pytest.raises(InputError, match=r"t\.npy' holds features of other images \('photos/0\.png'\).*--overwrite"):
+        go(Fake(), sources=["more"])
+    assert Path("t.npy").read_bytes() == before
+    go(Fake(), sources=["more"], out="other.npy")
+    assert go(Fake(), sources=["more", "photos/1.png"]).dropped == 9  # some stay: what is gone was taken away
+    report = go(Fake(), sources=["photos/2.png"], overwrite=True)
+    assert (report.images, report.dropped) == (1, 0)
+
+
 def test_what_cannot_be_read_is_a_row_with_an_error() -> None:
     Path("photos/1.png").write_bytes(b"no image")
     Path("photos/2.png").write_bytes(Path("photos/0.png").read_bytes()[:50])
@@ -150,11 +163,14 @@ def test_images_of_which_none_can_be_read_leave_everything_as_it_was() -> None:
     assert not list(Path().glob("t.npy*"))
     go(Fake())
     before = {path: path.read_bytes() for path in Path().glob("t.npy*")}
+    good = Path("photos/0.png").read_bytes()
+    Path("photos/0.png").write_bytes(b"no longer an image")
     for overwrite in (False, True):
         with pytest.raises(InputError, match="is not written"):
-            go(Fake(), sources=["a.png"], overwrite=overwrite, **more)
+            go(Fake(), sources=["photos/0.png"], overwrite=overwrite, **more)
         assert {path: path.read_bytes() for path in Path().glob("t.npy*")} == before
     # What a killed run has done waits still.
+    Path("photos/0.png").write_bytes(good)
     seen = []
 
     def dying(images: Sequence[np.ndarray]) -> None:
@@ -164,9 +180,11 @@ def test_images_of_which_none_can_be_read_leave_everything_as_it_was() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         go(Fake(before=dying), "u.npy")
+    Path("photos/0.png").write_bytes(b"no longer an image")
     with pytest.raises(InputError, match="is not written"):
-        go(Fake(), "u.npy", sources=["a.png"], **more)
-    assert go(Fake(), "u.npy").computed == 6
+        go(Fake(), "u.npy", sources=["photos/0.png"], **more)
+    Path("photos/0.png").write_bytes(good)
+    assert go(Fake(), "u.npy").computed == 7
     # One that could be read, now or before, lets the others be told.
     assert told == []
     assert go(Fake(), "v.npy", sources=["a.png", "photos/1.png", "b.png"], **more).computed == 3
