@@ -33,7 +33,7 @@ from maerestore.train.run_recipe import RunRecipe
 from maerestore.train.sources import open_corpus
 from maerestore.train.stopping import StopSignals
 from maerestore.train.trained import Trained
-from maerestore.train.values import RecipeError
+from maerestore.train.values import RecipeError, changes
 
 Recipe = TypeVar("Recipe", bound=RunRecipe)
 Batch = TypeVar("Batch")
@@ -104,6 +104,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             raise RecipeError(reason_of(err)) from err
         self.optimizers = build_optimizers(self.model, recipe, self.contrast)
         self.step = self.samples = 0
+        self.changed: list[str] = []  # since the part of the run that is resumed
         self.signals = StopSignals()
         # What is decoded once, is decoded by one; where machines share no folder, by one on each.
         with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
@@ -203,7 +204,8 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         if not self.validates and self.accelerator.is_main_process:
             say("nothing is validated: one photograph in 64 is kept aside by its name, and here that is none")
         if self.samples:
-            say(f"going on from {self.samples:,} of {self.recipe.samples:,} samples")
+            changed = f"; changed since: {', '.join(self.changed)}" if self.changed else ""
+            say(f"going on from {self.samples:,} of {self.recipe.samples:,} samples{changed}")
 
     def _conclude(self) -> None:
         if self.samples < self.recipe.samples:
@@ -295,8 +297,9 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         if not self._trained.finite():  # of the step just made; the losses say it one step later
             raise RecipeError(f"weights are not finite after {self.samples} samples, and are not saved: lower base_lr")
         if self.accelerator.is_main_process:
-            place = {"step": self.step, "samples": self.samples, "recipe": self.recipe.to_dict(), **self._facts()}
-            write_checkpoint(self.out / CHECKPOINT, place | self._trained.state_dict())
+            place = {"step": self.step, "samples": self.samples, "data": self.corpus.fingerprint}
+            facts = {"recipe": self.recipe.to_dict(), **self._facts()}
+            write_checkpoint(self.out / CHECKPOINT, place | facts | self._trained.state_dict())
             self._save_model({"samples": self.samples, "data": self.corpus.fingerprint})
 
     @property
@@ -308,6 +311,9 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         state = self._read_checkpoint(path)
         self._trained.load_state_dict(state, path)
         self.step, self.samples = state["step"], state["samples"]
+        self.changed = changes(state.get("recipe"), self.recipe.to_dict())
+        if state.get("data", self.corpus.fingerprint) != self.corpus.fingerprint:
+            self.changed.append("the photographs")
 
     def _check_processes(self) -> None:
         """Processes on another machine must have found the same checkpoint."""

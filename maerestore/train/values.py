@@ -76,3 +76,27 @@ def pair(name: str, value: Any, kind: Callable[[str, Any], _Value]) -> tuple[_Va
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise RecipeError(f"{name} takes two values, got {value!r}")
     return kind(name, value[0]), kind(name, value[1])
+
+
+def changes(before: Any, now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two recipes; what a block had and has no longer, too.
+
+    Example:
+        >>> changes({"seed": 0, "loss": {"mse": 1.0, "bce": 0.1}}, {"seed": 0, "loss": {"mse": 0.5}})
+        ['loss.mse 1.0 -> 0.5', 'loss.bce 0.1 -> None']
+    """
+    if not isinstance(before, dict):
+        return []
+    told = []
+    for name in {**now, **before}:
+        old, new = before.get(name), now.get(name)
+        if isinstance(new, dict) and isinstance(old, dict):
+            told += changes(old, new, f"{prefix}{name}.")
+        elif _plain(old) != _plain(new):
+            told.append(f"{prefix}{name} {old} -> {new}")
+    return told
+
+
+def _plain(value: Any) -> Any:
+    """A value whose sequences are lists, as a recipe may hold either."""
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -469,8 +469,20 @@ def test_a_stopped_run_saves_without_validating_and_says_so(trainer, tiny_recipe
     again = trainer(tiny_recipe(samples=32))
     again.run()
     said = capsys.readouterr().err
-    assert "going on from 24" in said
+    assert "going on from 24 of 32 samples; changed since: samples 64 -> 32, validate_every 8 -> 10000\n" in said
     assert "finished after 32 samples" in said
+
+
+def test_a_resumed_run_says_what_is_other_than_before(trainer, tiny_recipe, tmp_path, capsys):
+    trainer(tiny_recipe(samples=8)).run()
+    trainer(tiny_recipe(samples=16, loss={"masked_mse": 0.5}, base_lr=0.01), data="fake:32").run()
+    said = capsys.readouterr().err
+    assert (
+        "going on from 8 of 16 samples; changed since: samples 8 -> 16, base_lr 0.03 -> 0.01, loss.masked_mse " in said
+    )
+    assert ", the photographs\n" in said
+    trainer(tiny_recipe(samples=16, loss={"masked_mse": 0.5}, base_lr=0.01), data="fake:32").run()
+    assert "going on from 16 of 16 samples\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 cut"])
@@ -485,7 +497,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(trainer, tiny_recipe, tmp_p
 @pytest.mark.slow
 def test_compiled_training_trains(trainer, tiny_recipe, tmp_path):
     """With the code generator itself."""
-    run = trainer(tiny_recipe(samples=24, compile=True, masking={"policies": {"random": 1}}))
+    run = trainer(tiny_recipe(samples=24, compile=True, loss={"masked_mse": 0.5}, base_lr=0.01))
     blocks = [*run.model.blocks, *run.model.decoder_blocks]
     assert all(block._compiled_call_impl is not None for block in blocks)
     before = run.model.patch_embed.proj.weight.clone()
