@@ -24,7 +24,7 @@ from maerestore.inpaint.refine import refined_fill
 from maerestore.inpaint.sampling import HiddenBlocks, ranked, seed_of_sample
 from maerestore.inpaint.scene import Progress, Scene
 from maerestore.inpaint.stages import FillReport, counter, find_scene, refined_pieces, smooth_pieces
-from maerestore.inpaint.texture import RefinedRegion, sharpen
+from maerestore.inpaint.texture import sharpen
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
@@ -361,7 +361,7 @@ class Inpainter(Pretrained):
             sharp, seed: as for `inpaint`.
             hiding: known pixels that the autoencoder is not shown.
         """
-        refined: list[RefinedRegion | None] | None = None
+        refined: list[np.ndarray | None] | None = None
         if self.restorer is None:
             pieces = self._coarse(task, hiding)
         else:
@@ -380,12 +380,12 @@ class Inpainter(Pretrained):
 
     def _refined(
         self, task: _Task, restorer: Restorer, sharp: bool, hiding: Hiding | None
-    ) -> tuple[list[Piece], list[RefinedRegion | None]]:
-        """One of the refiner's two fills of every region, and what it leaves to draw."""
+    ) -> tuple[list[Piece], list[np.ndarray | None]]:
+        """One of the refiner's two fills of every region, and how deep in the hole its pixels are."""
         fill = partial(
             refined_fill, restorer, size=self.size, curve=self.curve, bf16=self.bf16, hiding=hiding, sharp=sharp
         )
-        return refined_pieces(task.scene, fill, self.size, task.feather, task.report, task.progress)
+        return refined_pieces(task.scene, fill, task.feather, task.report, task.progress)
 
 
 def _single(image: Any, name: str) -> Photo | FloatImage:

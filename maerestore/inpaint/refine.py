@@ -15,7 +15,9 @@ from maerestore.inpaint.rim import SMALLER, refined_rim
 from maerestore.model.restorer import Restorer
 from maerestore.precision import autocast
 
-LIMIT = 640  # windows are refined at their own size up to this many pixels squared; larger ones are made smaller
+# Windows are refined at their own size up to this many pixels squared; larger ones are made smaller, and only their rim
+# is refined at full size: a refiner knows holes as large as it was trained on, and deep in larger ones draws a weave.
+LIMIT = 384
 CELL = 8  # sizes of the refiner are multiples of this where a window is made smaller
 
 

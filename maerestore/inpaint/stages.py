@@ -17,10 +17,8 @@ from maerestore.image.photo import Piece
 from maerestore.inpaint.blend import BlendCurve, blend
 from maerestore.inpaint.checks import check_whole
 from maerestore.inpaint.model_window import ModelWindow
-from maerestore.inpaint.refine import LIMIT
 from maerestore.inpaint.regions import cut, dilated, find_regions
 from maerestore.inpaint.scene import Progress, Scene, harmonic_fills
-from maerestore.inpaint.texture import RefinedRegion
 from maerestore.inpaint.visible import unknown_pixels, visible_photo
 
 
@@ -145,33 +143,30 @@ def smooth_pieces(
 
 
 def refined_pieces(
-    scene: Scene, fill_windows: WindowModel, size: int, feather: int, report: FillReport, progress: Progress | None
-) -> tuple[list[Piece], list[RefinedRegion | None]]:
-    """The refiner's fill of every region that the model looks at, and what it leaves to draw.
+    scene: Scene, fill_windows: WindowModel, feather: int, report: FillReport, progress: Progress | None
+) -> tuple[list[Piece], list[np.ndarray | None]]:
+    """The refiner's fill of every region that the model looks at, and how deep in the hole its pixels are.
 
     Args:
         scene: the holes.
         fill_windows: the refiner.
-        size: side in pixels that the autoencoder sees windows at.
         feather: pixels over which the fill sets in.
         report: gets the seconds of "refine".
         progress: see `Progress`.
     """
     pieces: list[Piece] = []
-    refined: list[RefinedRegion | None] = []
+    refined: list[np.ndarray | None] = []
     with report.stage("refine"):
         advance = counter("refining", scene.windows, progress)
         for i, seen in enumerate(scene.map_windows(partial(fill_windows, progress=advance))):
             fill, mask, box = scene.smooth[i], scene.regions[i].mask, scene.regions[i].box
-            looked_at: RefinedRegion | None = None
+            looked_at: np.ndarray | None = None
             if seen is not None:  # else so thin that the harmonic fill is the best there is
-                (picture, scale), distance = seen, scene.distances[i]
+                (picture, _), distance = seen, scene.distances[i]
                 if feather > 0:
                     picture = fill + np.clip(distance / feather, 0, 1)[..., None] * (picture - fill)
-                # The window's side in photo pixels is what the autoencoder sees, over the scale it sees it at.
-                shrunk = max(1.0, size / float(scale[mask].mean()) / LIMIT)
                 fill = np.where(mask[..., None], picture, fill).astype(np.float32)
-                looked_at = RefinedRegion(np.where(mask, distance, 0), shrunk)
+                looked_at = np.where(mask, distance, 0)
             pieces.append((fill, mask, box))
             refined.append(looked_at)
     return pieces, refined

@@ -9,8 +9,6 @@ constants were chosen on photographs kept aside from training, by LPIPS and by e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -19,7 +17,7 @@ from maerestore.image.photo import Piece
 from maerestore.inpaint.boxes import grow, slices
 from maerestore.inpaint.detail import drawn_from, find_origins, synthesize
 from maerestore.inpaint.regions import Region
-from maerestore.inpaint.rim import SMALLER, rim_share
+from maerestore.inpaint.rim import rim_share
 from maerestore.inpaint.scene import Overlay, Progress
 from maerestore.inpaint.strength import chroma_energy, chroma_of, continued, energy_of, mean_by_cell, undisturbed
 from maerestore.inpaint.windows import plan_blocks, surroundings
@@ -35,24 +33,6 @@ WITHIN = 1.25  # sigma in cells, of the mean strength of the fill's texture
 FLAT = 1e-6  # energy of what counts as no texture: a quarter of a level of 255
 
 
-@dataclass
-class RefinedRegion:
-    """What a refiner drew of a region, beside its fill.
-
-    Attributes:
-        distance: (h, w), pixels to the nearest known pixel.
-        shrunk: photo pixels per pixel that the refiner saw, at least 1; from `SMALLER` on the rim was drawn again at 1.
-    """
-
-    distance: np.ndarray
-    shrunk: float = 1.0
-
-    @property
-    def suffices(self) -> bool:
-        """Whether nothing is left to draw."""
-        return bool(self.distance.max() <= SHALLOW)
-
-
 def sharpen(
     photo: ReadableImage,
     mask: np.ndarray,
@@ -60,7 +40,7 @@ def sharpen(
     pieces: list[Piece],
     seed: int,
     progress: Progress | None,
-    refined: list[RefinedRegion | None] | None = None,
+    refined: list[np.ndarray | None] | None = None,
 ) -> list[Piece]:
     """Give the fill of every region the texture of its surroundings.
 
@@ -71,8 +51,8 @@ def sharpen(
         pieces: their fills so far; changed in place.
         seed: of the search.
         progress: called after each block.
-        refined: for each region what a refiner drew, None where it did not look: such a region is left as it is.
-            Without the list all is drawn from known patches.
+        refined: for each region that a refiner drew (h, w), pixels to the nearest known one; None where it did not
+            look: such a region is left as it is. Without the list all is drawn from known patches.
 
     Returns:
         `pieces`.
@@ -95,9 +75,9 @@ def sharpen(
             drawn = synthesize(drawn, hole, sources, seed)
         else:
             distance = np.zeros(hole.shape, np.float32)
-            distance[slices(block, area)] = own.distance[slices(block, regions[i].box)]
-            origins = None if own.suffices else find_origins(drawn, hole, sources, seed)
-            drawn = completed(drawn, origins, hole, known, distance, own.shrunk)
+            distance[slices(block, area)] = own[slices(block, regions[i].box)]
+            origins = None if own.max() <= SHALLOW else find_origins(drawn, hole, sources, seed)
+            drawn = completed(drawn, origins, hole, known, distance)
         # Written where the overlay reads, so that the next block continues this one.
         fill = pieces[i][0][slices(block, regions[i].box)]
         inside = hole[slices(block, area)]
@@ -114,7 +94,6 @@ def completed(
     hole: np.ndarray,
     known: np.ndarray,
     distance: np.ndarray,
-    shrunk: float = 1.0,
 ) -> np.ndarray:
     """A fill whose finest texture is as strong, place by place, as that of the surroundings, chroma no stronger.
 
@@ -128,7 +107,6 @@ def completed(
         hole: (h, w) bool, what is to be changed.
         known: (h, w) bool, the photo's own pixels.
         distance: (h, w), pixels from the hole's pixels to the nearest known one.
-        shrunk: as of `RefinedRegion`: of the refiner's pixels are the sigmas of what is added.
 
     Returns:
         (h, w, 3) float32 in [0, 1], equal to `fill` outside the hole; `fill` itself where nothing is known.
@@ -148,11 +126,8 @@ def completed(
     left = _per_pixel(np.clip(np.sqrt((wanted + FLAT) / (there + FLAT)), LEAST, 1), hole.shape)
     picture = fill + (left - 1) * (fill - cv2.GaussianBlur(fill, (0, 0), WEAKENED))
     if origins is not None:
-        # Where the rim was drawn again, it is as sharp as if the refiner had seen all at its size.
-        near, share = NEAR * (1 if shrunk > SMALLER else shrunk), rim_share(distance)[..., None]
-        drawn = drawn_from(fill, origins)
-        texture = (1 - share) * brought(fill, drawn, origins, DEEP * shrunk)
-        texture += share * brought(fill, drawn, origins, near)
+        drawn, share = drawn_from(fill, origins), rim_share(distance)[..., None]
+        texture = (1 - share) * brought(fill, drawn, origins, DEEP) + share * brought(fill, drawn, origins, NEAR)
         offered, _ = mean_by_cell(energy_of(texture), hole, WITHIN)
         gain = np.sqrt(np.clip((WANTED * wanted - there) / (offered + FLAT), 0, MOST**2))
         ramp = np.clip((distance - RIM) / RAMP, 0, 1)[..., None]

@@ -186,7 +186,7 @@ def test_it_does_not_depend_on_torchs_defaults(default: Callable[[], AbstractCon
         np.testing.assert_array_equal(refined_fill(network, [window], 32, TRUST, limit=64)[0], expected)
 
 
-def test_what_is_added_from_known_patches_is_finer_near_a_rim_that_was_drawn_again() -> None:
+def test_what_is_added_from_known_patches_is_finer_near_the_rim() -> None:
     hole = box_mask(96, 192, (8, 8, 88, 88))
     rng = np.random.default_rng(0)
     coarse = cv2.GaussianBlur(rng.normal(0, 1, hole.shape), (0, 0), 5.0)
@@ -195,14 +195,11 @@ def test_what_is_added_from_known_patches_is_finer_near_a_rim_that_was_drawn_aga
     fill = np.where(hole[..., None], np.float32(0.5), source)
     origins = np.arange(hole.size).reshape(hole.shape) + np.where(hole, 92, 0)  # columns to the right, all known
 
-    def added(distance: float, shrunk: float) -> np.ndarray:
-        picture = completed(fill, origins, hole, ~hole, np.float32(distance) * hole, shrunk)
+    def added(distance: float) -> np.ndarray:
+        picture = completed(fill, origins, hole, ~hole, np.float32(distance) * hole)
         return np.asarray(cv2.GaussianBlur(picture - fill, (0, 0), 2.0)[24:72, 24:72])
 
-    np.testing.assert_allclose(added(FULL, 3.0), added(FULL, 1.0), atol=1e-6)  # as if it had not been made smaller
-    assert added(FULL, SMALLER).std() > 1.1 * added(FULL, 1.0).std()  # by so little it was not drawn again
-    assert added(FADED, 1.0).std() > 1.5 * added(FULL, 1.0).std()
-    assert added(FADED, 3.0).std() > 1.5 * added(FADED, 1.0).std()
+    assert added(FADED).std() > 1.5 * added(FULL).std()
 
 
 def test_windows_are_told_which_holes_they_are_looked_at_for() -> None:
