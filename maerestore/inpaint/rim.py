@@ -19,7 +19,7 @@ from maerestore.inpaint.model_window import BATCH, ModelWindow
 from maerestore.model.restorer import Restorer
 from maerestore.precision import autocast
 
-SMALLER = 1.25  # times that a window was made smaller from which its rim is drawn again
+SMALLER = 1.1  # times that a window was made smaller from which its rim is drawn again
 FULL, FADED = 6.0, 16.0  # pixels from the known ones up to which all, and from which on nothing, is drawn again
 TILE, STEP = 128, 96  # side of a tile and pixels from one to the next; they overlap by the difference
 TOKEN = 16  # pixels of a tile for each of its tokens
