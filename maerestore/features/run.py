@@ -58,9 +58,10 @@ def extract(
 
     Convention:
         Only images that are new, or whose size or modification time changed, are computed; rows of images that are not
-        in `items` are removed. Each batch is stored as soon as it is finished, so a run that was killed continues with
-        the next batch. An image that cannot be read, or that does not fit into memory, becomes a row with an error. It
-        is tried again when its file changes, or if it could not be opened at all.
+        in `items` are removed, but a table that would lose all of its rows is refused. Each batch is stored as soon as
+        it is finished, so a run that was killed continues with the next batch. An image that cannot be read, or that
+        does not fit into memory, becomes a row with an error. It is tried again when its file changes, or if it could
+        not be opened at all.
 
     Args:
         items: from `find_items` or `find_sources`.
