@@ -17,7 +17,8 @@ from maerestore.precision import autocast
 
 # Windows are refined at their own size up to this many pixels squared; larger ones are made smaller, and only their rim
 # is refined at full size: a refiner knows holes as large as it was trained on, and deep in larger ones draws a weave.
-LIMIT = 384
+# The picture with the least squared error has none, and would only be more blurred.
+LIMIT, SMOOTH_LIMIT = 384, 640
 CELL = 8  # sizes of the refiner are multiples of this where a window is made smaller
 
 
@@ -29,7 +30,7 @@ def refined_fill(
     curve: BlendCurve,
     progress: Callable[[int], None] | None = None,
     *,
-    limit: int = LIMIT,
+    limit: int | None = None,
     bf16: bool = False,
     hiding: Hiding | None = None,
     sharp: bool = True,
@@ -44,7 +45,7 @@ def refined_fill(
             shifted patches, as `maerestore.inpaint.coarse.reconstruct` makes them, gain nothing here: the refiner
             draws over the borders of patches.
         progress: called with the number of windows done after each batch.
-        limit: the refiner sees windows at their own size up to about this many pixels squared.
+        limit: the refiner sees windows at their own size up to about this many pixels squared; None for the best size.
         bf16: compute in bfloat16.
         hiding: known pixels that the autoencoder is not shown; other ones give another fill.
         sharp: the refiner's picture with texture; False takes the one with the least squared error.
@@ -53,6 +54,7 @@ def refined_fill(
         for each window (h, w, 3) float32, outside the hole as the refiner draws it.
     """
     patch = restorer.autoencoder.config.patch_size
+    limit = limit or (LIMIT if sharp else SMOOTH_LIMIT)
     plans = []
     for window in windows:
         shape = window.mask.shape[0], window.mask.shape[1]

@@ -14,7 +14,7 @@ from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.detail import drawn_from
 from maerestore.inpaint.model_window import ModelWindow
 from maerestore.inpaint.pipeline import Inpainter
-from maerestore.inpaint.refine import refined_fill
+from maerestore.inpaint.refine import LIMIT, SMOOTH_LIMIT, refined_fill
 from maerestore.inpaint.texture import LEAST, MOST, RAMP, RIM, completed
 from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
@@ -158,6 +158,17 @@ def test_a_window_beyond_the_limit_is_refined_smaller() -> None:
     assert picture.shape == (64, 128, 3)
     # Untrained, it gives back what it was given: smaller, and enlarged again.
     assert abs(picture - window.image)[window.mask].mean() < 0.1
+
+
+@pytest.mark.parametrize(("sharp", "side"), [(True, LIMIT), (False, SMOOTH_LIMIT)])
+def test_the_sharp_picture_is_drawn_smaller_than_the_smooth_one(sharp: bool, side: int) -> None:
+    """Weave grows in holes larger than a refiner was trained on; the picture without it keeps its own size."""
+    restorer = Restorer(random_model(), Refiner(CONFIG).eval())
+    sizes: list[tuple[int, ...]] = []
+    handle = restorer.refiner.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    refined_fill(restorer, [_window(800, 800, (300, 300, 340, 340))], 32, HARMONIC, sharp=sharp)
+    handle.remove()
+    assert sizes[0] == (side, side)
 
 
 def test_the_refiner_starts_from_the_curves_share_of_the_autoencoder() -> None:
