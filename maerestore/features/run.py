@@ -14,7 +14,6 @@ from maerestore.features.failures import Failures, none_read
 from maerestore.features.items import Item
 from maerestore.features.loaders import Extractor, Loader
 from maerestore.features.store import FeatureStore
-from maerestore.image.errors import InputError, quoted
 
 __all__ = ["Report", "extract", "table_facts"]
 
@@ -99,13 +98,7 @@ def extract(
         store.use(facts)
         todo = [item for item in items if not store.has(item) or (retry and store.error(item) is not None)]
         before, names = store.names(), {item.name for item in items}
-        if before and before.isdisjoint(names):
-            # Hours of computing would be gone by a slip of the hand.
-            raise InputError(
-                f"{quoted(out)} holds features of other images ({quoted(min(before))}): choose another output, name "
-                "their source as well, or add --overwrite to write a new table",
-                "overwrite=True",
-            )
+        store.check_overlap(names)
         run = engine or local_engine(workers)
         done, read = 0, any(store.has(item) and store.error(item) is None for item in items)
         told = Failures(failed, read or not some)

@@ -144,6 +144,16 @@ class FeatureStore:
         """The names of all rows."""
         return set(self._rows)
 
+    def check_overlap(self, names: set[str]) -> None:
+        """Raise InputError where `finish` with images of these names would leave none of the rows."""
+        before = self.names()
+        if before and before.isdisjoint(names):  # hours of computing, gone by a slip of the hand
+            raise InputError(
+                f"{quoted(self.out)} holds features of other images ({quoted(min(before))}): choose another output, "
+                f"name their source as well, or {_TO_OVERWRITE}",
+                "overwrite=True",
+            )
+
     def error(self, item: Item) -> str | None:
         """The error in the row of an item; None where there is no error, or no row."""
         row = self._rows.get(item.name)

@@ -297,10 +297,10 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         if not self._trained.finite():  # of the step just made; the losses say it one step later
             raise RecipeError(f"weights are not finite after {self.samples} samples, and are not saved: lower base_lr")
         if self.accelerator.is_main_process:
-            place = {"step": self.step, "samples": self.samples, "data": self.corpus.fingerprint}
-            facts = {"recipe": self.recipe.to_dict(), **self._facts()}
-            write_checkpoint(self.out / CHECKPOINT, place | facts | self._trained.state_dict())
-            self._save_model({"samples": self.samples, "data": self.corpus.fingerprint})
+            seen = {"samples": self.samples, "data": self.corpus.fingerprint}
+            place = {"step": self.step, **seen, "recipe": self.recipe.to_dict(), **self._facts()}
+            write_checkpoint(self.out / CHECKPOINT, place | self._trained.state_dict())
+            self._save_model(seen)
 
     @property
     def _trained(self) -> Trained:

@@ -495,7 +495,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(trainer, tiny_recipe, tmp_p
 @pytest.mark.slow
 def test_compiled_training_trains(trainer, tiny_recipe, tmp_path):
     """With the code generator itself."""
-    run = trainer(tiny_recipe(samples=24, compile=True, loss={"masked_mse": 0.5}, base_lr=0.01))
+    run = trainer(tiny_recipe(samples=24, compile=True, masking={"policies": {"random": 1}}))
     blocks = [*run.model.blocks, *run.model.decoder_blocks]
     assert all(block._compiled_call_impl is not None for block in blocks)
     before = run.model.patch_embed.proj.weight.clone()
