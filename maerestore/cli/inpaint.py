@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,14 +165,14 @@ def _read(args: argparse.Namespace, out: Path) -> tuple[Photo, np.ndarray]:
 
 def _fill(
     args: argparse.Namespace, inpainter: Inpainter, photo: Photo, mask: np.ndarray
-) -> tuple[list[Photo], np.ndarray | None, FillReport]:
-    """The fills, the confidence map if it is asked for, and what was done."""
+) -> tuple[Iterable[Photo], np.ndarray | None, FillReport]:
+    """The fills, of which one after the other is made, the confidence map if it is asked for, and what was done."""
     options: dict[str, Any] = {"feather": args.feather, "sharp": args.sharp == "auto", "seed": args.seed}
     sure = None
-    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with Bar(args.quiet) as bar:
         if args.samples == 1:
             one, report = inpainter.fill(photo, mask, **options, progress=bar)
-            filled = [one]
+            filled: Iterable[Photo] = [one]
         else:
             filled, report = inpainter.fill_samples(photo, mask, args.samples, **options, progress=bar)
         if args.confidence is not None:

@@ -127,13 +127,13 @@ def _from_pil(image: Image.Image) -> Photo:
     if image.mode == "P":
         palette = np.array(image.getpalette("RGBA"), np.uint8).reshape(-1, 4)
         transparency = image.info.get("transparency")
+        missing = int(samples.max(initial=0)) + 1 - len(palette)
+        if missing > 0:
+            palette = np.concatenate([palette, np.tile(np.array([[0, 0, 0, 255]], np.uint8), (missing, 1))])
         if isinstance(transparency, int) and transparency < len(palette):
             palette[transparency, 3] = 0
         elif isinstance(transparency, bytes):
             palette[: len(transparency), 3] = np.frombuffer(transparency, np.uint8)[: len(palette)]
-        missing = int(samples.max(initial=0)) + 1 - len(palette)
-        if missing > 0:
-            palette = np.concatenate([palette, np.tile(np.array([[0, 0, 0, 255]], np.uint8), (missing, 1))])
     mode = "L" if image.mode == "I;16" else image.mode
     return Photo(
         samples, mode=mode, bits=PIL_MODES[image.mode], palette=palette, color_key=_color_key(image, samples, raw)
@@ -213,6 +213,6 @@ def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
     out.info = dict(like.info)
     if photo.palette is not None and "transparency" in out.info:
         out.info["transparency"] = photo.palette[:, 3].tobytes()
-    elif photo.color_key is not None:  # on the scale of the samples, as it is written to a file of theirs
+    elif photo.color_key is not None and photo.mode != "1":  # on the scale of the samples, as files of theirs have it
         out.info["transparency"] = photo.color_key if photo.mode == "RGB" else photo.color_key[0]
     return out

@@ -26,10 +26,10 @@ def check_settings(sharp: Any, feather: Any, seed: Any) -> int:
 
 
 def check_whole(name: str, value: Any, at_least: int = 0) -> None:
-    """Refuse what is no whole number from `at_least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+    """Refuse what is no whole number from `at_least`, or more than any photo has pixels along a side."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not at_least <= value < 2**31:
         unit = " of pixels" if name in ("dilate", "feather") else ""
-        raise InputError(f"{name} must be a whole number{unit}, {at_least} or more, got {value!r}")
+        raise InputError(f"{name} must be a whole number{unit}, {at_least} or more, got {repr(value)[:40]}")
 
 
 def check_seed(seed: Any) -> int:

@@ -95,8 +95,8 @@ def confidence_map(scene: Scene, seen: Sequence[tuple[np.ndarray, np.ndarray] | 
 
     Args:
         scene: its holes.
-        seen: for each region the spread (h, w, C) over its box and the scale (h, w), as from `Scene.look`; None where
-            the model does not look.
+        seen: for each region the spread (h, w, C) over its box and the scale (h, w), as from `Scene.map_windows`; None
+            where the model does not look.
 
     Returns:
         (H, W) float32 in [0, 1], 1 at known pixels.

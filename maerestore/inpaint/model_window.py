@@ -54,7 +54,7 @@ def at_model_size(window: ModelWindow, shape: tuple[int, int]) -> tuple[np.ndarr
     larger = shape[0] * shape[1] > window.mask.size
     image = resize(window.image, shape, cv2.INTER_CUBIC if larger else cv2.INTER_AREA)
     share = resize(window.mask.astype(np.float32), shape, cv2.INTER_LINEAR if larger else cv2.INTER_AREA)
-    return image.clip(0, 1), share >= 0.5 if (share < 0.5).any() else share >= 1.0
+    return image.clip(0, 1), share >= 0.5 if (share < 0.5).any() else share > 0.999  # all of it, but for rounding
 
 
 def resize(array: np.ndarray, shape: tuple[int, int], interpolation: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import logging
@@ -59,8 +60,8 @@ def export_onnx(inpainter: Inpainter, path: Path, side: int | None = None, overw
         >>> export_onnx(Inpainter.from_pretrained(device="cpu"), Path("fill.onnx"))          # doctest: +SKIP
     """
     require_packages()
-    # Channels first: the layout of a weight in memory is nothing to a graph.
-    refiner = None if inpainter.restorer is None else inpainter.restorer.refiner
+    # Channels first: the layout of a weight in memory is nothing to a graph. The inpainter's own stays as it is.
+    refiner = copy.deepcopy(inpainter.refiner)
     if refiner is not None:
         refiner = refiner.to(memory_format=torch.contiguous_format)
     side = inpainter.size * max(1, -(-SIDE // inpainter.size)) if side is None else side

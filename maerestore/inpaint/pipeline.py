@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -242,7 +243,7 @@ class Inpainter(Pretrained):
         sharp: bool = True,
         seed: int = 0,
         progress: Progress | None = None,
-    ) -> tuple[list[AnyCanvas], FillReport]:
+    ) -> tuple[Iterable[AnyCanvas], FillReport]:
         """Fill a photo as read from its file in several ways.
 
         Args:
@@ -250,7 +251,7 @@ class Inpainter(Pretrained):
             n, dilate, feather, sharp, seed, progress: as for `samples`.
 
         Returns:
-            n photos, the best-ranked first, and what was done.
+            n photos, the best-ranked first, each made as it is asked for, and what was done.
 
         Raises:
             InputError: as `samples`.
@@ -269,8 +270,7 @@ class Inpainter(Pretrained):
             drawn.append(self._draw(task, sharp, seed_of_sample(seed, k), hiding)[1])
         with report.stage("rank"):
             order = ranked(scene, [fill for fill, _, _ in plain], drawn)
-        with report.stage("paste"):
-            return [cast(AnyCanvas, photo.with_fills(drawn[k], scene.opacities)) for k in order], report
+        return (cast(AnyCanvas, photo.with_fills(drawn[k], scene.opacities)) for k in order), report
 
     def confidence(
         self,

@@ -69,6 +69,8 @@ def sharpen(
         known = sources = ~mask[slices(area)]
         if known.sum() < 4 * hole.sum() // 10:
             sources = painted[slices(area)].copy()
+            if not known.any():
+                known = sources
         drawn = overlay.paint(photo.rgb(area), area)
         own = None if refined is None else refined[i]
         if own is None:

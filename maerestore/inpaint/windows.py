@@ -1,7 +1,7 @@
 """The windows of photo that the model sees around a region, and the blocks that texture is drawn in.
 
 The cost of a fill follows from what is decided here. It depends on the holes and their surroundings only, never on the
-size of the photo.
+size of the photo. (What a long scratch covers is looked at as a whole where the photo is transparent somewhere.)
 """
 
 from __future__ import annotations

@@ -193,7 +193,8 @@ class DilatedBlock(nn.Module):
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
+        groups = 8 if width > 8 else 4  # of more than one number, in a picture of 8 px too
+        self.norm1, self.norm2 = nn.GroupNorm(groups, width), nn.GroupNorm(groups, width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 

@@ -118,7 +118,12 @@ def test_a_runtime_that_computes_something_else_is_noticed(tiny_model, monkeypat
     monkeypatch.setattr(runtime, "InferenceSession", Wrong)
     monkeypatch.setattr(onnx_file, "_convert", lambda graph: b"")
     monkeypatch.setattr(onnx_file, "require_packages", lambda: None)
+    refiner = Refiner(RefinerConfig(feature_dim=16, feature_layer=1, widths=(4, 4, 8, 8), dilations=(1,)))
+    inpainter = Inpainter(tiny_model(), precision="fp32", refiner=refiner)
     with pytest.raises(onnx_file.OnnxError, match="levels of 255 off"):
-        onnx_file.export_onnx(Inpainter(tiny_model(), precision="fp32"), tmp_path / "fill.onnx", 32)
+        onnx_file.export_onnx(inpainter, tmp_path / "fill.onnx", 32)
+    stem = inpainter.refiner.stem.weight  # the inpainter goes on as it was
+    assert stem.is_contiguous(memory_format=torch.channels_last)
+    assert not stem.is_contiguous()
     assert "onnxruntime" in sys.modules
     assert not (tmp_path / "fill.onnx").exists()

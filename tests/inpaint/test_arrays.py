@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -179,3 +180,24 @@ def test_the_colours_of_floats(channels: int) -> None:
     assert (rgb.shape, rgb.dtype) == ((3, 4, 3), np.float32)
     for i in range(3):
         np.testing.assert_array_equal(rgb[..., i], samples[1:4, 2:6, i if channels > 2 else 0].astype(np.float32))
+
+
+def test_a_transparent_colour_of_one_bit_stays_transparent(inpainter: Inpainter) -> None:
+    stored = io.BytesIO()
+    Image.fromarray(np.tile(np.array([[0, 255]], np.uint8), (40, 20))).convert("1").save(stored, "PNG", transparency=1)
+    image, hole = Image.open(stored), box_mask(40, 40, (5, 5, 9, 9))
+    filled = inpainter.inpaint(image, hole)
+    before, after = (np.asarray(each.convert("RGBA"))[..., 3] for each in (image, filled))
+    assert (before == 0).any()
+    np.testing.assert_array_equal(after[~hole], before[~hole])
+
+
+def test_a_transparent_index_beyond_the_palette_stays_transparent(inpainter: Inpainter) -> None:
+    indices = np.full((20, 20), 3, np.uint8)
+    indices[0, :9] = 9
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette(bytes(range(15)))
+    image.info["transparency"] = 9
+    filled = inpainter.inpaint(image, box_mask(20, 20, (12, 12, 15, 15)))
+    alpha = np.asarray(filled.convert("RGBA"))[..., 3]
+    np.testing.assert_array_equal(alpha == 0, indices == 9)

@@ -564,6 +564,12 @@ def test_the_command_lines_spelling_of_sharp_is_refused(inpainter: Inpainter) ->
         inpainter.inpaint(textured(20, 30), HOLE, sharp="off")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("setting", ["dilate", "feather"])
+def test_a_width_beyond_all_photos_is_refused(setting: str, inpainter: Inpainter) -> None:
+    with pytest.raises(InputError, match=rf"{setting} must be a whole number of pixels, 0 or more, got 1{39 * '0'}$"):
+        inpainter.inpaint(textured(20, 30), HOLE, **{setting: 10**400})
+
+
 def test_half_a_pixel_is_no_width(inpainter: Inpainter) -> None:
     with pytest.raises(InputError, match="dilate must be a whole number"):
         inpainter.inpaint(textured(20, 30), HOLE, dilate=1.5)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import cv2
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from maerestore.image import InputError
+from maerestore.image import InputError, Photo
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.detail import drawn_from
-from maerestore.inpaint.model_window import ModelWindow
+from maerestore.inpaint.model_window import ModelWindow, at_model_size
 from maerestore.inpaint.pipeline import Inpainter
 from maerestore.inpaint.refine import LIMIT, SMOOTH_LIMIT, refined_fill
 from maerestore.inpaint.texture import LEAST, MOST, RAMP, RIM, completed
@@ -145,6 +146,15 @@ def test_windows_of_several_sizes_come_back_in_order_at_their_size() -> None:
         assert picture.min() >= 0
         assert picture.max() <= 1
         np.testing.assert_allclose(picture, refined_fill(restorer, [window], 32, TRUST)[0], atol=2e-4)
+
+
+@pytest.mark.parametrize("side", [600, 1333, 1366])
+def test_in_a_window_with_hardly_anything_known_the_hole_stays_unknown(side: int) -> None:
+    mask = np.ones((side, side), bool)
+    mask[[0, -1]] = mask[:, [0, -1]] = False
+    _, small = at_model_size(ModelWindow((0, 0, side, side), np.zeros((side, side, 3), np.float32), mask), (384, 384))
+    assert small[2:-2, 2:-2].all()
+    assert not small.all()
 
 
 def test_a_window_beyond_the_limit_is_refined_smaller() -> None:
@@ -306,6 +316,17 @@ def test_samples_differ_in_the_hole_only_and_the_first_is_the_ordinary_fill(refi
     again = refining.samples(photo, MASK, 3, seed=5)
     for first, second in zip(fills, again, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_of_many_samples_of_a_large_photo_one_is_held_at_a_time(inpainter: Inpainter) -> None:
+    photo, hole = Photo(np.zeros((2000, 2000, 3), np.uint8)), box_mask(2000, 2000, (5, 5, 8, 8))
+    tracemalloc.start()
+    try:
+        for filled in inpainter.fill_samples(photo, hole, 12)[0]:
+            assert filled.size == photo.size
+        assert tracemalloc.get_traced_memory()[1] < 5 * photo.samples.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_samples_of_an_empty_mask_are_copies(inpainter: Inpainter) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from maerestore.image import Photo
+from maerestore.inpaint import texture, windows
 from maerestore.inpaint.detail import find_origins
+from maerestore.inpaint.regions import find_regions
 from maerestore.inpaint.strength import chroma_energy, chroma_of, energy_of
-from maerestore.inpaint.texture import completed, without_specks
+from maerestore.inpaint.texture import completed, sharpen, without_specks
 
 from .conftest import box_mask, textured
 
@@ -99,3 +102,19 @@ def test_nothing_known_changes_nothing() -> None:
     nothing = np.zeros_like(HOLE)
     assert completed(fill, None, HOLE, nothing, DEEP) is fill
     assert without_specks(fill, HOLE, nothing, 1.0, 1.5) is fill
+
+
+def test_deep_in_a_hole_texture_goes_on_from_block_to_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around the block in the middle nothing is known, and the blocks beside it are drawn by then."""
+    monkeypatch.setattr(windows, "BLOCK", 64)
+    monkeypatch.setattr(texture, "surroundings", lambda region: 24)
+    noise = np.random.default_rng(0).normal(0.5, 0.1, (280, 280, 3)).clip(0, 1)
+    photo, hole = Photo((255 * noise).astype(np.uint8)), box_mask(280, 280, (44, 44, 236, 236))
+    regions = find_regions(hole)
+    fill = np.full((192, 192, 3), 0.5, np.float32)
+    distance = np.full((192, 192), 40, np.float32)
+    ((drawn, _, _),) = sharpen(photo, hole, regions, [(fill, None, None)], 0, None, [distance])
+    energy = np.sqrt(energy_of(drawn).reshape(3, 64, 3, 64).mean((1, 3)))
+    around = np.delete(energy.ravel(), 4).mean()
+    assert around > 0.02
+    assert energy[1, 1] == pytest.approx(around, rel=0.4)

@@ -53,6 +53,13 @@ def test_sizes_need_be_no_multiple_of_eight(size):
     assert bool(out.isfinite().all())
 
 
+@pytest.mark.parametrize("width", [8, 16])
+def test_the_smallest_photos_are_refined_whatever_the_width(width):
+    refiner = Refiner(RefinerConfig(feature_dim=8, widths=(4, 4, 8, width), dilations=(1,))).eval()
+    given = [torch.zeros(1, channels, 4, 4) for channels in (3, 1, 3, 3)]
+    assert refiner(*given, torch.zeros(1, 8, 1, 1)).sharp.shape == (1, 3, 4, 4)
+
+
 def test_what_the_photo_holds_in_the_hole_and_fills_outside_it_are_never_seen():
     photo, mask, coarse, smooth, *rest = inputs()
     refiner = make_refiner()
