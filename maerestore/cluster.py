@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from maerestore.errors import MaerestoreError
-from maerestore.threads import wait_briefly
+from maerestore.threads import usable_cpus, wait_briefly
 
 __all__ = ["Share", "check_ray", "nodes_of", "ray_cluster", "run_actors", "share_of"]
 
@@ -95,13 +95,6 @@ def ray_cluster(address: str | None = None) -> Iterator[Any]:
             logging.getLogger(name).setLevel(level)
         if ours:
             ray.shutdown()
-
-
-def usable_cpus() -> int:
-    """The number of cores that this process may use, which in a container or job may be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def share_of(nodes: Sequence[dict[str, float]], device: str, workers: int | None = None) -> Share:

@@ -38,6 +38,13 @@ def is_forked() -> bool:
     return (method or multiprocessing.get_start_method()) == "fork"
 
 
+def usable_cpus() -> int:
+    """The number of cores that this process may use, which in a container or job may be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def wait_briefly() -> None:
     """Let threads that wait for each other give their core back soon; has to happen before torch is loaded.
 

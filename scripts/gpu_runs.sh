@@ -6,8 +6,8 @@
 # DATA is what --data takes. FILES holds what has to be there: start/ (config.json, model.safetensors and
 # refiner.safetensors of weights/), taught/ (what 5f starts from; looked for when its turn comes),
 # squeezenet1_1_features.safetensors and mobilenet_v2.safetensors (likewise). OUT/STAGE gets the weights in pieces of less than
-# 15 MiB (cat model.part-* > model.safetensors), config.json, the logs and the last picture of fills, and, when all of it is there, the
-# file `done`. A stage that fails does not stop the next. Further arguments go to both: --cpu --set samples=...
+# 15 MiB (cat model.part-* > model.safetensors), config.json, the logs and the last picture of fills, and then the file `done`; or
+# `failed` where something is missing. A stage that fails does not stop the next. Further arguments go to both: --cpu --set samples=...
 set -u
 data=$1 files=$2 out=$3
 shift 3
@@ -17,16 +17,21 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 
 begin() { # STAGE
     mkdir -p "$runs" "$out/$1"
+    rm -f "$out/$1/done" "$out/$1/failed"
     echo "$(date +%T) $1"
 }
 
 finish() { # STAGE WEIGHTS
     local from=$runs/$1 to=$out/$1 picture
-    [ -f "$from/model/$2.safetensors" ] && split -b 14m "$from/model/$2.safetensors" "$to/$2.part-"
     picture=$(ls "$from"/fills-*.jpg 2> /dev/null | tail -n 1)
-    cp "$from/model/config.json" "$from/log.jsonl" ${picture:+"$picture"} "$to/"
-    touch "$to/done"
-    echo "$(date +%T) $1 done"
+    rm -f "$to/$2".part-*
+    if split -b 14m "$from/model/$2.safetensors" "$to/$2.part-" &&
+        cp "$from/model/config.json" "$from/log.jsonl" ${picture:+"$picture"} "$to/"; then
+        touch "$to/done"
+    else
+        touch "$to/failed"
+    fi
+    echo "$(date +%T) $1 $(cd "$to" && ls done failed 2> /dev/null)"
 }
 
 # From what ships. Steps are bound by what the CPU tells the GPU: 45 to 55 ms each for 64 photographs of 208 px on an H200.

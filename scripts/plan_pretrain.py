@@ -85,8 +85,12 @@ def try_out(recipe: PretrainRecipe, images: int, steps: int, cpu: bool) -> tuple
         facts about the model and the device; the stages.
 
     Raises:
-        RecipeError: the loss of a step is not a number.
+        RecipeError: the loss of a step is not a number, or the recipe has a contrastive loss.
     """
+    if recipe.contrastive is not None:
+        raise RecipeError(
+            "the costs of a contrastive loss are not known here: plan without it (--set contrastive=null)"
+        )
     rate = recipe.base_lr * recipe.batch_size / images  # what a whole batch would have
     holes = min(64, recipe.mask_count)
     small = recipe.but(batch_size=images, accumulate=1, base_lr=rate, compile=False, mask_count=holes)

@@ -7,10 +7,10 @@ Corrupt files are left out and counted. One photo in 64 (by the hash of its name
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
+from maerestore.threads import usable_cpus
 from maerestore.train.packing import DataError, held_out, pack
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("sources", nargs="+", type=Path, help="folders (searched recursively) and .tar files")
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder to write")
     parser.add_argument("--size", type=int, default=224, help="short side in pixels (default 224)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding processes")
+    parser.add_argument("--workers", type=int, default=usable_cpus(), help="decoding processes")
     args = parser.parse_args()
     for name in ("size", "workers"):
         if getattr(args, name) < 1:

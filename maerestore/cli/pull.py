@@ -18,21 +18,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from maerestore.cli.values import folder_name
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("repository", metavar="REPO[@REV]", help="org/name, optionally with a branch, tag or commit")
-    parser.add_argument("--to", type=_folder, metavar="FOLDER", help="also copy the model's files to this folder")
+    parser.add_argument("--to", type=folder_name, metavar="FOLDER", help="also copy the model's files to this folder")
     parser.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="use this cache in place of the shared one")
     parser.add_argument("--overwrite", action="store_true", help="allow writing over different files in --to")
     parser.add_argument("--quiet", action="store_true", help="print only the folder")
     parser.add_argument("--json", action="store_true", help="print what was fetched as JSON")
-
-
-def _folder(text: str) -> Path:
-    if not text:  # of a script's variable that is not set; it would be the working directory
-        raise argparse.ArgumentTypeError("the name of the folder is empty")
-    return Path(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from maerestore.cli.values import folder_name
+from maerestore.threads import usable_cpus
 
 if TYPE_CHECKING:
     from maerestore.train.run import TrainingRun
@@ -23,7 +25,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of images or tars, a packed folder, WebDataset shards as a URL, torchvision:NAME[:ROOT], or "
         "fake[:COUNT] for random pictures",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for log, checkpoint, pictures and model")
+    parser.add_argument(
+        "-o", "--out", type=folder_name, required=True, help="folder for log, checkpoint, pictures and model"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -42,7 +46,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train(verb: str, args: argparse.Namespace, build: Callable[..., TrainingRun[Any, Any]]) -> int:
-    """Train until the recipe's samples were seen; SIGTERM and Ctrl-C save and stop, with exit code 143 and 130.
+    """Train until the recipe's samples were seen; SIGTERM, Ctrl-C and a terminal that is closed save and stop.
+
+    The exit code is then that of the signal: 143, 130 and 129.
 
     Args:
         verb: for messages.
@@ -61,13 +67,15 @@ def train(verb: str, args: argparse.Namespace, build: Callable[..., TrainingRun[
 
     from maerestore.train.values import RecipeError
 
+    if not args.data:  # of a script's variable that is not set; it would be the working directory
+        raise RecipeError("--data is empty")
     if args.threads is not None and args.threads < 1:
         raise RecipeError(f"--threads must be at least 1, got {args.threads}")
     if args.out.exists() and not args.out.is_dir():
         raise RecipeError(f"{args.out}: is a file; a run is written to a folder")
     if args.threads:
         torch.set_num_threads(args.threads)
-    workers = min(8, os.cpu_count() or 1) if args.workers is None else args.workers
+    workers = min(8, usable_cpus()) if args.workers is None else args.workers
     if workers < 0:
         raise RecipeError(f"--workers must not be negative, got {workers}")
     run = build(args, cpu=args.cpu, workers=workers)

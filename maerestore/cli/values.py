@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+
+def folder_name(text: str) -> Path:
+    """A folder by its name, which an unset variable of a script would leave empty: the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
 
 
 def ratio(text: str) -> float:
@@ -28,12 +36,12 @@ def seed(text: str) -> int:
 
 
 def whole(text: str) -> int:
-    """A whole number from 0."""
+    """A whole number from 0, of which no more is counted than 31 bits hold."""
     try:
         value = int(text)
     except ValueError:
         value = -1
-    if value < 0:
+    if not 0 <= value < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
     return value
 

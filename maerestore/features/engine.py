@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from maerestore.features.items import Item, as_utf8, source_of
 from maerestore.features.loaders import Extractor, Loader
 from maerestore.features.table import FeatureTable
 from maerestore.image.errors import InputError
+from maerestore.threads import usable_cpus
 
 __all__ = ["Engine", "features_of", "local_engine"]
 
@@ -34,7 +34,7 @@ def local_engine(workers: int | None = None) -> Engine:
     Args:
         workers: number of threads; None for one per core, at most 16.
     """
-    threads = workers or min(16, os.cpu_count() or 1)
+    threads = workers or min(16, usable_cpus())
 
     def run(items: Sequence[Item], settings: Loader, extractor: Extractor, half: bool) -> Iterator[FeatureTable]:
         waiting: list[tuple[Item, np.ndarray | str]] = []

@@ -13,8 +13,7 @@ from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
 from maerestore.hub.layouts import to_transformers
 from maerestore.hub.save import in_dtype, write_files
 from maerestore.model import MaskedAutoencoder
-
-_MASK_WEIGHT = "patch_embed.mask_proj.weight"
+from maerestore.model.blocks import MASK_WEIGHT
 
 
 def encoder_of(model: MaskedAutoencoder) -> MaskedAutoencoder:
@@ -59,7 +58,7 @@ def export_transformers(
         hidden = model.config.hidden
         raise ModelError(f"the model was trained with {hidden} in its hidden patches; transformers drops them")
     state = model.state_dict()
-    mask_weight = state.pop(_MASK_WEIGHT, None)
+    mask_weight = state.pop(MASK_WEIGHT, None)
     if mask_weight is not None and bool(mask_weight.any()) and not drop_mask_embed:
         raise ModelError(
             "the model has weights for free-form pixel masks (mask_embed), which transformers has no place for: "

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maerestore.hub.errors import ModelError
 from maerestore.model import MAEConfig
+from maerestore.model.blocks import MASK_WEIGHT
 
 ENCODER_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # ViT-Ti, -S, -B, -L, -H by width
 DECODER_HEADS = {512: 16}
@@ -41,7 +42,7 @@ def sizes_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     width, channels, patch, _ = projection.shape
     sizes: dict[str, Any] = {"patch_size": patch, "in_chans": channels, "embed_dim": width}
     sizes["depth"] = _blocks(weights, "blocks")
-    sizes["mask_embed"] = "patch_embed.mask_proj.weight" in weights
+    sizes["mask_embed"] = MASK_WEIGHT in weights
     sizes["decoder_depth"] = _blocks(weights, "decoder_blocks")
     embed = weights.get("decoder_embed.weight")
     if embed is not None and embed.ndim == 2:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from maerestore.model.config import MAEConfig
 
+MASK_WEIGHT = "patch_embed.mask_proj.weight"
+"""What a model with `mask_embed` has beside the weights of one without."""
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention: (N, heads, T, D / heads) each; `key_mask` (N, 1, 1, T), False = no such token."""

@@ -27,7 +27,7 @@ class MAEConfig:
         layer_norm_eps: what every LayerNorm adds to the variance, at most 1; the authors' code uses 1e-6.
         norm_pix_loss: whether the decoder predicts pixels normalised by their patch's mean and variance.
         mask_embed: whether patches of which some pixels are unknown are embedded together with their pixel mask.
-            Its weights start at zero, so a model trained without it loads unchanged.
+            Its weights start at zero: a run that starts from a model without it (`pretrain --init`) starts unchanged.
         hidden: what stands in a hidden patch. "drop": nothing, the encoder runs on the visible tokens only, as in the
             paper. "noise": standard normal noise; "mean": the mean colour of the image's visible pixels; the encoder
             then sees every patch. Not together with `mask_embed`.

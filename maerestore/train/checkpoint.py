@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,9 @@ import torch
 from torch import Tensor
 
 from maerestore.hub.load import load_autoencoder
+from maerestore.image.errors import reason_of
 from maerestore.model import MAEConfig
+from maerestore.model.blocks import MASK_WEIGHT
 from maerestore.model.positions import resample_positions
 from maerestore.train.values import RecipeError
 
@@ -24,7 +25,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         RecipeError: it cannot be written: a full disk, most likely. The one that was there stays.
     """
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    partial = path.with_name(f".{path.name}.part")  # one name: what a killed process leaves, the next one replaces
     try:
         torch.save(state, partial)
         partial.replace(path)
@@ -48,8 +49,9 @@ def read_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"step", "samples", "config", "model", "average", "optimizers"} - set(state)
     except Exception as err:  # a damaged file can make the reader raise anything
-        reason = str(err).strip().splitlines()
-        raise RecipeError(f"{path}: not a checkpoint of this package ({(reason or [type(err).__name__])[0]})") from err
+        # What torch says of a file that it refuses suggests to trust it.
+        reason = "" if "weights_only" in str(err) else f" ({reason_of(err)})"
+        raise RecipeError(f"{path}: damaged, or not a checkpoint of this package{reason}") from err
     if missing:
         raise RecipeError(f"{path}: not a checkpoint of this package (no {sorted(missing)[0]} in it)")
     return state
@@ -69,10 +71,11 @@ def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
 def initial_weights(init: Path, config: MAEConfig) -> dict[str, Tensor]:
     """Weights to start from: those of a model, or the averaged ones of another run's checkpoint.
 
-    Where the recipe's `image_size` is another than theirs, the tables of positions are stretched to it.
+    Where the recipe's `image_size` is another than theirs, the tables of positions are stretched to it. Where it has
+    `mask_embed` and they do not, that begins at zero.
 
     Raises:
-        RecipeError: a model that differs in more than that.
+        RecipeError: a model that differs in more than these.
         ModelError: files that hold no model.
     """
     if init.name == CHECKPOINT and init.is_file():
@@ -81,7 +84,10 @@ def initial_weights(init: Path, config: MAEConfig) -> dict[str, Tensor]:
     else:
         source = load_autoencoder(init)
         weights, theirs = source.state_dict(), source.config
-    _check_config(init, config, theirs, but=("image_size",))
+    added = config.mask_embed and not theirs.mask_embed
+    _check_config(init, config, theirs, but=("image_size", "mask_embed") if added else ("image_size",))
+    if added:
+        weights = {**weights, MASK_WEIGHT: torch.zeros(config.embed_dim, 1, config.patch_size, config.patch_size)}
     grids = (theirs.grid_size,) * 2, (config.grid_size,) * 2
     return {
         name: resample_positions(value, *grids) if name.endswith("pos_embed") else value

@@ -63,13 +63,11 @@ class Corpus(ABC):
         drawn in every process, which then takes its part: processes with half a batch each see one whole batch.
 
     Attributes:
-        channels: 1 (gray) or 3 (RGB).
         fingerprint: says in the saved model what it was trained on.
         description: how many photographs there are, and where they are kept; for people.
         device: where crops are made.
     """
 
-    channels: int
     fingerprint: str
     description: str
     device: torch.device

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cut(canvas: Tensor, sizes: Tensor, boxes: Tensor, flip: Tensor, out: int) -> Tensor:
+def cut(canvas: Tensor, sizes: Tensor, boxes: Tensor, flip: Tensor, out: int, native: bool = False) -> Tensor:
     """Cut and scale squares.
 
     Args:
@@ -23,6 +23,7 @@ def cut(canvas: Tensor, sizes: Tensor, boxes: Tensor, flip: Tensor, out: int) ->
         boxes: (N, 4) top, left, height, width in pixels of the canvas.
         flip: (N,) bool, mirror left to right.
         out: side of the result in pixels.
+        native: boxes are of that side, at whole pixels; what they hold comes as it is.
 
     Returns:
         (N, C, out, out) float32 in [0, 1].
@@ -30,7 +31,7 @@ def cut(canvas: Tensor, sizes: Tensor, boxes: Tensor, flip: Tensor, out: int) ->
     images = canvas.permute(0, 3, 1, 2).float() / 255
     short, long = images.shape[2:]
     # Bilinear sampling aliases below half size: sample finer, then average.
-    finer = max(1, round(short / out / 1.5))
+    finer = 1 if native else max(1, round(short / out / 1.5))
     side = out * finer
     steps = (torch.arange(side, device=images.device) + 0.5) / side
     y = boxes[:, :1] + boxes[:, 2:3] * steps  # (N, side), pixels
@@ -99,7 +100,7 @@ def random_crops(
     scale: tuple[float, float],
     generator: torch.Generator,
     flip: bool = True,
-    cutter: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] = cut,
+    cutter: Callable[[Tensor, Tensor, Tensor, Tensor, int, bool], Tensor] = cut,
     native: bool = False,
 ) -> Tensor:
     """Random resized crops of photographs that are the `part` of a batch of `total`: (n, C, out, out) in [0, 1].
@@ -108,7 +109,7 @@ def random_crops(
     """
     u = torch.rand(5, total, generator=generator, device=canvas.device)[:, part]
     boxes = native_boxes(sizes, u[2:4], out) if native else random_boxes(sizes, u[:4], scale)
-    return cutter(canvas, sizes, boxes, (u[4] < 0.5) & flip, out)
+    return cutter(canvas, sizes, boxes, (u[4] < 0.5) & flip, out, native)
 
 
 def centre_boxes(sizes: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from maerestore.hub.errors import ModelError
 from maerestore.hub.weights import checked
+from maerestore.image.errors import reason_of
 from maerestore.model.config import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -66,7 +67,7 @@ class FrozenNetwork(nn.Module):
             raise ModelError(f"layers of {backbone} must name its modules or graph nodes ({reason})") from err
         if weights not in ("torchvision", "random"):
             _load(extractor, network, backbone, Path(weights))
-        self.extractor = extractor.requires_grad_(False)
+        self.extractor, self.named = extractor.requires_grad_(False), f"{', '.join(layers)} of {backbone}"
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.eval()
@@ -78,6 +79,20 @@ class FrozenNetwork(nn.Module):
     def features(self, pictures: Tensor) -> list[Tensor]:
         """One tensor a layer, of (N, C, H, W) in [0, 1], C 1 (repeated) or 3."""
         return list(self.extractor((pictures.expand(-1, 3, -1, -1) - self.mean) / self.std).values())
+
+    @torch.no_grad()
+    def shapes(self, side: int) -> list[tuple[int, ...]]:
+        """Of the features of one square picture, a layer each.
+
+        Raises:
+            ModelError: the picture is too small for the network.
+        """
+        try:
+            return [
+                tuple(found.shape) for found in self.features(torch.zeros(1, 3, side, side, device=self.mean.device))
+            ]
+        except (AssertionError, AttributeError, RuntimeError) as err:  # whatever a network says of pictures too small
+            raise ModelError(f"{self.named} cannot be had from pictures of {side} px ({reason_of(err)})") from err
 
 
 def check_backbone(backbone: str) -> None:

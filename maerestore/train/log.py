@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -132,10 +133,13 @@ class Meter:
         log_every: samples between two records.
         batch_size: samples of a step.
         step, samples: where the run starts.
+        mean: of a tensor over all processes, each of which sees a part of the batch and asks at the same time.
     """
 
-    def __init__(self, log_every: int, batch_size: int, step: int, samples: int) -> None:
-        self.batch_size, self.step, self.samples = batch_size, step, samples
+    def __init__(
+        self, log_every: int, batch_size: int, step: int, samples: int, mean: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.batch_size, self.step, self.samples, self.mean = batch_size, step, samples, mean
         self.every = max(1, min(32, log_every // batch_size // 4))  # a timed step waits for the device: not all do
         self.restart()
 
@@ -158,21 +162,23 @@ class Meter:
         if seconds is not None:
             self.data, self.whole = self.data + seconds[0], self.whole + seconds[1]
 
-    def check(self) -> None:
-        """Stop a run that has gone astray.
+    def check(self) -> dict[str, float]:
+        """Stop a run that has gone astray, in all processes; the mean losses since the last time come back.
 
         Raises:
             RecipeError: a loss that is not finite.
         """
-        if self.losses:
-            mean = float(torch.stack(self.losses["loss"]).mean())
-            if not np.isfinite(mean):
-                raise RecipeError(f"the loss became {mean} after {self.samples} samples: lower base_lr")
+        if not self.losses:
+            return {}
+        means = self.mean(torch.stack([torch.stack(each).mean().float() for each in self.losses.values()]))
+        values = dict(zip(self.losses, means.tolist(), strict=True))
+        if not np.isfinite(values["loss"]):
+            raise RecipeError(f"the loss became {values['loss']} after {self.samples} samples: lower base_lr")
+        return values
 
     def take(self) -> dict[str, float]:
         """The figures since the last time."""
-        self.check()
-        values = {name: float(torch.stack(each).mean()) for name, each in self.losses.items()}
+        values = self.check()
         values["images_per_second"] = (self.samples - self.since) / (time.perf_counter() - self.mark)
         if self.whole:
             values["data_share"] = self.data / self.whole

@@ -11,7 +11,7 @@ processes or accumulation steps.
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from maerestore.errors import MaerestoreError
 from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.train.perceptual import IN_RECIPE, PerceptualLoss
+from maerestore.train.values import RecipeError, number
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "masked_mse": (),
@@ -227,11 +228,8 @@ def binary_cross_entropy(
 
 
 def _number(name: str, value: Any) -> float:
-    """A float of at least 0; YAML reads 3e-3, without a dot, as text."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise LossError(f"{name} must be a number of at least 0, got {value!r}")
-    return number
+    """A float of at least 0."""
+    with contextlib.suppress(RecipeError):
+        if (result := number(name, value)) >= 0:
+            return result
+    raise LossError(f"{name} must be a number of at least 0, got {value!r}")

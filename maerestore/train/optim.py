@@ -37,12 +37,13 @@ def build_optimizers(
         if not parameter.requires_grad:
             continue
         kernel = parameter.ndim >= 2 and "token" not in name
-        scale, decay = layer_scale(name, depth, recipe.layer_decay), recipe.weight_decay if kernel else 0.0
+        rate, decay = recipe.untold_rate(name), recipe.weight_decay if kernel else 0.0
         for group in recipe.groups:
             if re.search(group["match"], name):
                 unused.discard(group["match"])
-                scale, decay = scale * group.get("lr", 1.0), group.get("weight_decay", decay)
+                rate, decay = group.get("lr", rate), group.get("weight_decay", decay)
                 break
+        scale = layer_scale(name, depth, recipe.layer_decay) * rate
         if scale == 0:
             parameter.requires_grad_(False)
             continue

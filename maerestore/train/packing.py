@@ -14,8 +14,10 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -35,6 +37,7 @@ class DataError(MaerestoreError):
 ASPECT = 1.5  # of the canvas; a longer photo loses its ends
 HOLD_OUT = 64  # one photo in this many is kept aside, by the hash of its name
 _HEADER = 128  # bytes of pixels.npy before its pixels, whatever their number
+_Result = TypeVar("_Result")
 _CHUNK_FILES, _CHUNK_BYTES = 512, 256 * 2**20  # files that are held at a time while workers decode
 
 
@@ -144,7 +147,8 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
         counts: "photos" packed, "corrupt" files left out.
 
     Raises:
-        DataError: a source that is not there, or no image in any.
+        DataError: a source that is not there, no image in any, a folder that cannot be written, or a process that
+            was killed.
     """
     for source in sources:
         if not source.is_dir() and not (is_tar(source) and source.is_file()):
@@ -163,7 +167,7 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
         tasks = ((name, data, short_side) for name, data in find_images(sources))
         for chunk in _chunks(tasks):
             at_once = max(1, min(16, len(chunk) // (2 * workers)))
-            for name, fitted in pool.map(_fit_task, chunk, chunksize=at_once):
+            for name, fitted in _while_alive(pool.map(_fit_task, chunk, chunksize=at_once)):
                 bar.update()
                 if fitted is None:
                     corrupt += 1
@@ -180,8 +184,17 @@ def pack(sources: list[Path], out: Path, short_side: int, workers: int = 1) -> d
     with _writing(out):
         np.save(out / "sizes.npy", np.array(sizes, np.int32))
         index = {"short_side": short_side, "corrupt": corrupt, "sha256": digest.hexdigest(), "names": names}
-        (out / "index.json").write_text(json.dumps(index))
+        partial = out / "index.part"
+        partial.write_text(json.dumps(index))
+        partial.replace(out / "index.json")
     return {"photos": len(names), "corrupt": corrupt}
+
+
+def _while_alive(results: Iterator[_Result]) -> Iterator[_Result]:
+    try:
+        yield from results
+    except BrokenProcessPool as err:
+        raise DataError("a decoding process was killed, for want of memory most likely: take fewer --workers") from err
 
 
 def _chunks(items: Iterator[tuple[str, bytes, int]]) -> Iterator[list[tuple[str, bytes, int]]]:
@@ -230,6 +243,8 @@ class _PixelFile:
             np.lib.format.write_array_header_1_0(self.file, header)
             assert self.file.tell() == _HEADER  # NumPy pads it to that
             self.file.close()
+            # What an earlier packing says of its pixels must not be read with these: the index comes last again.
+            (self.folder / "index.json").unlink(missing_ok=True)
             self.partial.replace(self.folder / "pixels.npy")
 
     def __exit__(

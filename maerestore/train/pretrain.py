@@ -18,7 +18,7 @@ from maerestore.hub.errors import ModelError
 from maerestore.hub.save import save_autoencoder
 from maerestore.model import MaskedAutoencoder
 from maerestore.train.adversary import build_adversary
-from maerestore.train.checkpoint import CHECKPOINT, initial_weights, read_checkpoint
+from maerestore.train.checkpoint import initial_weights, read_checkpoint
 from maerestore.train.contrastive import Contrast, ContrastiveObjective, ViewRetrieval
 from maerestore.train.crops import cut, random_crops
 from maerestore.train.losses import Composite, Criterion, composite
@@ -80,8 +80,6 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         self.banks = HoleBanks(recipe, recipe.config.patch_size, self.device, self.workers)
         criterion = Criterion(recipe.loss, recipe.config).to(self.device)
         self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
-        self.saved = (self.out / CHECKPOINT).is_file()  # whether the folder's model is one of this run
-        self.outdated = False  # whether settings of fills were fitted for weights of before
         if init is not None and not self.saved:
             weights = initial_weights(Path(init), recipe.config)
             self.model.load_state_dict(weights)
@@ -199,11 +197,6 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
             self.outdated = True
         save_autoencoder(self.average, folder, training, fill)
         self.saved = True
-
-    def _conclude(self) -> None:
-        super()._conclude()
-        if self.outdated:
-            self.progress.line("the model's fill settings were fitted before: fit them again (scripts/fit_blend.py)")
 
     def _read_checkpoint(self, path: Path) -> dict[str, Any]:
         return read_checkpoint(path, self.recipe.config)

@@ -50,7 +50,6 @@ class PretrainRecipe(RunRecipe):
             [
                 (config.mask_embed or not self._draws_holes(), "free_form masks need a model with mask_embed: true"),
                 (config.has_decoder, "model: pretraining needs a decoder, decoder_depth is 0"),
-                (bool(self.loss), "loss needs a term, for example masked_mse: 1.0"),
                 (
                     all(side % config.patch_size == 0 for _, side in self.resolution),
                     f"every side in resolution must be a multiple of the patch size {config.patch_size}",

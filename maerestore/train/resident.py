@@ -41,7 +41,7 @@ class ResidentCorpus(Corpus):
         corrupt: int = 0,
         stay: bool = False,
     ) -> None:
-        self.device, self.fingerprint, self.channels = device, fingerprint, pixels.shape[3]
+        self.device, self.fingerprint = device, fingerprint
         self._corrupt = corrupt
         self.pixels = pixels if stay or device.type == "cpu" else pixels.to(device)
         self.sizes = sizes.to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from dataclasses import asdict
@@ -14,11 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maerestore.hub.config import read_notes
+from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import resolve_model
 from maerestore.hub.files import CONFIG_NAME
 from maerestore.hub.load import load_autoencoder
-from maerestore.hub.refiner import load_refiner, save_refiner
-from maerestore.hub.save import save_autoencoder
+from maerestore.hub.refiner import load_refiner, read_refiner_notes, save_networks
 from maerestore.model import MAEConfig, MaskedAutoencoder
 from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
@@ -87,7 +88,7 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
     def _build(self, init: str | Path | None) -> RestorerObjective:
         recipe = self.recipe
         self.source = _place(init)
-        if (self.out / CHECKPOINT).is_file():
+        if self.saved:
             autoencoder, refiner = self._started()
         else:
             folder = resolve_model(None if init is None else str(init))
@@ -101,6 +102,8 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.banks = HoleBanks(recipe, 1, self.device, self.workers)
         criterion = RestorerCriterion(recipe.loss).to(self.device)
+        if criterion.perceptual is not None:
+            criterion.perceptual.shapes(min(recipe.validation_side, *recipe.sides_between(0)))
         self.adversary = build_adversary(recipe.adversarial, 3, self.device)
         self.smooth_fill = smooth_fill
         if recipe.compile:
@@ -165,9 +168,24 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         )
 
     def _save_model(self, training: dict[str, Any]) -> None:
-        folder = self.out / "model"
-        save_autoencoder(self.average.autoencoder, folder, self.notes.get("training"), self.notes.get("fill"))
-        save_refiner(self.average.refiner, folder, training)
+        folder, before = self.out / "model", None
+        if self.saved:
+            with contextlib.suppress(ModelError):  # one that cannot be read is replaced
+                self.notes = read_notes(folder)  # fit_blend.py may have fitted it since the last time
+                before = read_refiner_notes(folder).get("samples")
+        joint = any(p.requires_grad for p in self.model.autoencoder.parameters())
+        if joint and "fill" in self.notes and before != training["samples"]:
+            self.outdated = True
+        save_networks(
+            self.average.autoencoder,
+            folder,
+            refiner=self.average.refiner,
+            fill=self.notes.get("fill"),
+            training=self.notes.get("training"),
+            refiner_training=training,
+            dtype=torch.float16,
+        )
+        self.saved = True
 
     def _read_checkpoint(self, path: Path) -> dict[str, Any]:
         state = read_state(path)

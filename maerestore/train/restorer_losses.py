@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from maerestore.model.restorer import Restored, Restorer
-from maerestore.train.losses import Composite, LossError, parse_terms
+from maerestore.train.losses import Composite, parse_terms
 from maerestore.train.perceptual import IN_RECIPE, PerceptualLoss
 
 RESTORER_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -43,8 +43,6 @@ class RestorerCriterion(nn.Module):
 
     def __init__(self, terms: Mapping[str, Any]) -> None:
         super().__init__()
-        if not terms:
-            raise LossError("loss needs a term, for example mse: 1.0")
         self.terms = parse_terms(terms, RESTORER_OPTIONS)
         perceptual = self.terms.get("perceptual")
         self.perceptual = PerceptualLoss(**perceptual.options, hint=IN_RECIPE) if perceptual else None

@@ -11,14 +11,13 @@ from maerestore.train.restorer_losses import RESTORER_OPTIONS
 from maerestore.train.run_recipe import RunRecipe
 from maerestore.train.values import RecipeError, check, number
 
-FROZEN = [{"match": "^autoencoder", "lr": 0.0}]
-
 
 @dataclass
 class RestorerRecipe(RunRecipe):
     """Settings of a restorer's training, beside those of `RunRecipe`.
 
-    The autoencoder is frozen unless `groups` gives it a rate: `[{match: "^autoencoder", lr: 0.05}]` trains both.
+    The autoencoder is frozen unless `groups` gives it a rate: `[{match: "^autoencoder", lr: 0.05}]` trains both. A
+    group without `lr` does not.
 
     Args:
         refiner: settings of the `RefinerConfig`; the width of the tokens follows from the autoencoder.
@@ -38,7 +37,6 @@ class RestorerRecipe(RunRecipe):
     refiner: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=lambda: {"mse": 1.0, "l1": 1.0})
     ratios: dict[float, float] = field(default_factory=lambda: {1.0: 1.0, 2.0: 1.0})
-    groups: list[dict[str, Any]] = field(default_factory=lambda: [dict(group) for group in FROZEN])
     native: bool = False
     validation_side: int = 256
 
@@ -58,7 +56,6 @@ class RestorerRecipe(RunRecipe):
         self.ratios = {number("ratios", k): number(f"ratios.{k}", v) for k, v in self.ratios.items()}
         check(
             [
-                (bool(self.loss), "loss needs a term, for example mse: 1.0"),
                 (self.layer_decay == 1, "layer_decay is for pretraining: give the autoencoder's parts rates by groups"),
                 (
                     all(ratio >= 1 for ratio in self.ratios) and all(weight >= 0 for weight in self.ratios.values()),
@@ -71,6 +68,9 @@ class RestorerRecipe(RunRecipe):
 
     def _measured_side(self) -> int:
         return self.validation_side
+
+    def untold_rate(self, name: str) -> float:
+        return 0.0 if name.startswith("autoencoder.") else 1.0
 
     def seen_side(self, side: int, ratio: float, patch_size: int) -> int:
         """The side that the autoencoder sees a picture at: whole patches.

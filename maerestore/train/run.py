@@ -3,7 +3,8 @@
 On Hugging Face accelerate. Every step draws what is random from a generator seeded with (seed, step), for the whole
 batch; each process then takes its part. So a run that stops and resumes computes what one that never stopped does,
 without storing the state of any generator, and several processes compute what one would (on a GPU up to rounding: which
-kernels are fastest is found out anew).
+kernels are fastest is found out anew). Tar shards that stream in are the exception: their order is another one then
+(`maerestore.train.streams`).
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
     banks: HoleBanks
     adversary: Adversary | None
     contrast: nn.Module | None = None
+    outdated: bool = False  # whether settings of fills were fitted for weights of before
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         workers: int = 4,
     ) -> None:
         self.recipe, self.out, self.workers = recipe, out, workers
+        self.saved = (out / CHECKPOINT).is_file()  # whether the folder's model is one of this run
         self.accelerator = Accelerator(
             cpu=cpu,
             mixed_precision="bf16" if recipe.precision == "bf16" else "no",
@@ -111,7 +114,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             self.corpus: Corpus = open_corpus(
                 str(data), self.device, recipe.decoded_side, self.layout, out, recipe.resident_gb, workers, recipe.seed
             )
-        if (out / CHECKPOINT).is_file():
+        if self.saved:
             self._resume(out / CHECKPOINT)
         self._check_processes()
         self.corpus.seek(self.samples)
@@ -179,7 +182,10 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
 
     def _loop(self) -> dict[str, float]:
         recipe, figures = self.recipe, {}
-        meter = Meter(recipe.log_every, recipe.batch_size, self.step, self.samples)
+        accelerator = self.accelerator
+        meter = Meter(
+            recipe.log_every, recipe.batch_size, self.step, self.samples, lambda each: accelerator.reduce(each, "mean")
+        )
         while self.samples < recipe.samples and not self.signals.stopping(self.accelerator, self.step):
             meter.add(*self._train_step(meter.timed))
             self.progress.advance(recipe.batch_size)
@@ -214,6 +220,8 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             self.progress.line(f"finished after {self.samples:,} samples; the model is {self.out / 'model'}")
         if self.corpus.corrupt:
             self.progress.line(f"{self.corpus.corrupt} corrupt files were left out")
+        if self.outdated:
+            self.progress.line("the model's fill settings were fitted before: fit them again (scripts/fit_blend.py)")
 
     def _train_step(self, timed: bool) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
         """Returns the losses by name; and, if asked for, the seconds spent on data and on the whole step."""

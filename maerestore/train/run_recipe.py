@@ -207,6 +207,10 @@ class RunRecipe:
         wanted = max(self._largest_side() * 1.25, self._measured_side())
         return self.short_side or 2 * math.ceil(wanted / 2)
 
+    def untold_rate(self, name: str) -> float:
+        """The multiple of the rate that a parameter has where no group says one."""
+        return 1.0
+
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-able values."""
         return asdict(self)

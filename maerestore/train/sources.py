@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tarfile
 from collections.abc import Iterator
@@ -116,8 +117,10 @@ def _decode_once(
 ) -> ResidentCorpus:
     listing = "\n".join(f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in found)
     folder = cache / f"packed-{short_side}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
-    if not (folder / "index.json").is_file():  # written last
-        pack([path], folder, short_side, max(1, workers))
+    if (folder / "index.json").is_file():  # written last
+        with contextlib.suppress(DataError):  # damaged: they are decoded again
+            return ResidentCorpus.from_packed(folder, device)
+    pack([path], folder, short_side, max(1, workers))
     return ResidentCorpus.from_packed(folder, device)
 
 
@@ -174,7 +177,10 @@ def _stack(dataset: Any, name: str, limit: float) -> np.ndarray:
                 raise DataError(f"torchvision:{name} does not fit into resident_gb {limit / 1e9:g}: raise it")
             yield array
 
-    images = list(arrays())
+    try:
+        images = list(arrays())
+    except (TypeError, IndexError, KeyError) as err:  # made without images, or indexed in another way
+        raise DataError(f"torchvision:{name} gives no images to train on ({reason_of(err)})") from err
     shapes = {image.shape for image in images}
     if len(shapes) != 1 or images[0].dtype != np.uint8:
         raise DataError(f"torchvision:{name} holds images of several sizes: save them as files and give their folder")

@@ -1,7 +1,8 @@
-"""SIGTERM and SIGINT end a training run in order: after its step, and saved."""
+"""SIGTERM, SIGINT and the end of its terminal stop a training run in order: after its step, and saved."""
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
@@ -15,6 +16,9 @@ EVERY = 16  # steps from one time that processes ask each other to the next
 class StopSignals:
     """Notes the signals that come while it is entered; the handlers of before come back.
 
+    SIGHUP, where it is not ignored (nohup), says that the terminal is gone: what is written from there on goes nowhere,
+    as it would fail.
+
     Attributes:
         wanted: whether the run is to end.
         number: of the signal; 0 where none came.
@@ -22,10 +26,16 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.wanted, self.number = False, 0
-        self._previous: dict[signal.Signals, Any] = {}
+        self._previous: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> StopSignals:
-        self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            numbers.append(hangup)
+        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]  # a dead one is none
+        self._previous = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(
@@ -45,3 +55,8 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.wanted, self.number = True, number
+        if number == getattr(signal, "SIGHUP", None):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for fd in self._terminals:
+                os.dup2(nowhere, fd)
+            os.close(nowhere)

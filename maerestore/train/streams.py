@@ -44,8 +44,6 @@ class StreamedCorpus(Corpus):
         description: of what is streamed, for people.
     """
 
-    channels = 3
-
     def __init__(
         self,
         items: Callable[[int], Dataset[Item]],

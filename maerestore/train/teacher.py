@@ -37,9 +37,9 @@ class Teacher(FrozenNetwork):
         super().__init__(settings.backbone, [settings.layer], settings.weights, _IN_RECIPE)
         self.side = settings.side
         self.to(memory_format=torch.channels_last)  # three times as fast on a CPU
-        shape = self._shape(settings, settings.side)
+        (shape,) = self.shapes(settings.side)
         # Channels that come last, as a Swin's, would be taken for positions: then the second length follows the side.
-        if len(shape) not in (2, 4) or (len(shape) == 4 and self._shape(settings, 2 * settings.side)[1] != shape[1]):
+        if len(shape) not in (2, 4) or (len(shape) == 4 and self.shapes(2 * settings.side)[0][1] != shape[1]):
             raise ModelError(f"layer {settings.layer} of {settings.backbone} gives neither (N, C) nor (N, C, H, W)")
         self.dim = shape[1]
 
@@ -61,17 +61,6 @@ class Teacher(FrozenNetwork):
         pictures = F.interpolate(pictures, (self.side, self.side), mode="bilinear", antialias=True)
         (found,) = self.features(pictures.contiguous(memory_format=torch.channels_last))
         return F.normalize(found.float().mean((2, 3)) if found.ndim > 2 else found.float(), dim=1)
-
-    @torch.no_grad()
-    def _shape(self, settings: TeacherSettings, side: int) -> tuple[int, ...]:
-        """Of the layer's output for one picture of a side."""
-        try:
-            return tuple(self.features(torch.zeros(1, 3, side, side))[0].shape)
-        except (AssertionError, AttributeError, RuntimeError) as err:  # whatever a network says of pictures too small
-            reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-            raise ModelError(
-                f"layer {settings.layer} of {settings.backbone} cannot be had from pictures of {side} px ({reason})"
-            ) from err
 
 
 def disagreement(found: Tensor, wanted: Tensor) -> Tensor:

@@ -67,15 +67,15 @@ class Validation:
                 filled = self.fill(model, images, hole)
                 scores.append(hole_psnr(filled, images, hole))
             result[f"psnr_{family}"] = float(torch.cat(scores).mean())
-        losses = []
+        total = 0.0
         generator = torch.Generator(self.images.device).manual_seed(self.seed)
         for i in range(0, len(self.images), self.batch_size):
             images = model.normalize(self.images[i : i + self.batch_size])
             length = (images.shape[-1] // model.config.patch_size) ** 2
             noise = torch.rand(len(images), length, generator=generator, device=images.device)
             other = fixed_noise(images, model.config.hidden)
-            losses.append(model(images, 0.75, noise, hidden_noise=other).loss)
-        result["masked_mse"] = float(torch.stack(losses).mean())
+            total += float(model(images, 0.75, noise, hidden_noise=other).loss) * len(images)
+        result["masked_mse"] = total / len(self.images)
         model.train()
         return result
 

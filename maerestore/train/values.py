@@ -21,7 +21,7 @@ def number(name: str, value: Any) -> float:
     """A float; YAML reads 3e-3, without a dot, as text."""
     try:
         result = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         result = math.nan
     if not math.isfinite(result):
         raise RecipeError(f"{name} must be a number, got {value!r}")

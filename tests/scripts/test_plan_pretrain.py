@@ -76,6 +76,11 @@ def test_what_does_not_fit_is_said(recipe, tmp_path, capsys):
         plan_pretrain.main([str(recipe), "--images", "1"])
 
 
+def test_a_contrastive_loss_is_refused_in_one_line(recipe, capsys):
+    assert plan_pretrain.main([str(recipe), "--cpu", "--set", "contrastive={weight: 1.0}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_loss_that_is_no_number_stops_it(recipe, monkeypatch, capsys):
     monkeypatch.setattr(Pretrainer, "_train_step", lambda *_, **__: ({"loss": torch.tensor(float("nan"))}, None))
     assert plan_pretrain.main([str(recipe), "--cpu"]) == 2

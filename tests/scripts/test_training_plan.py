@@ -77,8 +77,9 @@ def test_the_runs_of_half_an_hour_fit_the_code_and_leave_what_can_be_fetched(tmp
     assert told[0][told[0].index("--model") + 1] == "files/start"
     for stage, weights in (("4h", "refiner"), ("5f", "model")):
         folder = tmp_path / "out" / stage
-        assert (folder / "done").exists()
+        assert (folder / "done").exists() == (stage != fails)
         if stage == fails:
+            assert {path.name for path in folder.iterdir()} == {"run.log", "failed"}
             continue
         parts = sorted(folder.glob(f"{weights}.part-*"))
         assert all(part.stat().st_size < 15 * 2**20 for part in parts)

@@ -43,7 +43,7 @@ def test_boxes_stay_in_the_photo_and_reach_all_of_its_sides():
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_half_of_the_crops_are_mirrored_where_that_is_allowed(flip):
-    def cutter(canvas, sizes, boxes, mirrored, out):
+    def cutter(canvas, sizes, boxes, mirrored, out, native):
         return mirrored
 
     n = 1000
@@ -51,6 +51,17 @@ def test_half_of_the_crops_are_mirrored_where_that_is_allowed(flip):
     generator = torch.Generator().manual_seed(0)
     mirrored = random_crops(canvas, sizes, n, slice(0, n), 4, (0.5, 1.0), generator, flip, cutter)
     assert mirrored.float().mean() == pytest.approx(0.5 * flip, abs=0.05)
+
+
+def test_native_crops_of_much_larger_photographs_are_their_pixels_too():
+    canvas = torch.randint(0, 256, (8, 40, 60, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([[40, 60, 0]]).expand(8, -1)
+    crops = random_crops(
+        canvas, sizes, 8, slice(0, 8), 8, (0.5, 1.0), torch.Generator().manual_seed(0), False, native=True
+    )
+    for photo, crop in zip(canvas.permute(0, 3, 1, 2) / 255, crops, strict=True):
+        places = photo.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4)
+        assert float((places - crop).abs().amax((2, 3, 4)).min()) < 1e-3
 
 
 def test_native_crops_are_the_photographs_pixels_and_reach_both_ends():

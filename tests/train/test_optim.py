@@ -42,11 +42,25 @@ def test_weight_decay_spares_the_refiners_projections_of_tokens(tiny_model):
     """They are kernels, but checkpoints keep parameters by group: decaying them would shut old runs out."""
     refiner = Refiner(RefinerConfig(feature_dim=16, widths=(4, 4, 8, 8), dilations=(1,), feature_layer=1))
     model = Restorer(tiny_model(mask_embed=True), refiner)
-    groups = build_optimizers(model, RestorerRecipe(weight_decay=0.1, groups=[]))[0].param_groups
+    groups = build_optimizers(model, RestorerRecipe(weight_decay=0.1))[0].param_groups
     spared = names_of(model, [g for g in groups if not g["weight_decay"]])
     kernels = [name for name in spared if model.get_parameter(name).ndim > 1 and name.startswith("refiner")]
     assert kernels
     assert all(name.startswith("refiner.tokens.") for name in kernels)
+
+
+@pytest.mark.parametrize(("groups", "trained"), [
+    ([], 0), ([{"match": "norm", "weight_decay": 0.0}], 0), ([{"match": "", "weight_decay": 0.0}], 0),
+    ([{"match": "^autoencoder.blocks", "lr": 0.1}], 12), ([{"match": "", "lr": 1.0}], None),
+], ids=str)  # fmt: skip
+def test_a_restorers_autoencoder_is_trained_where_a_group_gives_it_a_rate(tiny_model, groups, trained):
+    refiner = Refiner(RefinerConfig(feature_dim=16, widths=(4, 4, 8, 8), dilations=(1,), feature_layer=1))
+    model = Restorer(tiny_model(depth=1, mask_embed=True), refiner)
+    all_of_it = sum(p.requires_grad for p in model.autoencoder.parameters())
+    build_optimizers(model, RestorerRecipe(groups=groups))
+    moved = sum(p.requires_grad for p in model.autoencoder.parameters())
+    assert moved == (all_of_it if trained is None else trained)
+    assert all(p.requires_grad for p in model.refiner.parameters())
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else(tiny_model, tiny_recipe):

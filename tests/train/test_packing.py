@@ -1,11 +1,15 @@
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
 import tarfile
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +208,29 @@ def test_a_disk_that_is_full_ends_in_one_line_and_leaves_nothing(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip() == f"prepare_data: {tmp_path / 'out'}: cannot be written (File too large)"
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_packing_anew_that_is_cut_off_leaves_no_index_of_before(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    gradient(24, 20).save(tmp_path / "photos/a.png")
+    pack([tmp_path / "photos"], tmp_path / "out", 20)
+
+    def cut_off(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        pack([tmp_path / "photos"], tmp_path / "out", 20)
+    assert not (tmp_path / "out/index.json").exists()  # the new pixels with the old names
+
+
+def test_a_killed_decoder_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    gradient(24, 20).save(tmp_path / "photos/a.png")
+    monkeypatch.setattr(packing, "fit", lambda data, short_side: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(packing, "ProcessPoolExecutor", partial(ProcessPoolExecutor, mp_context=get_context("fork")))
+    with pytest.raises(DataError, match="was killed"):
+        pack([tmp_path / "photos"], tmp_path / "out", 20)
 
 
 def test_a_missing_source_and_a_folder_without_photos_are_refused(tmp_path):

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_stopping_matters_to_the_comparison(trainer, tiny_recipe):
         assert_same_state(one, other)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_the_step_and_saves(trainer, tiny_recipe, tmp_path, number):
     reached = []
     previous = signal.signal(number, lambda *_: reached.append("outer handler"))
@@ -282,6 +283,23 @@ def test_a_run_starts_from_a_model_of_another_image_size(trainer, tiny_recipe, t
     started.run()
 
 
+def test_a_run_whose_model_knows_holes_starts_from_one_that_does_not(trainer, tiny_recipe, tiny_model, tmp_path):
+    from maerestore.hub.save import save_autoencoder
+
+    source = tiny_model(seed=5, depth=1, mask_embed=False)
+    save_autoencoder(source, tmp_path / "source", dtype=torch.float32)
+    started = trainer(tiny_recipe(samples=8), init=tmp_path / "source")
+    ours = started.model.state_dict()
+    assert not ours.pop("patch_embed.mask_proj.weight").any()
+    assert all(torch.equal(ours[name], value) for name, value in source.state_dict().items())
+    assert len(ours) == len(source.state_dict())
+    started.run()
+    save_autoencoder(tiny_model(depth=1, mask_embed=True), tmp_path / "other")
+    model = {**started.recipe.model, "mask_embed": False}
+    with pytest.raises(RecipeError, match="mask_embed"):  # the other way something would be lost
+        trainer(tiny_recipe(samples=8, model=model), "second", init=tmp_path / "other")
+
+
 def test_of_two_settings_that_differ_the_image_size_is_not_the_one_named(trainer, tiny_recipe, tiny_settings, tmp_path):
     trainer(tiny_recipe(samples=8), "first").run()
     model = {**tiny_settings, "depth": 1, "mask_embed": True, "image_size": 60, "patch_size": 12}
@@ -409,6 +427,17 @@ def test_a_disk_that_is_full_ends_a_run_in_one_line_and_keeps_the_checkpoint(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+def test_what_a_killed_process_leaves_of_a_checkpoint_goes_with_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "replace", lambda self, target: os._exit(9))
+    if (child := os.fork()) == 0:
+        write_checkpoint(tmp_path / "checkpoint.pt", {"step": 1})
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.undo()
+    write_checkpoint(tmp_path / "checkpoint.pt", {"step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
 def test_an_error_that_is_not_the_disks_is_not_said_to_be(tmp_path, monkeypatch):
     def save(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -483,13 +512,14 @@ def test_a_resumed_run_says_what_is_other_than_before(trainer, tiny_recipe, tmp_
     assert "going on from 16 of 16 samples\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 cut"])
+@pytest.mark.parametrize("content", [b"", b"x", b"junk", b"PK\x03\x04 cut"])
 def test_a_damaged_checkpoint_is_refused_in_one_line(trainer, tiny_recipe, tmp_path, content):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/checkpoint.pt").write_bytes(content)
     with pytest.raises(RecipeError, match=r"checkpoint\.pt") as caught:
         trainer(tiny_recipe())
     assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch's advice to unpickle what it refuses
 
 
 @pytest.mark.slow

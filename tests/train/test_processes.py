@@ -11,6 +11,7 @@ import yaml
 
 from maerestore.train.corpus import Layout
 from maerestore.train.recipe_file import load_recipe
+from train.test_pretrain import log_of
 
 SETTINGS = {
     "samples": 24, "batch_size": 8, "warmup_samples": 8, "base_lr": 1e-2, "optimizer": "muon", "precision": "fp32",
@@ -82,6 +83,9 @@ def test_two_processes_with_half_the_batch_make_the_same_update(trainer, packed,
     alone.run()
     assert (both["step"], both["samples"]) == (alone.step, alone.samples) == (3, 24)
     assert_same_update(both, state_of(alone), start)
+    # The log tells of the whole batch, not of the first process's half.
+    told = ([each["loss"] for each in log_of(tmp_path / name) if "loss" in each] for name in ("both", "alone"))
+    assert next(told) == pytest.approx(next(told), rel=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

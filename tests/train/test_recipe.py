@@ -33,6 +33,18 @@ def test_overrides_replace_settings_and_are_read_as_yaml():
     assert recipe.batch_size == 128
 
 
+@pytest.mark.parametrize(("override", "name", "expected"), [
+    ("loss.mse=0.1", "loss", {"masked_mse": 1.0, "mse": 0.1}),
+    ("families.boxes=0", "families", {"strokes": 1.0, "boxes": 0.0, "blobs": 1.0}),
+    ("masking.policies.grid=0.2", "policies", {"random": 1.0, "grid": 0.2}),
+    ("masking.policies={grid: 0.2}", "policies", {"grid": 0.2}),
+])  # fmt: skip
+def test_an_override_of_a_part_adds_to_what_the_file_leaves_out(tmp_path, override, name, expected):
+    (tmp_path / "recipe.yaml").write_text("model: {image_size: 32, patch_size: 8}\n")
+    recipe = load_recipe(tmp_path / "recipe.yaml", [override])
+    assert (recipe.masking[0].policies if name == "policies" else getattr(recipe, name)) == expected
+
+
 def test_a_recipe_survives_its_dictionary():
     recipe = load_recipe(SMALL_CPU)
     assert PretrainRecipe(**recipe.to_dict()) == recipe
@@ -49,7 +61,8 @@ def test_a_recipe_survives_its_dictionary():
         ("mask_ratio=0.75", "mask_ratio"), ("masking.ratio=0.5", "ratio"), ("samples.x=1", "samples"),
         ("masking.free_form_drop=[-0.1, 0.5]", "free_form_drop"), ("resolution=[[10, 64]]", "resolution"),
         ("resolution=[[0, 60]]", "resolution"), ("resolution=[64]", "small-cpu"), ("model={surprise: 1}", "surprise"),
-        ("model={1: 2, one: 2}", "1, one"),
+        ("model={1: 2, one: 2}", "1, one"), ("seed=2026-13-45", "seed=2026-13-45"),
+        ("base_lr=1" + 400 * "0", "base_lr"), ("loss.mse=1" + 400 * "0", "mse"),
         ("model={embed_dim: 0}", "embed_dim"), ("model=3", "small-cpu"), ("samples=many", "small-cpu"),
     ],
 )  # fmt: skip

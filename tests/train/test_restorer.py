@@ -12,6 +12,7 @@ from PIL import Image
 
 from maerestore.cli.main import main
 from maerestore.errors import MaerestoreError
+from maerestore.hub import save as saving
 from maerestore.hub.config import read_notes
 from maerestore.hub.load import load_autoencoder
 from maerestore.hub.refiner import load_refiner, read_refiner_notes
@@ -232,6 +233,54 @@ def test_a_resumed_run_keeps_the_notes_and_needs_no_more_of_what_it_started_from
     assert read_notes(tmp_path / "run/model") == notes
 
 
+def test_settings_of_fills_that_were_fitted_while_it_trains_are_kept(restorer, tmp_path, capsys):
+    path = tmp_path / "run/model/config.json"
+    run = restorer(samples=24, save_every=8)
+    save, fitted = run._save_model, []
+
+    def fit_and_save(training):
+        if path.exists() and not fitted:
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"fill": {"smooth": 3.0}}))
+            fitted.append(training["samples"])
+        save(training)
+
+    run._save_model = fit_and_save
+    run.run()
+    assert fitted == [16]
+    assert read_notes(path.parent) == {"training": {"samples": 5}, "fill": {"smooth": 3.0}}
+    assert "fit them again" not in capsys.readouterr().err  # the autoencoder that they are for is frozen
+
+
+def test_settings_of_fills_are_said_to_be_outdated_where_the_autoencoder_moves(restorer, capsys):
+    for samples, outdated in ((16, True), (16, False), (24, True)):
+        restorer(samples=samples, groups=JOINT).run()
+        assert ("fit them again" in capsys.readouterr().err) == outdated
+
+
+def test_a_save_that_fails_leaves_the_model_with_its_refiner(restorer, tmp_path, monkeypatch):
+    restorer(samples=8).run()
+    before = load_refiner(tmp_path / "run/model").state_dict()
+
+    def full(weights, path, *args, **settings):
+        if any(name.startswith("stem") for name in weights):
+            raise OSError(28, "No space left on device")
+        return write(weights, path, *args, **settings)
+
+    write = saving.save_file
+    monkeypatch.setattr(saving, "save_file", full)
+    with pytest.raises(MaerestoreError, match="No space left"):
+        restorer(samples=16).run()
+    after = load_refiner(tmp_path / "run/model").state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_crops_too_small_for_the_perceptual_network_are_refused_before_the_first_step(restorer):
+    loss = {"mse": 1, "perceptual": {"backbone": "squeezenet1_1", "weights": "random"}}
+    with pytest.raises(MaerestoreError, match="cannot be had from pictures of 16 px") as caught:
+        restorer(loss=loss, resolution=[[0, 32], [16, 16]])
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_of_before_it_held_notes_goes_on_with_those_of_the_runs_model(restorer, tmp_path):
     restorer(samples=8).run()
     state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
@@ -273,13 +322,10 @@ def test_a_checkpoint_of_another_kind_is_refused(restorer, trainer, tiny_recipe,
     {"refiner": {"width": 3}}, {"refiner": {"widths": [1, 2]}}, {"refiner": {"feature_layer": 7}}, {"refiner": 3},
     {"loss": {}}, {"loss": {"masked_mse": 1}}, {"loss": {"perceptual": {"weights": 5}}}, {"ratios": {0.5: 1}},
     {"ratios": {1: 0}}, {"ratios": {"one": 1}}, {"ratios": [1]}, {"validation_side": 3}, {"layer_decay": 0.5},
-    {"groups": []}, {"groups": [{"match": "nowhere", "lr": 1}]}, {"adversarial": {"feature_matching": -1}},
+    {"groups": [{"match": "nowhere", "lr": 1}]}, {"adversarial": {"feature_matching": -1}},
     {"families": {"mats": 1}},
 ], ids=str)  # fmt: skip
 def test_settings_that_do_not_fit_are_refused_in_one_line(restorer, settings):
-    if settings == {"groups": []}:
-        assert restorer(**settings).model.autoencoder.cls_token.requires_grad  # nothing is frozen then
-        return
     with pytest.raises(MaerestoreError) as caught:
         restorer(**settings)
     assert "\n" not in str(caught.value)

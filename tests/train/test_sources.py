@@ -105,6 +105,19 @@ def test_a_folder_that_fits_is_decoded_once(photos, tmp_path, monkeypatch):
     assert again.fingerprint == corpus.fingerprint
 
 
+def test_photographs_whose_index_is_cut_off_are_decoded_again(photos, tmp_path):
+    fingerprint = opened(photos, tmp_path).fingerprint
+    (index,) = tmp_path.rglob("index.json")
+    index.write_text(index.read_text()[:100])
+    assert opened(photos, tmp_path).fingerprint == fingerprint
+
+
+def test_a_data_set_without_images_is_refused_in_one_line(tmp_path):
+    with pytest.raises(DataError, match="torchvision:FakeData") as caught:
+        opened("torchvision:FakeData", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_that_changed_is_decoded_again(photos, tmp_path):
     before = opened(photos, tmp_path)
     gray_level(5).save(photos / file_names(13, False)[-1])
@@ -138,7 +151,6 @@ def test_mnist_by_name_stays_gray_and_28_px(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (200, 28, 28), dtype=np.uint8)
     write_mnist(tmp_path / "root", images)
     corpus = opened(f"torchvision:MNIST:{tmp_path / 'root'}", tmp_path)
-    assert corpus.channels == 1
     assert corpus.pixels.shape == (200, 28, 28, 1)
     assert torch.equal(corpus.pixels[..., 0], torch.from_numpy(images))
     crops = corpus.random_crops(4, slice(0, 4), 28, (1.0, 1.0), generator(), flip=False)

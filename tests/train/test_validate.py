@@ -85,3 +85,10 @@ def test_the_masked_mse_is_that_of_the_model_itself(tiny_model, images):
     with torch.inference_mode():
         expected = float(model(model.normalize(images), 0.75, noise).loss)
     assert Validation(images).measure(model)["masked_mse"] == expected
+
+
+def test_a_last_batch_of_few_photographs_weighs_as_much_as_they_are(tiny_model, images):
+    model = tiny_model(mask_embed=True)
+    images = torch.cat([images, images[:1] ** 3])
+    whole, parts = (Validation(images, batch_size=n).measure(model)["masked_mse"] for n in (4, 3))
+    assert parts == pytest.approx(whole, rel=1e-5)

@@ -10,7 +10,6 @@ pictures are different pictures here. Pictures without structure, such as a whit
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from PIL import Image
 
 from maerestore.features.index.pictures import Pictures, decode
 from maerestore.features.items import Item
+from maerestore.threads import usable_cpus
 
 SIDE = 40  # of a thumbnail, in pixels
 _COARSE, _FINE, _CHROMA = 20, 32, 5  # sides of what is compared: to find the best place, there, and the colours
@@ -70,7 +70,7 @@ class Looks:
     def _read(self, names: Sequence[str], folders: Sequence[str], progress: Callable[[int, int], None] | None) -> None:
         find = Pictures().find
         pending: deque[tuple[int, Future[np.ndarray | None]]] = deque()
-        threads, done = os.cpu_count() or 1, 0
+        threads, done = usable_cpus(), 0
 
         def take() -> None:
             nonlocal done
