@@ -107,7 +107,7 @@ def _run_folder(args: argparse.Namespace) -> int:
         print(f"maerestore augment: skipped: {reason}", file=sys.stderr)
 
     device = str(pick_device(args.device))
-    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with Bar(args.quiet) as bar:
         report = write_views(
             args.source,
             args.out,

@@ -145,7 +145,7 @@ def _fit(args: argparse.Namespace) -> int:
     check_folder(args.out, args.overwrite)
     tables = are_tables([*args.sources, *(args.val or [])])
     skipped = _Skipped()
-    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with Bar(args.quiet) as bar:
         classifier = _fitted_tables(args, bar, skipped) if tables else _fitted_images(args, bar, skipped)
     classifier.save_pretrained(args.out, args.overwrite)
     config, seconds = classifier.config, time.perf_counter() - start
@@ -285,7 +285,7 @@ def _features(args: argparse.Namespace, classifier: Classifier, labelled: bool, 
     items = find_labelled(args.sources, args.labels) if labelled else find_items(args.sources)
     if labelled:
         numbers_of([item.label for item in items], classifier.classes)  # a class that is none of them is told now
-    with Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with Bar(args.quiet) as bar:
         return features_of_items(items, classifier.extractor, None, args.workers, bar, skipped)
 
 

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         "failed": failed,
     }
     cluster = {"address": args.ray_address, "ray_workers": args.ray_workers}
-    with stdout_kept(args.engine), Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with stdout_kept(args.engine), Bar(args.quiet) as bar:
         chosen["progress"] = functools.partial(bar, "shards" if shards else "images")
         if shards:
             from maerestore.features.shards import extract_shards

@@ -114,7 +114,7 @@ def _build(args: argparse.Namespace) -> int:
     if (flags := feature_flags(args)) and all(is_table(Path(source)) for source in args.sources):
         raise InputError(f"{flags[0]} is for images: the features of tables are what they are.")
     settings = ExtractorSettings(args.model, feature_options(args), args.device, args.batch_size, args.whiten)
-    with _bar(args) as bar:
+    with Bar(args.quiet) as bar:
         index, change = ImageIndex.build_with_report(args.out, args.sources, settings, args.kind, args.overwrite, bar)
     return _tell_change(args, index, change)
 
@@ -123,7 +123,7 @@ def _add(args: argparse.Namespace) -> int:
     from maerestore.features.index.image_index import ImageIndex
 
     index = ImageIndex.open(args.index)
-    with _bar(args) as bar:
+    with Bar(args.quiet) as bar:
         change = index.add(args.sources, _settings(args, index), bar, args.prune)
     return _tell_change(args, index, change)
 
@@ -184,7 +184,7 @@ def _duplicates(args: argparse.Namespace) -> int:
 
     sheet = _sheet_path(args)
     index = ImageIndex.open(args.index)
-    with _bar(args) as bar:
+    with Bar(args.quiet) as bar:
         report = index.duplicates_with_report(args.threshold, not args.uncentred, bar, not args.no_verify)
     groups = report.groups
     rows = [
@@ -222,10 +222,6 @@ def _told_unread(report: DuplicateReport) -> str:
         return ""
     level = max(report.threshold, UNSEEN)
     return f"; {counted(report.unread, 'picture')} could not be read: compared by features alone (from {level:g})"
-
-
-def _bar(args: argparse.Namespace) -> Bar:
-    return Bar(hidden=args.quiet or not sys.stderr.isatty())
 
 
 def _settings(args: argparse.Namespace, index: ImageIndex) -> ExtractorSettings:

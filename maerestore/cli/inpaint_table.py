@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         from maerestore.inpaint.distributed import ray_engine
 
         engine = ray_engine(args.ray_address, args.ray_workers)
-    with stdout_kept(args.engine), Bar(hidden=args.quiet or not sys.stderr.isatty()) as bar:
+    with stdout_kept(args.engine), Bar(args.quiet) as bar:
         report = fill_table(
             pairs,
             settings,

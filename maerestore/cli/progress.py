@@ -6,12 +6,16 @@ import sys
 
 
 class Bar:
-    """A progress bar that appears once the work has taken a second."""
+    """A progress bar that appears once the work has taken a second, where stderr is a terminal.
 
-    def __init__(self, hidden: bool) -> None:
+    Args:
+        quiet: none at all.
+    """
+
+    def __init__(self, quiet: bool) -> None:
         from tqdm import tqdm
 
-        self.tqdm, self.hidden = tqdm, hidden
+        self.tqdm, self.hidden = tqdm, quiet or not sys.stderr.isatty()
         self.bar: tqdm | None = None
         self.stage = ""
 
