@@ -33,7 +33,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="replace a setting of the recipe; may be repeated",
+        help="replace a setting of the recipe, or a part of one: loss.l1=0.1; may be repeated",
     )
     parser.add_argument("--cpu", action="store_true", help="train on the CPU even if there is a GPU")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to compute with")
