@@ -68,7 +68,7 @@ def _model(folder: Path) -> tuple[dict[str, Any], str]:
     """Load the model: facts about it, as JSON and in words."""
     from maerestore.hub.refiner import load_networks
 
-    model, refiner = load_networks(folder)
+    model, refiner, _ = load_networks(folder)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     refined = sum(p.numel() for p in refiner.parameters()) if refiner is not None else 0
     what = "" if model.config.has_decoder else ", encoder only: gives features, cannot reconstruct"

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME, WEIGHTS_NAMES, weight_names
 from maerestore.model import MAEConfig
 
+if TYPE_CHECKING:
+    from maerestore.inpaint.blend import BlendCurve
+
 MODEL_TYPE = "maerestore"
+_LARGEST_GRID = 1024  # patches along a side; a size of more comes from a damaged config
+
+
+class FillSettings(NamedTuple):
+    """What the inpainting pipeline uses beside the networks, as they were fitted for a model.
+
+    Attributes:
+        curve: share of the autoencoder by distance, or None: not fitted.
+        smooth: sigma of a low-pass over the autoencoder's fill, in its pixels.
+        size: the side that windows are seen at, or None: the model's own.
+    """
+
+    curve: BlendCurve | None
+    smooth: float
+    size: int | None
 
 
 def locate(source: Path) -> tuple[Path | None, Path]:
@@ -75,6 +93,26 @@ def read_notes(source: str | Path) -> dict[str, dict[str, Any]]:
         if not isinstance(value, dict):
             raise ModelError(f"{config_path}: {name} must be a mapping")
     return notes
+
+
+def fill_settings(fill: dict[str, Any], patch_size: int, what: str) -> FillSettings:
+    """The "fill" of the notes, checked.
+
+    Raises:
+        ModelError: settings that do not fit; it begins with `what`.
+    """
+    from maerestore.inpaint.blend import BlendCurve
+
+    try:
+        curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
+        smooth = float(fill.get("smooth", 0.0))
+        size = int(fill.get("size", 0)) or None
+        most = _LARGEST_GRID * patch_size
+        if not 0 <= smooth <= 64 or (size is not None and (not patch_size <= size <= most or size % patch_size)):
+            raise ValueError(f"smooth {smooth}, size {size}")
+    except (TypeError, ValueError, OverflowError) as err:
+        raise ModelError(f"{what} do not fit ({err})") from err
+    return FillSettings(curve, smooth, size)
 
 
 def read_config(source: str | Path) -> tuple[Path | None, dict[str, Any]]:

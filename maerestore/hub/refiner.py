@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from maerestore.hub.config import read_config, read_folder, read_notes
+from maerestore.hub.config import FillSettings, fill_settings, read_config, read_folder, read_notes
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME, REFINER_NAME, WEIGHTS_NAME
 from maerestore.hub.load import load_autoencoder
@@ -19,6 +19,20 @@ from maerestore.model.refiner import Refiner, RefinerConfig
 from maerestore.model.restorer import Restorer
 
 SETTINGS = "refiner"  # the key in config.json
+
+
+class Networks(NamedTuple):
+    """A model as it is read.
+
+    Attributes:
+        autoencoder: it may be an encoder alone.
+        refiner: where there is one.
+        fill: settings of the inpainting pipeline.
+    """
+
+    autoencoder: MaskedAutoencoder
+    refiner: Refiner | None
+    fill: FillSettings
 
 
 def save_networks(
@@ -51,31 +65,27 @@ def save_networks(
     write_files(folder, weights, {CONFIG_NAME: config})
 
 
-def load_networks(source: str | Path) -> tuple[MaskedAutoencoder, Refiner | None]:
-    """Read all of a model that a fill needs, as strictly as `Inpainter.from_pretrained` does, and its notes.
+def load_networks(source: str | Path, need_decoder: bool = False) -> Networks:
+    """Read all of a model that a fill needs, and see that its notes can be read.
 
     Args:
         source: a folder or a file, as for `maerestore.hub.load.load_autoencoder`.
-
-    Returns:
-        the autoencoder, which may be an encoder alone, and its refiner where it has one.
+        need_decoder: refuse an encoder alone.
 
     Raises:
         ModelError: files that do not fit, networks that do not fit each other, or notes or settings of fills that
             cannot be read.
     """
-    from maerestore.inpaint.pretrained import checked_fill
-
     fill = read_notes(source).get("fill", {})
     read_refiner_notes(source)
-    model, refiner = load_autoencoder(source), load_refiner(source)
-    checked_fill(fill, model.config.patch_size, f"{source}: the fill settings in its config")
+    model, refiner = load_autoencoder(source, need_decoder=need_decoder), load_refiner(source)
+    settings = fill_settings(fill, model.config.patch_size, f"{source}: the fill settings in its config")
     if refiner is not None:
         try:
             Restorer(model, refiner)
         except ValueError as err:
             raise ModelError(f"{source}: {err}") from err
-    return model, refiner
+    return Networks(model, refiner, settings)
 
 
 def save_refiner(

@@ -62,7 +62,7 @@ def _model_files(folder: Path, repo_id: str, license: str | None) -> Files:
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing; a folder to push holds {CONFIG_NAME} and {WEIGHTS_NAME}")
-    model, refiner = load_networks(folder)
+    model, refiner, _ = load_networks(folder)
     names = [CONFIG_NAME, WEIGHTS_NAME]
     if kind_of(read_json(folder / CONFIG_NAME)) == "transformers" and (folder / PREPROCESSOR_NAME).is_file():
         names.append(PREPROCESSOR_NAME)  # beside a config of ours it is of a model that was there before

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from maerestore.inpaint.blend import BlendCurve
 from maerestore.precision import uses_bf16
 
 if TYPE_CHECKING:
     from maerestore.inpaint.pipeline import Inpainter
-
-_LARGEST_GRID = 1024  # patches along a side; a size of more comes from a damaged config
 
 
 class Pretrained:
@@ -52,23 +49,14 @@ class Pretrained:
             maerestore.MaerestoreError: a precision that there is not.
         """
         from maerestore.device import pick_device
-        from maerestore.hub.config import read_notes
-        from maerestore.hub.errors import ModelError
         from maerestore.hub.fetch import resolve_model
-        from maerestore.hub.load import load_autoencoder
-        from maerestore.hub.refiner import load_refiner
+        from maerestore.hub.refiner import load_networks
 
         place = pick_device(device)
         uses_bf16(precision, place)  # refused before a model is fetched, and not as if its files were at fault
         source = resolve_model(name, revision=revision, **hub)
-        fill = read_notes(source).get("fill", {})
-        model = load_autoencoder(source, need_decoder=True)
-        curve, smooth, size = checked_fill(fill, model.config.patch_size, f"{source}: the fill settings in its config")
-        refiner = load_refiner(source)
-        try:
-            return cast("type[Inpainter]", cls)(model, curve, smooth, size, place, precision, refiner)
-        except ValueError as err:  # networks that do not fit each other
-            raise ModelError(f"{source}: {err}") from err
+        networks = load_networks(source, need_decoder=True)
+        return cast("type[Inpainter]", cls)(networks.autoencoder, *networks.fill, place, precision, networks.refiner)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **notes: Any) -> None:
         """Write the autoencoder, the refiner and the settings of the fills: `from_pretrained` then fills alike.
@@ -110,26 +98,8 @@ class Pretrained:
 
 def _fill_settings(inpainter: Inpainter) -> dict[str, Any]:
     """The settings of the fills as they stand in a config, checked."""
+    from maerestore.hub.config import fill_settings
+
     fill = {"curve": inpainter.curve.to_dict(), "smooth": float(inpainter.smooth), "size": int(inpainter.size)}
-    checked_fill(fill, inpainter.model.config.patch_size, "the fill settings")
+    fill_settings(fill, inpainter.model.config.patch_size, "the fill settings")
     return fill
-
-
-def checked_fill(fill: dict[str, Any], patch_size: int, what: str) -> tuple[BlendCurve | None, float, int | None]:
-    """The curve, smooth and size of a config.
-
-    Raises:
-        ModelError: it begins with `what`.
-    """
-    from maerestore.hub.errors import ModelError
-
-    try:
-        curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
-        smooth = float(fill.get("smooth", 0.0))
-        size = int(fill.get("size", 0)) or None
-        most = _LARGEST_GRID * patch_size
-        if not 0 <= smooth <= 64 or (size is not None and (not patch_size <= size <= most or size % patch_size)):
-            raise ValueError(f"smooth {smooth}, size {size}")
-    except (TypeError, ValueError, OverflowError) as err:
-        raise ModelError(f"{what} do not fit ({err})") from err
-    return curve, smooth, size
