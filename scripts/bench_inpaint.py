@@ -263,11 +263,11 @@ def main(argv: list[str] | None = None) -> int:
     print_notes(args.sizes, args.enlarge, outcome, earlier)
     if models:
         print("known pixels: identical in every fill of every model")
+    results.save(outcome, means=rows, frechet=frechet, paired=comparisons, speed=speed)  # before what may fail
     if args.sheet:
         outcome.sheet.save(args.sheet)
     if args.plot:
         plot(rows, args.plot)
-    results.save(outcome, means=rows, frechet=frechet, paired=comparisons, speed=speed)
     return 0
 
 

@@ -33,6 +33,7 @@ from torchvision.transforms import v2
 
 from maerestore.errors import MaerestoreError
 from maerestore.model import MaskedAutoencoder
+from maerestore.precision import trains_in_bf16
 from maerestore.train.packing import DataError, find_images, pack
 from maerestore.train.pretrain import Pretrainer
 from maerestore.train.pretrain_recipe import PretrainRecipe
@@ -102,7 +103,9 @@ def plain_loop(recipe: PretrainRecipe, files: list[bytes], device: torch.device,
         mark = clock(device)
         images = next(batches).to(device, non_blocking=True)
         waited += time.perf_counter() - mark
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=trains_in_bf16(recipe.precision, device.type == "cpu")
+        ):
             loss = model(images, mask_ratio=0.75).loss
         loss.item()  # the reference logs every step
         optimizer.zero_grad()
@@ -177,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
             for i, data in enumerate(files):
                 (source / f"{i:06d}.png").write_bytes(data)  # Pillow reads what it is, not what it is called
             pack([source], Path(folder) / "packed", recipe.decoded_side, workers=args.workers or 1)
-            peak = peak_tflops(device, recipe.precision)
+            peak = peak_tflops(device, "bf16" if trains_in_bf16(recipe.precision, device.type == "cpu") else "fp32")
             rows = {
                 "plain loop": plain_loop(same, files, device, args.steps, args.workers),
                 "engine, same masking and optimiser": engine(same, Path(folder) / "packed", args.steps, args.cpu),

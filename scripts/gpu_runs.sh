@@ -7,7 +7,7 @@
 # refiner.safetensors of weights/), taught/ (what 5f starts from; looked for when its turn comes),
 # squeezenet1_1_features.safetensors and mobilenet_v2.safetensors (likewise). OUT/STAGE gets the weights in pieces of less than
 # 15 MiB (cat model.part-* > model.safetensors), config.json, the logs and the last picture of fills, and then the file `done`; or
-# `failed` where something is missing. A stage that fails does not stop the next. Further arguments go to both: --cpu --set samples=...
+# `failed` where something is missing, or the stage ended in an error: what lies there may be of an earlier save. A stage that fails does not stop the next. Further arguments go to both: --cpu --set samples=...
 set -u
 data=$1 files=$2 out=$3
 shift 3
@@ -21,16 +21,16 @@ begin() { # STAGE
     echo "$(date +%T) $1"
 }
 
-finish() { # STAGE WEIGHTS
-    local from=$runs/$1 to=$out/$1 picture
+finish() { # STAGE WEIGHTS EXIT-STATUS
+    local from=$runs/$1 to=$out/$1 picture copied=1
     picture=$(ls "$from"/fills-*.jpg 2> /dev/null | tail -n 1)
     rm -f "$to/$2".part-*
-    if split -b 14m "$from/model/$2.safetensors" "$to/$2.part-" &&
-        cp "$from/model/config.json" "$from/log.jsonl" ${picture:+"$picture"} "$to/"; then
-        touch "$to/done"
-    else
-        touch "$to/failed"
-    fi
+    split -b 14m "$from/model/$2.safetensors" "$to/$2.part-" &&
+        cp "$from/model/config.json" "$from/log.jsonl" ${picture:+"$picture"} "$to/" && copied=0
+    case $copied,$3 in # a run that a signal ends has saved
+        0,0 | 0,130 | 0,143) touch "$to/done" ;;
+        *) touch "$to/failed" ;;
+    esac
     echo "$(date +%T) $1 $(cd "$to" && ls done failed 2> /dev/null)"
 }
 
@@ -43,7 +43,7 @@ begin 4h
     --set adversarial.weight=0.3 --set adversarial.feature_matching=4.0 --set loss.l1=0.2 \
     --set "loss.perceptual={weight: 3.0, backbone: squeezenet1_1, weights: $files/squeezenet1_1_features.safetensors}" \
     "$@" > "$out/4h/run.log" 2>&1
-finish 4h refiner
+finish 4h refiner $?
 
 begin 5f
 "$python" -m maerestore pretrain scripts/recipes/teach-cpu.yaml --data "$data" -o "$runs/5f" --init "$files/taught" --workers 12 \
@@ -51,4 +51,4 @@ begin 5f
     --set contrastive.side=160 --set batch_size=1024 --set contrastive.reconstruct=128 --set base_lr=1.0e-3 \
     --set samples=819200 --set warmup_samples=30000 --set ema_decay=0.995 --set compile=true \
     --set save_every=500000 --set validate_every=500000 --set log_every=51200 "$@" > "$out/5f/run.log" 2>&1
-finish 5f model
+finish 5f model $?

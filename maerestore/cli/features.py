@@ -9,7 +9,7 @@
 PATHS are images, folders (searched recursively, including tars in them), uncompressed tars, lists (.txt, one path on
 each line), Parquet tables with a column of paths or of images, and URIs that pyarrow opens (s3://, gs://, hdfs://).
 Labels come from the first folder below the source (photos/cats/a.jpg: cats), and in tars from a.cls for a.webp. The
-same image has the same feature in every run.
+same image has the same feature in every run, but for the rounding of the precision.
 
 A run that is killed loses at most one batch, and the same command continues it. A table stores the weights and options
 with which it was made, and refuses others. Images that cannot be read become rows with an error, and the exit code is

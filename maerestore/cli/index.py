@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -158,7 +159,9 @@ def _query(args: argparse.Namespace) -> int:
         found = dict(zip(good, index.search(table.features[good], args.k), strict=True))
         for i, (name, error) in enumerate(zip(table.names, table.errors, strict=True)):
             hits = found.get(i, [])
-            shown = [{"name": hit.name, "score": round(hit.score, 5)} for hit in hits]
+            shown = [
+                {"name": hit.name, "path": _path(hit.name, hit.folder), "score": round(hit.score, 5)} for hit in hits
+            ]
             asked.append({"image": name, "error": error, "hits": shown})
             if error is not None:
                 print(f"maerestore index: skipped: {name}: {error}", file=sys.stderr)
@@ -170,7 +173,7 @@ def _query(args: argparse.Namespace) -> int:
     else:
         for query in asked:
             if query["error"] is None:
-                lines = [f"  {hit['score']:.3f}  {hit['name']}" for hit in query["hits"]]
+                lines = [f"  {hit['score']:.3f}  {_shown(hit['name'], hit['path'])}" for hit in query["hits"]]
                 print("\n".join([query["image"], *lines]))
     if drawn:
         print(drawn)
@@ -195,17 +198,20 @@ def _duplicates(args: argparse.Namespace) -> int:
         for number, group in enumerate(groups, 1)
     ]
     drawn = _draw(args, sheet, rows)
-    if args.json:
-        told = [
-            [{"name": name, "score": round(score, 5)} for name, score in zip(group.names, group.scores, strict=True)]
-            for group in groups
+    told: list[list[dict[str, Any]]] = [
+        [
+            {"name": name, "path": _path(name, folder), "score": round(score, 5)}
+            for name, score, folder in zip(group.names, group.scores, group.folders, strict=True)
         ]
+        for group in groups
+    ]
+    if args.json:
         facts = {"threshold": report.threshold, "centred": not args.uncentred, "verified": not args.no_verify}
         _print_json(args, index, {**facts, "read": report.read, "unread": report.unread, "groups": told})
     else:
-        for group in groups:
-            lines = [f"  {score:.3f}  {name}" for name, score in zip(group.names, group.scores, strict=True)]
-            print("\n".join([f"{len(group.names)} images", *lines]))
+        for group in told:
+            lines = [f"  {each['score']:.3f}  {_shown(each['name'], each['path'])}" for each in group]
+            print("\n".join([f"{len(group)} images", *lines]))
         if not args.quiet:
             surplus = sum(len(group.names) - 1 for group in groups)
             line = f"{counted(len(groups), 'group')}, {counted(surplus, 'near-duplicate')} among"
@@ -213,6 +219,18 @@ def _duplicates(args: argparse.Namespace) -> int:
     if drawn:
         print(drawn)
     return 0
+
+
+def _path(name: str, folder: str) -> str:
+    """Where an image is, from whatever directory the command runs; relative names start from the given one."""
+    from maerestore.features.filesystems import is_uri
+
+    return name if is_uri(name) else os.path.join(folder, name)
+
+
+def _shown(name: str, path: str) -> str:
+    """The name of an image, or its path where the name would lead elsewhere from the working directory."""
+    return name if path == name or path == os.path.join(os.getcwd(), name) else path
 
 
 def _told_unread(report: DuplicateReport) -> str:

@@ -124,12 +124,14 @@ def _leaf(batch: Any, column: tuple[str, ...]) -> Any:
 @lru_cache(maxsize=2)
 def _group(table: RemotePath, column: tuple[str, ...], group: int, mtime_ns: int) -> Any:
     """The images of a row group, cached; with the modification time, so that a new version of the file is read anew."""
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with table.open() as opened, pq.ParquetFile(opened) as file:
         read = file.read_row_group(group, [".".join(column)])
-    [batch] = read.combine_chunks().to_batches(max_chunksize=None) or [None]
-    return _leaf(batch, column)
+    outer, *inner = column
+    values = read.column(outer)  # in chunks: an array holds no more than 2 GB
+    return pc.struct_field(values, inner[0]) if inner else values
 
 
 def _of_paths(paths: list[str]) -> list[Item]:

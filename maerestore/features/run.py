@@ -49,6 +49,7 @@ def extract(
     overwrite: bool = False,
     retry: bool = False,
     some: bool = False,
+    disjoint: bool = False,
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
     failed: Callable[[str, str], None] | None = None,
@@ -71,6 +72,7 @@ def extract(
         overwrite: start a new table, and replace an existing one.
         retry: compute images again whose rows have an error.
         some: raise InputError if not one image can be read; the table stays as it was.
+        disjoint: replace a table that has rows of other images only, too.
         engine: computes the features; None for `local_engine`.
         progress: called with the numbers of finished images and of all images to compute.
         failed: called with name and reason of each image that cannot be read; with `some`, only after one was read.
@@ -98,7 +100,8 @@ def extract(
         store.use(facts)
         todo = [item for item in items if not store.has(item) or (retry and store.error(item) is not None)]
         before, names = store.names(), {item.name for item in items}
-        store.check_overlap(names)
+        if not disjoint:
+            store.check_overlap(names)
         run = engine or local_engine(workers)
         done, read = 0, any(store.has(item) and store.error(item) is None for item in items)
         told = Failures(failed, read or not some)

@@ -73,7 +73,7 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
     average: MaskedAutoencoder
 
     def _build(self, init: str | Path | None) -> Objective:
-        recipe = self.recipe
+        recipe, self.told_init = self.recipe, init
         self.model = MaskedAutoencoder(recipe.config).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.cut = torch.compile(cut, dynamic=False) if recipe.compile else cut
@@ -99,6 +99,11 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         length = self.teacher.dim if self.teacher is not None else 0
         self.contrast = Contrast(recipe.contrastive, recipe.config, length).to(self.device)
         return ContrastiveObjective(self.model, criterion, self.contrast)
+
+    def _introduce(self) -> None:
+        super()._introduce()
+        if self.told_init is not None and self.samples:
+            self.progress.line(f"it goes on from its own checkpoint: {self.told_init} counts where a run begins")
 
     def _batch(self, part: slice) -> PretrainBatch:
         recipe, total, side = self.recipe, self.recipe.batch_size, self.recipe.side(self.samples)

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maerestore.image.errors import reason_of
+from maerestore.precision import trains_in_bf16
 from maerestore.train.adversary import Adversary
 from maerestore.train.checkpoint import CHECKPOINT, write_checkpoint
 from maerestore.train.compilation import compile_blocks
@@ -88,7 +89,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         self.saved = (out / CHECKPOINT).is_file()  # whether the folder's model is one of this run
         self.accelerator = Accelerator(
             cpu=cpu,
-            mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+            mixed_precision="bf16" if trains_in_bf16(recipe.precision, cpu) else "no",
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.device = self.accelerator.device

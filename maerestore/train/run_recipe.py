@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from maerestore.masking import FAMILIES, TRAINING
+from maerestore.precision import PRECISIONS
 from maerestore.train.discriminator import LAYERS
 from maerestore.train.values import RecipeError, check, number, pair, read_numbers, whole
 
@@ -50,7 +51,7 @@ class RunRecipe:
         mask_count: free-form holes to draw, at least 8.
         rim_width: known pixels around the hole that count in the loss, at 128 px; scaled with the side.
         rim_weight: how much they count, beside 1 for the hole's; at least 0.
-        precision: "bf16" or "fp32".
+        precision: "bf16", "fp32", or "auto": bf16 where the processor has it (`maerestore.precision`).
         compile: whether what is made of many small operations is compiled (`torch.compile`): the blocks of transformers
             and, in pretraining, the cutting of crops; the restorer's networks and its smooth fill.
         seed: of everything random, in [0, 2^32).
@@ -84,7 +85,7 @@ class RunRecipe:
     mask_count: int = 4096
     rim_width: int = 4
     rim_weight: float = 0.25
-    precision: str = "bf16"
+    precision: str = "auto"
     compile: bool = False
     seed: int = 0
     log_every: int = 10_000
@@ -115,7 +116,7 @@ class RunRecipe:
             [
                 (self.optimizer in ("adamw", "muon"), f"optimizer must be adamw or muon, got {self.optimizer!r}"),
                 (self.schedule in ("cosine", "wsd"), f"schedule must be cosine or wsd, got {self.schedule!r}"),
-                (self.precision in ("bf16", "fp32"), f"precision must be bf16 or fp32, got {self.precision!r}"),
+                (self.precision in PRECISIONS, f"precision must be auto, bf16 or fp32, got {self.precision!r}"),
                 (self.samples > 0, f"samples must be positive, got {self.samples}"),
                 (self.batch_size > 0, f"batch_size must be positive, got {self.batch_size}"),
                 (self.base_lr > 0, f"base_lr must be positive, got {self.base_lr}"),

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from benchlib.photos import BenchError
+
 HOLE_COLOR = (255, 0, 255)  # seldom seen in photographs
 GAP = 4
 HEADER = 22
@@ -33,6 +35,8 @@ class Sheet:
 
     def save(self, path: Path) -> None:
         """Write a JPEG; rows beyond the format's height are left out."""
+        if not self.rows:
+            raise BenchError("no photo of the sheet was filled: they are too small")
         height, width = self.rows[0][1][0].shape[:2]
         rows = self.rows[: (MAX_SIDE - HEADER) // (height + GAP)]
         sheet = Image.new(

@@ -118,6 +118,16 @@ def test_features_are_kept_and_serve_again(classify, tmp_path, monkeypatch):
     assert json.loads(out)["images"] == 15
 
 
+def test_kept_features_of_another_kind_are_refused_with_advice_that_helps(classify, tmp_path):
+    paint(tmp_path / "photos", 5)
+    fit = ("fit", tmp_path / "photos", "--features", tmp_path / "kept.npy", "--method", "knn", "--k", 1)
+    assert classify(*fit, "-o", tmp_path / "one")[0] == 0
+    code, _, err = classify(*fit, "-o", tmp_path / "two", "--pooling", "cls")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "give another table, or delete this one" in err
+    assert "--overwrite" not in err
+
+
 def test_predict_in_each_format(classify, head, tmp_path):
     fresh = paint(tmp_path / "fresh", 1, seed=3)
     names = [(fresh / colour / "0.png").as_posix() for colour in COLOURS]

@@ -314,6 +314,50 @@ def test_a_run_that_was_killed_goes_on(
     assert not Path("x.index/parts").exists()
 
 
+def test_after_a_killed_run_other_images_are_taken(
+    index: Index, photos: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path
+) -> None:
+    from maerestore.features.extractor import FeatureExtractor
+
+    extract = FeatureExtractor.__call__
+
+    def dying(self: FeatureExtractor, images: object) -> object:
+        monkeypatch.setattr(FeatureExtractor, "__call__", die)
+        return extract(self, images)
+
+    def die(self: FeatureExtractor, images: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FeatureExtractor, "__call__", dying)
+    assert index("build", "photos", "-o", "x.index", "--batch-size", 1)[0] == 130
+    assert list(Path("x.index/parts").iterdir())
+    monkeypatch.setattr(FeatureExtractor, "__call__", extract)
+    Path("others").mkdir()
+    picture(9).save("others/z.png")
+    code, out, err = index("build", "others", "-o", "x.index")
+    assert (code, err) == (0, "")
+    assert ": 1 added; 1 image" in out
+
+
+def test_from_another_directory_images_are_told_by_their_paths(
+    index: Index, built: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Path.cwd()
+    picture(2).save("photos/copy.jpg", quality=95)
+    index("add", built, "photos", "--quiet")
+    here = index("duplicates", built, "--threshold", 0.9)[1]
+    assert f"  {start}" not in here
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    there = start / built
+    said = index("duplicates", there, "--threshold", 0.9)[1]
+    assert all(Path(line.split(maxsplit=1)[1]).is_file() for line in said.splitlines()[1:3])
+    told = json.loads(index("duplicates", there, "--threshold", 0.9, "--json")[1])
+    assert all(Path(member["path"]) == start / member["name"] for group in told["groups"] for member in group)
+    query = json.loads(index("query", there, start / "photos/b.png", "-k", 2, "--json")[1])["queries"][0]
+    assert {hit["path"] for hit in query["hits"]} == {f"{start}/photos/b.png", f"{start}/photos/copy.jpg"}
+
+
 def test_tables_of_features_are_sources_and_others_are_refused(index: Index, built: str, model_folder: Path) -> None:
     from maerestore.cli.main import main
 

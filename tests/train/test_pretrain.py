@@ -211,6 +211,13 @@ def test_the_policy_decides_between_patches_and_holes(trainer, tiny_recipe, poli
         assert masks.mask.sum(1).tolist() == [16 - masks.num_visible] * 8
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_run_takes_bf16_where_the_processor_has_it(trainer, tiny_recipe, monkeypatch, fast):
+    monkeypatch.setattr("maerestore.precision._has_fast_bf16", lambda: fast)
+    run = trainer(tiny_recipe(samples=8, precision="auto"))
+    assert run.accelerator.mixed_precision == ("bf16" if fast else "no")
+
+
 def test_bf16_trains_weights_that_stay_in_single_precision(trainer, tiny_recipe, tmp_path):
     run = trainer(tiny_recipe(samples=24, precision="bf16"))
     run.run()
@@ -252,7 +259,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(trainer, tiny_recipe, 
         trainer(tiny_recipe(samples=8, model=other))
 
 
-def test_a_run_starts_from_the_weights_of_a_model_folder(trainer, tiny_recipe, tiny_model, tmp_path):
+def test_a_run_starts_from_the_weights_of_a_model_folder(trainer, tiny_recipe, tiny_model, tmp_path, capsys):
     from maerestore.hub.save import save_autoencoder
 
     source = tiny_model(seed=5, depth=1, mask_embed=True)
@@ -262,6 +269,10 @@ def test_a_run_starts_from_the_weights_of_a_model_folder(trainer, tiny_recipe, t
     for name, value in source.state_dict().items():
         assert torch.equal(started.model.state_dict()[name], value)
         assert torch.equal(started.average.state_dict()[name], value)
+    started.run()
+    assert "its own checkpoint" not in capsys.readouterr().err
+    trainer(tiny_recipe(samples=16), init=tmp_path / "nowhere").run()
+    assert f"from its own checkpoint: {tmp_path / 'nowhere'} counts where a run begins" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])

@@ -54,7 +54,14 @@ def features_of_items(
                 f"{quoted(cache)} holds other images too, such as {quoted(min(others))}, which would be lost: give "
                 "another table."
             )
-        report = extract(items, Loaded(extractor), cache, workers=workers, some=True, progress=told)
+        try:
+            report = extract(items, Loaded(extractor), cache, workers=workers, some=True, progress=told)
+        except InputError as err:
+            if err.in_python != "overwrite=True":
+                raise
+            # Whoever asks for a classifier has no --overwrite for the table beside it.
+            reason = err.message.partition(": choose another output")[0]
+            raise InputError(f"{reason}: give another table, or delete this one.") from None
         if failed is not None:
             for name, reason in report.errors:
                 failed(name, reason)

@@ -18,7 +18,7 @@ from maerestore.features.index.entries import Entries
 from maerestore.features.index.gone import folders_of, gone_rows
 from maerestore.features.index.places import match_images, working_folder
 from maerestore.features.index.reader import Hit, IndexReader, Progress
-from maerestore.features.index.snapshot import Snapshot, chunks_of, load_snapshot, write_snapshot
+from maerestore.features.index.snapshot import FILES, Snapshot, chunks_of, load_snapshot, write_snapshot
 from maerestore.features.index.store import Generations
 from maerestore.features.table import FeatureTable
 from maerestore.image import InputError
@@ -54,8 +54,9 @@ class ImageIndex(IndexReader):
     Convention:
         Similarity is the cosine. An index holds features of one model with one set of options, and refuses others;
         vectors are stored as float16. Each change is atomic: a process that is killed at any moment leaves the old
-        content or the new one. One process writes at a time, and others wait for it; readers see the content of the
-        moment when they opened the index, or last changed it.
+        content or the new one. One process writes at a time, and others wait for it, a minute at most; one that
+        would compute features beside another is refused at once. Readers see the content of the moment when they opened
+        the index, or last changed it.
 
     Args:
         folder: of an existing index; `build` makes a new one.
@@ -128,7 +129,7 @@ class ImageIndex(IndexReader):
         """As `build`; also returns what was done."""
         kinds.choose_kind(0, kind)
         kinds.load_faiss()
-        store = Generations(Path(folder))
+        store = Generations(Path(folder), FILES)
         cls._check_free(store, overwrite)
         with _features_of(store, source, extractor, None, progress) as got:
             table, errors = usable_rows(got.table)

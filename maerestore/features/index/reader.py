@@ -12,7 +12,7 @@ import numpy as np
 from maerestore.features.index import kinds
 from maerestore.features.index.admission import check_alike, unchanged_rows
 from maerestore.features.index.duplicates import DuplicateGroup, DuplicateReport, find_duplicates
-from maerestore.features.index.snapshot import Snapshot, load_snapshot
+from maerestore.features.index.snapshot import FILES, Snapshot, load_snapshot
 from maerestore.features.index.store import Generations
 from maerestore.features.items import as_utf8
 from maerestore.image import InputError
@@ -47,7 +47,7 @@ class IndexReader:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._store = Generations(self.folder)
+        self._store = Generations(self.folder, FILES)
         self._snapshot: Snapshot = self._store.read(load_snapshot)
 
     def __len__(self) -> int:

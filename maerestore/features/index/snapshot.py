@@ -24,7 +24,7 @@ from maerestore.image import InputError
 from maerestore.image.errors import quoted
 
 FORMAT = 1
-_FACTS, _ENTRIES, _VECTORS, _FAISS = "index.json", "images.parquet", "vectors.npy", "index.faiss"
+_FACTS, _ENTRIES, _VECTORS, _FAISS = FILES = "index.json", "images.parquet", "vectors.npy", "index.faiss"
 STATED = ("model", "fingerprint", "options", "dim", "kind", "wanted")
 _CHUNK = 1 << 16  # rows that are copied at once
 

@@ -154,7 +154,7 @@ def _extracted(
     except OSError as err:
         raise InputError(f"{quoted(out.parent)} cannot be made ({err.strerror}).") from None
     tell = None if progress is None else lambda done, total: progress("images", done, total)
-    extract(items, Loaded(extractor), out, progress=tell)
+    extract(items, Loaded(extractor), out, disjoint=True, progress=tell)  # a run that was killed may have left others
     return read_table(out)
 
 

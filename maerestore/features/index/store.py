@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -35,10 +35,12 @@ class Generations:
 
     Args:
         folder: which need not exist yet.
+        files: the names of the files that a generation may hold. A folder of eight digits with anything else in it,
+            such as photographs of a day, is none, and is left alone.
 
     Example:
         >>> import tempfile
-        >>> store = Generations(Path(tempfile.mkdtemp(), "index"))
+        >>> store = Generations(Path(tempfile.mkdtemp(), "index"), {"a.txt"})
         >>> with store.writing():
         ...     for text in ("old", "new"):
         ...         store.publish(lambda folder: folder.joinpath("a.txt").write_text(text))
@@ -46,8 +48,8 @@ class Generations:
         'new'
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, files: Collection[str]) -> None:
+        self.folder, self.files = folder, files
 
     def current(self) -> str | None:
         """The name of the current generation; None where there is none yet.
@@ -127,7 +129,7 @@ class Generations:
     def check_target(self) -> None:
         """Raise InputError unless the folder is an index, or may become one: missing, or empty but for leftovers."""
         try:
-            strange = [entry.name for entry in os.scandir(self.folder) if not _ours(entry.name)]
+            strange = [entry.name for entry in os.scandir(self.folder) if not self._ours(entry)]
         except FileNotFoundError:
             return
         except NotADirectoryError:
@@ -148,7 +150,10 @@ class Generations:
         """
         old = self.current()
         self._sweep(old)
-        new = f"{0 if old is None else int(old) + 1:08d}"
+        number = 0 if old is None else int(old) + 1
+        while (self.folder / f"{number:08d}").exists():  # somebody else's
+            number += 1
+        new = f"{number:08d}"
         target, part = self.folder / new, self.folder / (CURRENT + ".part")
         try:
             target.mkdir()
@@ -172,12 +177,17 @@ class Generations:
     def _sweep(self, keep: str | None) -> None:
         """Remove all generations but one, including those of writers that were killed."""
         for entry in list(os.scandir(self.folder)):
-            if entry.name != keep and _NAME.fullmatch(entry.name):
+            if entry.name != keep and self._is_generation(entry):
                 shutil.rmtree(entry.path, ignore_errors=True)  # a reader may still have it open, on some systems
 
+    def _ours(self, entry: os.DirEntry[str]) -> bool:
+        return entry.name in (CURRENT, CURRENT + ".part", LOCK, PARTS, PARTS_LOCK) or self._is_generation(entry)
 
-def _ours(name: str) -> bool:
-    return name in (CURRENT, CURRENT + ".part", LOCK, PARTS, PARTS_LOCK) or _NAME.fullmatch(name) is not None
+    def _is_generation(self, entry: os.DirEntry[str]) -> bool:
+        """Whether a folder was made by `publish`: by its name, and as nothing else is in it."""
+        if not _NAME.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
+            return False
+        return all(inner.name in self.files and inner.is_file() for inner in os.scandir(entry.path))
 
 
 def _to_disk(path: Path) -> None:

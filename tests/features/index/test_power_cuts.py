@@ -14,7 +14,7 @@ from maerestore.features.index.store import Generations
 def test_all_is_on_disk_before_it_counts_and_the_change_itself_at_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Generations(tmp_path / "index")
+    store = Generations(tmp_path / "index", {"index.json", "vectors.npy"})
     fsync, replace = os.fsync, os.replace
     events: list[Any] = []
 

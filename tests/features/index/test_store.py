@@ -9,6 +9,8 @@ import pytest
 from maerestore.features.index.store import Generations
 from maerestore.image import InputError
 
+FILES = {"text"}
+
 
 def write(store: Generations, text: str) -> None:
     with store.writing():
@@ -21,13 +23,13 @@ def read(store: Generations) -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Generations:
-    return Generations(tmp_path / "a/index")
+    return Generations(tmp_path / "a/index", FILES)
 
 
 def test_the_newest_generation_counts_and_stands_alone(store: Generations) -> None:
     for text in ("one", "two", "three"):
         write(store, text)
-        assert read(Generations(store.folder)) == text
+        assert read(Generations(store.folder, FILES)) == text
     assert sorted(path.name for path in store.folder.iterdir()) == ["00000002", "current", "lock"]
 
 
@@ -78,7 +80,7 @@ def test_a_reader_meets_a_faster_writer(store: Generations) -> None:
 
 
 def test_one_writes_at_a_time(store: Generations) -> None:
-    other = Generations(store.folder)
+    other = Generations(store.folder, FILES)
     with store.writing(), pytest.raises(InputError, match="another process works on index"), other.writing(timeout=0.1):
         pass
     with other.writing(timeout=0.1):
@@ -87,16 +89,32 @@ def test_one_writes_at_a_time(store: Generations) -> None:
         pass
 
 
+def test_photographs_in_folders_of_eight_digits_are_no_generations(tmp_path: Path, store: Generations) -> None:
+    for day in ("20240101", "20240102"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "photo.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match="holds other files"):
+        write(Generations(tmp_path, FILES), "new")
+    write(store, "one")
+    for name in ("20250505", "00000001"):  # the second is the name that would be next
+        (store.folder / name).mkdir()
+        (store.folder / name / "photo.png").write_bytes(b"mine")
+    write(store, "two")
+    write(store, "three")
+    assert read(store) == "three"
+    assert len(list(tmp_path.rglob("photo.png"))) == 4
+
+
 def test_what_is_no_index_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"mine")
     with pytest.raises(InputError, match="holds other files"):
-        write(Generations(tmp_path), "new")
+        write(Generations(tmp_path, FILES), "new")
     with pytest.raises(InputError, match="is a file"):
-        write(Generations(tmp_path / "photo.png"), "new")
+        write(Generations(tmp_path / "photo.png", FILES), "new")
     with pytest.raises(InputError, match="is no index: make one"):
-        read(Generations(tmp_path))
+        read(Generations(tmp_path, FILES))
     with pytest.raises(InputError, match="is no index"):
-        read(Generations(tmp_path / "photo.png/none"))
+        read(Generations(tmp_path / "photo.png/none", FILES))
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
 
