@@ -144,6 +144,8 @@ def _run_folder(args: argparse.Namespace) -> int:
         there = f", {counted(report.present, 'was', 'were')} there" if report.present else ""
         left = f", {len(report.skipped)} of {counted(report.images, 'image')} skipped" if report.skipped else ""
         print(f"{args.out}: {counted(report.written, 'view')} written{there}{left} in {seconds:.1f} s")
+    if report.skipped and not report.written + report.present:
+        return 2
     return 1 if report.skipped else 0
 
 

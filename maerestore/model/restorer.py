@@ -53,8 +53,8 @@ class Restorer(nn.Module):
             raise ValueError("the autoencoder puts noise in hidden patches: a refiner is for fills that repeat")
         if ours.feature_dim != theirs.decoder_embed_dim or ours.feature_layer > theirs.decoder_depth:
             raise ValueError(
-                f"the refiner takes tokens {ours.feature_dim} wide from block {ours.feature_layer}, the decoder is "
-                f"{theirs.decoder_embed_dim} wide and has {theirs.decoder_depth} blocks"
+                f"the refiner takes tokens {ours.feature_dim} wide from block {ours.feature_layer} (feature_dim, "
+                f"feature_layer), the decoder is {theirs.decoder_embed_dim} wide and has {theirs.decoder_depth} blocks"
             )
         self.autoencoder, self.refiner = autoencoder, refiner
 

@@ -88,6 +88,8 @@ def _scan(path: Path) -> tuple[list[Path], list[Path]]:
         found = sorted(p for p in path.rglob("*") if (is_tar(p) or p.suffix.lower() in IMAGE_SUFFIXES) and p.is_file())
     elif is_tar(path) and path.is_file():
         found = [path]
+    elif path.is_file():
+        raise DataError(f"{path}: is a file: give a folder of images, or a .tar")
     else:
         raise DataError(f"{path}: no such folder or .tar file")
     if not found:

@@ -76,6 +76,14 @@ def test_json_says_what_was_done(augment: Augment, photos: Path, tmp_path: Path)
     assert done["settings"]["mask_ratio"] == [0.4, 0.75]
 
 
+def test_where_no_view_could_be_made_the_exit_code_is_2(augment: Augment, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/a.jpg").write_bytes(b"no image")
+    code, _, err = augment(tmp_path / "broken", "-o", tmp_path / "views", "-n", 1)
+    assert code == 2
+    assert "is not an image" in err
+
+
 def test_what_was_skipped_is_counted(augment: Augment, photos: Path, tmp_path: Path) -> None:
     (photos / "broken.png").write_bytes(b"no image")
     augment(photos, "-o", tmp_path / "out", "-n", 1)
