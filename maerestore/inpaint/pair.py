@@ -26,6 +26,8 @@ from maerestore.image.output import same_file
 if TYPE_CHECKING:
     import numpy as np
 
+HARDLY_MEANT = 0.9  # share of the photo: a mask of more is more likely an inverted one
+
 
 def read_pair(
     photo: Path,
@@ -47,7 +49,7 @@ def read_pair(
 
     Warns:
         MaerestoreWarning: they can be filled and are hardly meant: the photo looks like a mask, or the mask like a
-            photograph.
+            photograph, or nearly all is to be filled.
     """
     read = read_photo(photo)
     if same_file(photo, mask):
@@ -70,6 +72,13 @@ def read_pair(
         raise InputError(
             f"{quoted(mask)}: the mask covers the whole photo, no pixel of it is {keeps[0]}: "
             f"draw in {keeps[1]} what is to be kept"
+        )
+    if marked.mean() > HARDLY_MEANT:
+        other = "keep" if white == "hole" else "hole"
+        warnings.warn(
+            f"{quoted(mask)} marks {marked.mean():.0%} of the photo: if that is what to keep, add --mask-white {other}",
+            MaerestoreWarning,
+            stacklevel=2,
         )
     if looks_like_a_mask(read):
         warnings.warn(

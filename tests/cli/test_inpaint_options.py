@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+from maerestore.inpaint.pair import HARDLY_MEANT
+
 from .conftest import HEIGHT, WIDTH, hole, noise, save_mask
 
 Fill = Callable[..., int]
@@ -294,6 +296,19 @@ def test_a_photo_that_looks_like_a_mask_is_pointed_out(
         assert told.count("\n") == warned  # and not, too, that the mask looks like a photo
     assert fill(tmp_path / "mask.png", tmp_path / "photo.png", "--sharp", "off", "--quiet", "--overwrite") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_mask_of_nearly_all_is_pointed_out(fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inverted = np.ones((HEIGHT, WIDTH), bool)
+    inverted[20:28, 25:36] = False
+    save_mask(folder / "mask.png", inverted)
+    assert inverted.mean() > HARDLY_MEANT
+    for white, other, warned in (("hole", "keep", True), ("keep", "hole", False)):
+        options = ("--sharp", "off", "--overwrite", "--mask-white", white)
+        assert fill(folder / "photo.png", folder / "mask.png", *options) == 0
+        told = capsys.readouterr().err
+        assert (f"if that is what to keep, add --mask-white {other}" in told) == warned
+        assert told.count("\n") == warned
 
 
 def _painted_photo() -> np.ndarray:
