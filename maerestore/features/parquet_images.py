@@ -115,23 +115,22 @@ def _image_column(schema: Any, name: str) -> tuple[tuple[str, ...], bool]:
     raise InputError(f"{quoted(name)} has no column of images: name one 'path', or 'image' with the files' bytes.")
 
 
-def _leaf(batch: Any, column: tuple[str, ...]) -> Any:
+def _leaf(rows: Any, column: tuple[str, ...]) -> Any:
+    """The images of a batch, or of a table: there in chunks, as an array holds no more than 2 GB."""
+    import pyarrow.compute as pc
+
     outer, *inner = column
-    values = batch.column(outer)
-    return values.field(inner[0]) if inner else values
+    values = rows.column(outer)
+    return pc.struct_field(values, inner[0]) if inner else values
 
 
 @lru_cache(maxsize=2)
 def _group(table: RemotePath, column: tuple[str, ...], group: int, mtime_ns: int) -> Any:
     """The images of a row group, cached; with the modification time, so that a new version of the file is read anew."""
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with table.open() as opened, pq.ParquetFile(opened) as file:
-        read = file.read_row_group(group, [".".join(column)])
-    outer, *inner = column
-    values = read.column(outer)  # in chunks: an array holds no more than 2 GB
-    return pc.struct_field(values, inner[0]) if inner else values
+        return _leaf(file.read_row_group(group, [".".join(column)]), column)
 
 
 def _of_paths(paths: list[str]) -> list[Item]:

@@ -73,10 +73,10 @@ def read_pair(
             f"{quoted(mask)}: the mask covers the whole photo, no pixel of it is {keeps[0]}: "
             f"draw in {keeps[1]} what is to be kept"
         )
-    if marked.mean() > HARDLY_MEANT:
+    if (share := marked.mean()) > HARDLY_MEANT:
         other = "keep" if white == "hole" else "hole"
         warnings.warn(
-            f"{quoted(mask)} marks {marked.mean():.0%} of the photo: if that is what to keep, add --mask-white {other}",
+            f"{quoted(mask)} marks {share:.0%} of the photo: if that is what to keep, add --mask-white {other}",
             MaerestoreWarning,
             stacklevel=2,
         )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maerestore.precision import autocast, uses_bf16
+from maerestore.precision import autocast, trains_in_bf16
 
 from .augment_data import Batches, LabelledData, balanced
 from .augment_methods import METHODS, Augmentation, Context, normalize
@@ -94,8 +94,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, classes: int, device: torch.device, seed: int) -> None:
         self.recipe, self.device = recipe, device
-        self.bf16 = uses_bf16("bf16" if device.type == "cuda" and recipe.precision == "auto" else recipe.precision,
-                              device)  # fmt: skip
+        self.bf16 = trains_in_bf16(recipe.precision, device.type == "cpu")
         torch.manual_seed(seed)
         network = make_network(recipe.network, classes)
         self.network = network.to(device, memory_format=torch.channels_last)
