@@ -9,6 +9,7 @@ import pty
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +47,13 @@ def test_an_empty_name_is_not_the_working_directory(
     assert list(tmp_path.iterdir()) == []
 
 
+def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
+    patience = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 def test_a_terminal_that_is_closed_ends_a_run_saved(tmp_path: Path) -> None:
     model = {"image_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16,
@@ -55,14 +63,25 @@ def test_a_terminal_that_is_closed_ends_a_run_saved(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal: under nohup it is ignored
         os.chdir(tmp_path)
         command = ["pretrain", "recipe.yaml", "--data", "fake:32", "-o", "run", "--cpu", "--workers", "0"]
         os.execv(sys.executable, [sys.executable, "-m", "maerestore", *command])
-    patience = time.monotonic() + 120
-    while not (tmp_path / "run/log.jsonl").is_file() and time.monotonic() < patience:
-        time.sleep(0.1)
-    os.close(terminal)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code == 128 + signal.SIGHUP
+    ended: list[int] = []
+
+    def over() -> bool:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        ended.extend([status] if pid else [])
+        return pid > 0
+
+    try:
+        wait_until(lambda: (tmp_path / "run/log.jsonl").is_file())
+        os.close(terminal)
+        wait_until(over)
+    finally:
+        if not ended:  # a run of ten million samples must not outlive the test
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(ended[0]) == 128 + signal.SIGHUP
     assert (tmp_path / "run/checkpoint.pt").is_file()
     assert (tmp_path / "run/model/config.json").is_file()
