@@ -23,7 +23,7 @@ from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.model_window import window_scale
 from maerestore.inpaint.pipeline import Inpainter
 from maerestore.inpaint.regions import distance_to_known, find_regions
-from maerestore.inpaint.windows import plan_windows
+from maerestore.inpaint.windows import plan_windows, seen_size
 from maerestore.masking import FAMILIES, draw_mask
 from maerestore.train.packing import decode, find_images, held_out
 
@@ -59,7 +59,7 @@ def model_distance(mask: np.ndarray, model_size: int, patch_size: int) -> np.nda
     out = np.zeros(mask.shape, np.float32)
     for region in find_regions(mask):
         box = plan_windows(region, (mask.shape[0], mask.shape[1]), model_size)[0]
-        scale = window_scale(box, model_size, patch_size)
+        scale = window_scale(box, seen_size(box, (mask.shape[0], mask.shape[1]), model_size), patch_size)
         top, left, bottom, right = region.box
         distance = distance_to_known(region, (mask.shape[0], mask.shape[1])) * scale
         out[top:bottom, left:right][region.mask] = distance[region.mask]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maerestore.inpaint.model_window import BATCH, Hiding, ModelWindow, at_model_size, model_shape, resize
+from maerestore.inpaint.model_window import BATCH, Hiding, ModelWindow, at_model_size, resize
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.hiding import fixed_noise
 from maerestore.precision import autocast
@@ -43,7 +43,7 @@ def coarse_fill(
         for each window (h, w, 3) float32: the enlarged reconstruction; outside the hole the photo, slightly blurred.
     """
     config, device = model.config, model.mean.device
-    shapes = [model_shape(w.mask.shape[0], w.mask.shape[1], size, config.patch_size) for w in windows]
+    shapes = [window.seen_shape(size, config.patch_size) for window in windows]
     results: list[np.ndarray | None] = [None] * len(windows)
     for shape in dict.fromkeys(shapes):
         members = [i for i, s in enumerate(shapes) if s == shape]

@@ -24,7 +24,7 @@ import torch
 
 from maerestore.inpaint.boxes import grow, slices
 from maerestore.inpaint.harmonic import harmonic_fill
-from maerestore.inpaint.model_window import ModelWindow, at_model_size, model_shape, resize
+from maerestore.inpaint.model_window import ModelWindow, at_model_size, resize
 from maerestore.inpaint.scene import Scene
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.hiding import fixed_noise
@@ -67,7 +67,7 @@ def spread_of_draws(
     device, patch = model.mean.device, config.patch_size
     spreads = []
     for window in windows:
-        shape = model_shape(window.mask.shape[0], window.mask.shape[1], size, patch)
+        shape = window.seen_shape(size, patch)
         image, mask = at_model_size(window, shape)
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         inputs = model.normalize(pixels.mean(1, keepdim=True) if config.in_chans == 1 else pixels)

@@ -25,12 +25,18 @@ class ModelWindow:
         image: (h, w, 3) float32 RGB in [0, 1], the harmonic fill in the hole.
         mask: (h, w) bool, True = unknown.
         wanted: (h, w) bool, the unknown pixels whose fill is used; None for all of them.
+        size: the autoencoder sees about this many pixels squared of it; None for as many as it was made for.
     """
 
     box: Box
     image: np.ndarray
     mask: np.ndarray
     wanted: np.ndarray | None = None
+    size: int | None = None
+
+    def seen_shape(self, size: int, patch_size: int) -> tuple[int, int]:
+        """The (height, width) that an autoencoder made for `size` squared pixels sees it at."""
+        return model_shape(self.mask.shape[0], self.mask.shape[1], self.size or size, patch_size)
 
 
 def model_shape(height: int, width: int, size: int, patch_size: int) -> tuple[int, int]:

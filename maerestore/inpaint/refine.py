@@ -59,12 +59,12 @@ def refined_fill(
     for window in windows:
         shape = window.mask.shape[0], window.mask.shape[1]
         work = shape if shape[0] * shape[1] <= limit * limit else model_shape(*shape, limit, CELL)
-        plans.append((work, model_shape(*shape, size, patch)))
+        plans.append((work, window.seen_shape(size, patch)))
     results: dict[int, np.ndarray] = {}
     for plan in dict.fromkeys(plans):
         work, seen = plan
         members = [i for i, p in enumerate(plans) if p == plan]
-        at_once = max(1, BATCH * 256**2 // max(256**2, work[0] * work[1]))  # bounds the memory
+        at_once = max(1, BATCH * 256**2 // max(128**2, work[0] * work[1]))  # bounds the memory
         for start in range(0, len(members), at_once):
             batch = members[start : start + at_once]
             pictures, tokens = _refine(restorer, [windows[i] for i in batch], work, seen, curve, bf16, hiding, sharp)

@@ -49,7 +49,8 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
         of any row.
 
     Args:
-        table: .csv, with commas or, where its header has no comma, semicolons; .tsv or .parquet. Text is in UTF-8.
+        table: .csv, with commas or, where its header has no comma, semicolons or tabs; .tsv or .parquet. Text is in
+            UTF-8.
         folder: of the fills.
 
     Returns:
@@ -145,8 +146,8 @@ def _csv(table: Path) -> dict[str, list[Any]]:
             header = file.readline()
             if table.suffix.lower() == ".tsv":
                 delimiter = "\t"
-            else:  # spreadsheets write semicolons where a comma is what stands before decimals
-                delimiter = ";" if ";" in header and "," not in header else ","
+            else:  # spreadsheets write semicolons where a comma is what stands before decimals, and tabs for "text"
+                delimiter = next((d for d in ",;\t" if d in header), ",")
             reader = csv.DictReader(chain([header], file), delimiter=delimiter, skipinitialspace=True)
             names = [_plain(name) for name in reader.fieldnames or []]
             reader.fieldnames = names

@@ -16,7 +16,7 @@ from maerestore.inpaint.harmonic import harmonic_fill
 from maerestore.inpaint.model_window import ModelWindow, window_scale
 from maerestore.inpaint.opacity import raised_opacities
 from maerestore.inpaint.regions import Region, distance_to_known
-from maerestore.inpaint.windows import plan_windows
+from maerestore.inpaint.windows import plan_windows, seen_size
 
 WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to be filled by it
 
@@ -64,6 +64,7 @@ class Scene:
         distances: (h, w) photo pixels from each region's pixels to the nearest known one.
         plans: the windows of each region; none where the model would add next to nothing.
         scales: model pixels per photo pixel in each of those windows.
+        model_size: side in pixels that the model sees windows at, all but those around specks.
     """
 
     photo: Canvas
@@ -75,6 +76,7 @@ class Scene:
     distances: list[np.ndarray]
     plans: list[list[Box]]
     scales: list[list[float]]
+    model_size: int
 
     @classmethod
     def plan(
@@ -106,10 +108,10 @@ class Scene:
             # A scratch across the photo would take hundreds of windows, for next to nothing.
             plan = plan_windows(region, size, model_size)
             deepest = max(float(distance.max()), region.thickness / 2 if region.whole else 0)  # parts alike
-            reach = deepest * max(window_scale(box, model_size, patch_size) for box in plan)
+            reach = deepest * max(window_scale(box, seen_size(box, size, model_size), patch_size) for box in plan)
             plans.append(plan if curve(np.array(reach)) >= WORTHWHILE else [])
-        scales = [[window_scale(box, model_size, patch_size) for box in plan] for plan in plans]
-        return cls(photo, mask, unknown, visible, regions, smooth, distances, plans, scales)
+        scales = [[window_scale(box, seen_size(box, size, model_size), patch_size) for box in plan] for plan in plans]
+        return cls(photo, mask, unknown, visible, regions, smooth, distances, plans, scales, model_size)
 
     @cached_property
     def opacities(self) -> list[np.ndarray | None]:
@@ -156,6 +158,7 @@ class Scene:
                     overlay.paint(self.visible.rgb(box), box),
                     self.unknown[slices(box)],
                     self._wanted(box, users[box]),
+                    seen_size(box, self.unknown.shape[:2], self.model_size),
                 )
                 for box in boxes
             ]

@@ -14,6 +14,9 @@ from maerestore.inpaint.regions import Region
 
 BLOCK = 512  # side in pixels of what is given texture at once: bounds the memory
 CONTEXT = 2.5  # side of a window, as a multiple of how thick the hole is
+# Side in pixels of the windows around specks, holes of at most a quarter of it: measured on photographs with holes of 8
+# to 32 pixels, their fills are as good as in windows of 256, and dust on a scan costs half the time, a lone speck less.
+SMALL = 128
 
 
 def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -> list[Box]:
@@ -25,7 +28,8 @@ def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -
     Args:
         region: the holes.
         photo_size: (height, width) of the photo.
-        model_size: side in pixels that the model works at; windows are not smaller where the photo allows.
+        model_size: side in pixels that the model works at; windows are not smaller where the photo allows, except those
+            around specks (`seen_size` tells which).
 
     Returns:
         boxes within the photo.
@@ -33,6 +37,8 @@ def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -
     top, left, bottom, right = region.box
     h, w = bottom - top, right - left
     side = _rounded_side(max(model_size, CONTEXT * region.thickness), model_size)
+    if max(h, w) <= SMALL / 4 and model_size >= 2 * SMALL and not region.whole:
+        side = SMALL
     if max(h, w) <= 0.6 * side and not region.whole:
         # Centred as well as a lattice allows: a hole next to this one then shares the window. The smaller the hole, the
         # wider the lattice may be that still leaves known surroundings, an eighth of the side or more.
@@ -53,6 +59,19 @@ def plan_windows(region: Region, photo_size: tuple[int, int], model_size: int) -
     if region.whole:
         boxes = [box for box in boxes if box[0] < bottom and box[2] > top and box[1] < right and box[3] > left]
     return list(dict.fromkeys(boxes))  # near the photo's borders several centres share a window
+
+
+def seen_size(box: Box, photo_size: tuple[int, int], model_size: int) -> int:
+    """The side of a square with as many pixels as the model sees a window with.
+
+    A photo that is smaller than the model's size is enlarged, which its fill gains from; the window of a speck is not.
+
+    Args:
+        box: one of `plan_windows`' for the other arguments.
+    """
+    height, width = box[2] - box[0], box[3] - box[1]
+    small = height < min(model_size, photo_size[0]) or width < min(model_size, photo_size[1])
+    return SMALL if small else model_size
 
 
 def surroundings(region: Region) -> int:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maerestore.inpaint.regions import find_regions
-from maerestore.inpaint.windows import plan_windows
+from maerestore.inpaint.windows import SMALL, plan_windows, seen_size
 
 from .conftest import box_mask, masks
 
@@ -31,10 +31,10 @@ def test_windows_lie_in_the_photo_and_cover_the_hole(mask: np.ndarray, model_siz
 
 @pytest.mark.parametrize("model_size", [14, 28, 252, *(s for s in (196, 260))])
 def test_windows_are_not_smaller_than_a_model_size_that_is_no_multiple_of_8(model_size: int) -> None:
-    (region,) = find_regions(box_mask(800, 800, (400, 400, 403, 403)))
-    ((top, left, bottom, right),) = plan_windows(region, (800, 800), model_size)
-    assert bottom - top >= model_size
-    assert right - left >= model_size
+    (region,) = find_regions(box_mask(800, 800, (400, 400, 440, 403)))
+    for top, left, bottom, right in plan_windows(region, (800, 800), model_size):
+        assert bottom - top >= model_size
+        assert right - left >= model_size
 
 
 def test_a_compact_hole_gets_one_window_with_known_surroundings() -> None:
@@ -46,6 +46,26 @@ def test_a_compact_hole_gets_one_window_with_known_surroundings() -> None:
     assert bottom > 420
     assert right > 640
     assert mask[top:bottom, left:right].mean() < 0.5
+
+
+@pytest.mark.parametrize(("side", "photo", "window", "seen"), [
+    (4, (900, 1200), (128, 128), SMALL),  # a speck: a small window at its own scale
+    (32, (900, 1200), (128, 128), SMALL),
+    (33, (900, 1200), (256, 256), 256),
+    (4, (100, 1200), (100, 128), SMALL),  # in a strip
+    (4, (100, 110), (100, 110), 256),  # a small photo is enlarged, as a whole
+])  # fmt: skip
+def test_a_speck_gets_a_small_window(side: int, photo: tuple[int, int], window: tuple[int, int], seen: int) -> None:
+    (region,) = find_regions(box_mask(*photo, (40, 60, 40 + side, 60 + side)))
+    (box,) = plan_windows(region, photo, 256)
+    assert (box[2] - box[0], box[3] - box[1]) == window
+    assert seen_size(box, photo, 256) == seen
+    assert box[0] <= 40 - 8  # known surroundings on every side
+    assert box[1] <= 60 - 8
+    assert box[2] >= 40 + side + 8
+    assert box[3] >= 60 + side + 8
+    (full,) = plan_windows(region, photo, 224)  # no smaller windows of a model that is hardly larger than they are
+    assert min(full[2] - full[0], full[3] - full[1]) >= min(224, *photo)
 
 
 @pytest.mark.parametrize("upright", [False, True])
@@ -81,7 +101,9 @@ def test_specks_share_windows() -> None:
     for row, column in zip(rng.integers(0, 2996, 1500), rng.integers(0, 3996, 1500), strict=True):
         mask[row : row + 4, column : column + 4] = True
     boxes = {box for region in find_regions(mask) for box in plan_windows(region, (3000, 4000), 256)}
-    assert len(boxes) < 700
+    assert len(boxes) < 1250
+    seen = sum((bottom - top) * (right - left) for top, left, bottom, right in boxes)
+    assert seen < 1.7 * mask.size  # of every pixel on average; a window of its own for each speck would be 2.0
 
 
 @settings(max_examples=200, deadline=None)
