@@ -62,8 +62,9 @@ def test_less_memory_means_more_parts(recipe, tmp_path):
     states = sum(whole["states"].values())
     room = states + largest["fixed"] + 17.5 * largest["image"]
     memory = str(room / 1e9 / plan_pretrain.RESERVE)
-    assert plan(recipe, tmp_path, "--gpus", "1", "--memory", memory)["images_that_fit"] in (16, 17, 18)  # as holes fall
-    assert plan(recipe, tmp_path, "--gpus", "1", "--memory", memory)["accumulate"] == 4
+    less = plan(recipe, tmp_path, "--gpus", "1", "--memory", memory)
+    assert less["images_that_fit"] in (16, 17, 18)  # as holes fall
+    assert less["accumulate"] == 4
     assert plan(recipe, tmp_path, "--gpus", "4", "--memory", memory)["accumulate"] == 1
 
 
