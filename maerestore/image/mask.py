@@ -27,6 +27,7 @@ BoolArray = npt.NDArray[np.bool_]
 _COPIED = 0.995
 _ALIKE = np.float32(3.5 / 255)  # what another decoder or an editor may change nearly everywhere,
 _STROKE = np.float32(64 / 255)  # and what it changes nowhere
+_STRETCH = 0.03  # how far the scales of both sides may differ, besides a pixel that a small mask's sides are rounded by
 
 
 def read_mask(
@@ -69,7 +70,8 @@ def read_mask(
         ValueError: `white` is neither of its two values.
 
     Warns:
-        MaerestoreWarning: it looks like a photograph, which is hardly meant, and `photo` does not look like a mask.
+        MaerestoreWarning: it looks like a photograph, which is hardly meant, and `photo` does not look like a mask; or
+            it is resized to another shape.
 
     Example:
         >>> import tempfile
@@ -111,6 +113,14 @@ def read_mask(
         )
     if photo_size in (None, (width, height)):
         return mask
+    stretch = abs(np.log(photo_size[0] / width) - np.log(photo_size[1] / height))
+    if stretch > _STRETCH + 1 / min(width, height, *photo_size) and not mask_is_empty(mask):
+        warnings.warn(
+            f"{name} is {width}x{height}, the photo {photo_size[0]}x{photo_size[1]}: of another shape, so that "
+            "scaling distorts what it marks; see where with `maerestore show`",
+            MaerestoreWarning,
+            stacklevel=2,
+        )
     rows = _nearest(photo_size[1], height)
     columns = _nearest(photo_size[0], width)
     return mask[rows[:, None], columns[None, :]]

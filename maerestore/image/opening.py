@@ -57,7 +57,8 @@ def open_still(source: Path | bytes) -> Image.Image:
     except UnidentifiedImageError:
         if _head(source)[:4] in (b"II*\0", b"MM\0*"):
             raise InputError(
-                f"{name} is damaged, or a TIFF with unusual samples: save it with 8 or 16 bits per channel."
+                f"{name} is damaged, or a TIFF with floating-point or other unusual samples: save it with 8 or 16 bits "
+                "per channel."
             ) from None
         raise InputError(f"{name} is not an image, or is damaged: give a {_READABLE} file.") from None
     except InputError:

@@ -46,13 +46,14 @@ def load_recipe(
         _put(values, key, _yaml(value, f"--set {item}"), defaults)
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of settings")
+    blamed = f"{path} with --set {' --set '.join(overrides)}" if overrides else path
     unknown = sorted(set(map(str, values)) - {f.name for f in fields(kind)})
     if unknown:
-        raise RecipeError(f"{path}: unknown setting(s) {', '.join(unknown)}")
+        raise RecipeError(f"{blamed}: unknown setting(s) {', '.join(unknown)}")
     try:
         return kind(**values)
     except RecipeError as err:
-        raise RecipeError(f"{path}: {err}") from err
+        raise RecipeError(f"{blamed}: {err}") from err
 
 
 def _yaml(text: str, what: str) -> Any:

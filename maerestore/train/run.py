@@ -213,6 +213,8 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         if self.samples:
             changed = f"; changed since: {', '.join(self.changed)}" if self.changed else ""
             say(f"going on from {self.samples:,} of {self.recipe.samples:,} samples{changed}")
+        if self.samples >= self.recipe.samples:
+            say(f"nothing is left to train: --set samples=N with a larger number than {self.recipe.samples:,} goes on")
 
     def _conclude(self) -> None:
         if self.samples < self.recipe.samples:

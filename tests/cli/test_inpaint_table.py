@@ -264,6 +264,7 @@ def test_parquet_and_tsv_hold_the_same(work: Path) -> None:
     "\ufeffPhoto; MASK ;output\r\n a,b.png ;m.png;\r\n",
     'n,PHOTO," Mask "\n1,"a,b.png",m.png\n',
     '"photo";"n";"mask"\n"a,b.png";"1;2";"m.png"\n',
+    "photo\tmask\na,b.png\tm.png\n",
 ])  # fmt: skip
 def test_tables_as_spreadsheets_write_them(text: str, work: Path) -> None:
     Path("pairs.csv").write_bytes(text.encode())

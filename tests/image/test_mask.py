@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -236,6 +237,15 @@ def test_resizing_by_a_whole_factor_repeats_pixels(
     large = Image.fromarray(result)
     large.save(path)
     np.testing.assert_array_equal(read_mask(path, mask.shape[::-1], resize=True), mask)
+
+
+@pytest.mark.parametrize(("size", "warned"), [((40, 32), False), ((43, 33), False), ((32, 40), True)])
+def test_a_mask_that_is_stretched_is_pointed_out(size: tuple[int, int], warned: bool, tmp_path: Path) -> None:
+    Image.fromarray(gray()).save(tmp_path / "mask.png")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert read_mask(tmp_path / "mask.png", size, resize=True).shape == size[::-1]
+    assert [str(one.message).count("of another shape") for one in told] == [1] * warned
 
 
 @settings(max_examples=30, deadline=None)

@@ -520,7 +520,7 @@ def test_a_resumed_run_says_what_is_other_than_before(trainer, tiny_recipe, tmp_
     assert "going on from 8 of 16 samples; changed since: samples 8 -> 16, base_lr 0.03 -> 0.01, loss." in said
     assert ", the photographs\n" in said
     trainer(tiny_recipe(samples=16, loss={"masked_mse": 0.5}, base_lr=0.01), data="fake:32").run()
-    assert "going on from 16 of 16 samples\n" in capsys.readouterr().err
+    assert "going on from 16 of 16 samples\nnothing is left to train: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"junk", b"PK\x03\x04 cut"])

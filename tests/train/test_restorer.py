@@ -370,7 +370,7 @@ def test_the_command_trains_and_saves_both_networks(command, tmp_path, capsys):
 
 @pytest.mark.parametrize(("options", "settings", "message"), [
     (("--set", "refiner.widths=3"), {}, "widths must be whole numbers"),
-    (("--set", "refinre=3"), {}, "unknown setting(s) refinre"),
+    (("--set", "refinre=3"), {}, "recipe.yaml with --set refinre=3: unknown setting(s) refinre"),
     ((), {"refiner": {"feature_layer": 1, "width": 3}}, "unknown setting(s) width"),
     ((), {"masking": {}}, "unknown setting(s) masking"),
     (("--model", "no/where/at/all"), {}, "no model 'no/where/at/all'"),
