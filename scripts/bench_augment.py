@@ -35,6 +35,7 @@ from benchlib.augment_train import NETWORKS, Recipe, train_cell
 from benchlib.photos import BenchError
 from benchlib.results import check_targets
 
+from maerestore.device import pick_device
 from maerestore.errors import MaerestoreError
 from maerestore.hub.digest import model_digest
 
@@ -140,10 +141,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     try:
-        check_targets(args.json, args.plot)
-        device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-        )
+        check_targets(args.json, picture=args.plot)
+        device = pick_device(("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device)
         recipe = dataclasses.replace(
             Recipe(), network=args.network, side=args.side, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr,
             weight_decay=args.weight_decay, precision=args.precision,

@@ -142,7 +142,7 @@ def plot(rows: dict[str, dict[str, float]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
-        check_targets(args.json, args.plot)
+        check_targets(args.json, picture=args.plot)
         if not args.photos and not args.labelled:
             raise BenchError("give --photos, --labelled or both")
         models = load_models(args.model or ["default"])

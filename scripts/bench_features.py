@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     args = arguments(argv)
     try:
-        check_targets(args.json, args.plot)
+        check_targets(args.json, picture=args.plot)
         kept, rows = earlier(args.json), []
         result: dict[str, Any] = {"seed": args.seed, "rows": rows, "speed": None}
         result["versions"] = versions(["maerestore", "torch", "timm", "scikit-image"])

@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     args = arguments(argv)
     try:
-        check_targets(args.features, args.json, args.plot)
+        check_targets(args.features, args.json, picture=args.plot)
         crops = crop_features(args.photos, max(args.sizes), args.queries, args.seed, args.model, args.features)
         rows = []
         for size in sorted(set(args.sizes)):

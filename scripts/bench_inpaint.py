@@ -179,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     worker: XphotoWorker | None = None
     try:
-        check_targets(args.json, args.sheet, args.plot)
+        check_targets(args.json, args.sheet, picture=args.plot)
         in_folder = len(find_photos(args.photos))
         entries = find_photos(args.photos, args.limit)
         lpips = Lpips(args.evalnets) if args.evalnets else None

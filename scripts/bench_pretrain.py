@@ -164,7 +164,7 @@ def plot(rows: dict[str, dict[str, float]], path: Path, title: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
-        check_targets(args.json, args.plot)
+        check_targets(args.json, picture=args.plot)
         recipe = load_recipe(args.recipe, args.set)
         if args.model:
             recipe = recipe.but(model={**SIZES[args.model], "mask_embed": True}, resolution=[])

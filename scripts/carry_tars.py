@@ -110,7 +110,7 @@ def main() -> int:
                 print(f"{folder}: {(folder / 'blob').stat().st_size / 2**20:.1f} MiB")
         else:
             print(f"{join(args.sources, args.out)} images in {args.out}")
-    except (DataError, OSError) as err:
+    except (DataError, OSError, tarfile.TarError) as err:  # the last of a tar in the folder that is none
         print(f"carry_tars: {err}", file=sys.stderr)
         return 2
     return 0

@@ -211,7 +211,7 @@ def plot(rows: list[dict[str, float]], parts: list[dict[str, float]], laws: dict
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
-        check_targets(args.json, args.plot)
+        check_targets(args.json, picture=args.plot)
         if args.threads:
             torch.set_num_threads(args.threads)
         recipe, lpips = load_recipe(args.recipe, args.set), Lpips(args.evalnets)

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path, required=True, help="picture to write")
     args = parser.parse_args()
     try:
-        check_targets(args.out)
+        check_targets(picture=args.out)
     except BenchError as err:
         print(f"plot_log: {err}", file=sys.stderr)
         return 2
@@ -37,8 +37,11 @@ def main() -> int:
         except (OSError, ValueError) as err:
             print(f"plot_log: {log}: cannot be read ({err})", file=sys.stderr)
             return 2
+        if not all(isinstance(r, dict) and isinstance(r.get("samples"), int) for r in added):
+            print(f"plot_log: {log}: no log of a run, whose records tell their samples", file=sys.stderr)
+            return 2
         records += [{**r, "samples": r["samples"] + seen} for r in added]
-    steps = [r for r in records if "loss" in r]
+    steps = [r for r in records if "loss" in r and "side" in r]
     figures = [r for r in records if any("psnr_" in key or "retrieval_" in key for key in r)]
     tuned = any("retrieval_cls" in r for r in figures)
     perceptual = any("perceptual" in r for r in steps) and any("sharp_perceptual_thin" in r for r in figures)

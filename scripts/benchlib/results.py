@@ -23,13 +23,22 @@ def versions(packages: Sequence[str], **others: str) -> dict[str, str | None]:
     return found
 
 
-def check_targets(*paths: Path | None) -> None:
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")  # what matplotlib writes everywhere
+
+
+def check_targets(*paths: Path | None, picture: Path | None = None) -> None:
     """Check before hours of work that its results can be written.
 
+    Args:
+        paths: files.
+        picture: a file for a plot.
+
     Raises:
-        BenchError: a path is a folder, or in none.
+        BenchError: a path is a folder, or in none, or no picture's name.
     """
-    for path in paths:
+    if picture is not None and picture.suffix.lower() not in PICTURES:
+        raise BenchError(f"{picture}: a plot is written as {', '.join(PICTURES)}")
+    for path in (*paths, picture):
         if path is not None and path.is_dir():
             raise BenchError(f"{path} is a folder: give a file in it")
         if path is not None and not path.absolute().parent.is_dir():

@@ -428,6 +428,7 @@ def test_time_that_is_up_starts_no_cell(bench: Callable[..., Any]) -> None:
         (["--model", "nonesuch"], "no model 'nonesuch'"),
         (["--data", "torchvision:CIFAR10:nonesuch"], "CIFAR-10 is not in nonesuch"),
         (["--plot", "nonesuch/p.png"], "no folder"),
+        (["--device", "gpu"], "unknown device 'gpu'"),
     ],
 )
 def test_bad_input_gets_one_line(bench: Callable[..., Any], options: list[str], message: str) -> None:

@@ -67,7 +67,7 @@ def test_what_logs_hold_is_drawn(
         assert {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()} == drawn
 
 
-@pytest.mark.parametrize("content", [None, "no JSON"])
+@pytest.mark.parametrize("content", [None, "no JSON", "[1]", '{"loss": 1.0}'])
 def test_what_is_no_log_gets_one_line(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "log.jsonl").write_text(content)

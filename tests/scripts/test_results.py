@@ -30,3 +30,13 @@ def test_a_target_is_checked_first(script, target, tmp_path, monkeypatch, capsys
     assert line.startswith(f"{script}: ")
     assert line.count("\n") == 1
     assert ("folder is a folder" if target == "folder" else "nowhere to write figures.json") in line
+
+
+@pytest.mark.parametrize("script", [name for name in ARGUMENTS if name != "plan_pretrain"])
+def test_the_name_of_a_plot_is_checked_first(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    json = [] if script == "bench_inpaint" else ["--json", "figures.json"]
+    assert importlib.import_module(script).main([*ARGUMENTS[script], *json, "--plot", "plot.txt"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"{script}: plot.txt: a plot is written as .png")
+    assert line.count("\n") == 1

@@ -117,6 +117,9 @@ def test_tars_come_back_from_the_loads_they_were_split_into(tmp_path: Path) -> N
     assert "holds a0.jpg already" in again.stderr
     with tarfile.open(tmp_path / "out/a.tar") as made:
         assert len(made.getnames()) == 4
+    (tmp_path / "out/a.tar").write_bytes(b"no tar" * 1000)
+    broken = run_script("join", loads[0], "-o", tmp_path / "out")
+    assert (broken.returncode, broken.stderr.count("\n")) == (2, 1)
 
 
 def test_images_get_their_own_bytes_in_whatever_order_tars_are_listed(tmp_path: Path) -> None:
