@@ -104,13 +104,15 @@ class Scene:
         also = None if unknown is mask else unknown
         distances = [distance_to_known(region, size, unknown if region.whole else also) for region in regions]
         plans: list[list[Box]] = []
+        scales: list[list[float]] = []
         for region, distance in zip(regions, distances, strict=True):
             # A scratch across the photo would take hundreds of windows, for next to nothing.
             plan = plan_windows(region, size, model_size)
             deepest = max(float(distance.max()), region.thickness / 2 if region.whole else 0)  # parts alike
-            reach = deepest * max(window_scale(box, seen_size(box, size, model_size), patch_size) for box in plan)
-            plans.append(plan if curve(np.array(reach)) >= WORTHWHILE else [])
-        scales = [[window_scale(box, seen_size(box, size, model_size), patch_size) for box in plan] for plan in plans]
+            seen = [window_scale(box, seen_size(box, size, model_size), patch_size) for box in plan]
+            worthwhile = curve(np.array(deepest * max(seen))) >= WORTHWHILE
+            plans.append(plan if worthwhile else [])
+            scales.append(seen if worthwhile else [])
         return cls(photo, mask, unknown, visible, regions, smooth, distances, plans, scales, model_size)
 
     @cached_property
