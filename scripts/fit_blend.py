@@ -93,7 +93,7 @@ def fit_shares(distance: np.ndarray, gain: np.ndarray, step: np.ndarray) -> np.n
     return np.clip(np.linalg.solve(matrix, vector), 0, 1)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="model or run folder; the model's config.json is rewritten")
     parser.add_argument("--photos", type=Path, required=True, help="folder or tar with the training photographs")
@@ -101,7 +101,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=256, help="side they are scaled to")
     parser.add_argument("--smooth", type=float, default=1.0, help="low-pass of the fill, sigma in pixels of the model")
     parser.add_argument("--window", type=int, help="side that the model sees windows at (default: as it is)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not args.model.is_dir():
         print(f"fit_blend: {args.model}: no such model folder", file=sys.stderr)
         return 2

@@ -31,14 +31,14 @@ def mix(refiner: Refiner, share: float, before: float = 0.0) -> None:
         sharp.lerp_(mean, (share - before) / (1 - before))
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the script."""
     assert __doc__ is not None
     usage = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=usage, allow_abbrev=False)
     parser.add_argument("model", type=Path, metavar="FOLDER", help="model with a refiner")
     parser.add_argument("--share", type=float, required=True, help="of the mean picture, in [0, 1)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         if not 0 <= args.share < 1:
             raise MaerestoreError(f"--share must lie in [0, 1), got {args.share:g}")

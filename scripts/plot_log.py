@@ -19,11 +19,11 @@ from benchlib.photos import BenchError
 from benchlib.results import check_targets
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="log.jsonl of a run folder")
     parser.add_argument("-o", "--out", type=Path, required=True, help="picture to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         check_targets(picture=args.out)
     except BenchError as err:

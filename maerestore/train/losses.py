@@ -135,10 +135,9 @@ class Criterion(nn.Module):
         """
         total, parts = images.new_zeros((), dtype=torch.float32), {}
         for name, term in self.terms.items():
-            # Weight 0 is cut off by detaching: under torch.compile, a gradient switch would stop all gradients.
-            seen = pred if term.weight > 0 else pred.detach()
+            seen = pred if term.weight > 0 else pred.detach()  # measured, and nothing learnt from it
             value = self._value(name, model, images, seen, mask, pixel_weight)
-            parts[name] = value  # not detached: a compiled step would hand out loss and lone term as one, detached
+            parts[name] = value.detach()
             if term.weight > 0:
                 total = total + term.weight * value
         return total, parts

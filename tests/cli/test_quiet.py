@@ -3,6 +3,7 @@ process's settings alone."""
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -49,18 +50,24 @@ def odd_jpeg(path: Path) -> None:
     Image.fromarray((DEEP >> 8).astype(np.uint8)).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0")
 
 
-@pytest.mark.parametrize(("name", "write"), [("a.tif", deep_tiff), ("b.tif", odd_tiff), ("c.jpg", odd_jpeg)])
-def test_decoders_of_the_command_tell_nothing(name: str, write, tmp_path: Path, model_folder: Path) -> None:  # type: ignore[no-untyped-def]
-    write(tmp_path / name)
+@pytest.mark.parametrize("table", [False, True])
+def test_decoders_of_the_command_tell_nothing(table: bool, tmp_path: Path, model_folder: Path) -> None:
+    names = ["a.tif", "b.tif", "c.jpg"]
+    for name, write in zip(names, (deep_tiff, odd_tiff, odd_jpeg), strict=True):
+        write(tmp_path / name)
     save_mask(tmp_path / "mask.png", hole())
-    (tmp_path / "pairs.csv").write_text(f"photo,mask\n{name},mask.png\n")
+    (tmp_path / "pairs.csv").write_text("".join(["photo,mask\n", *(f"{name},mask.png\n" for name in names)]))
+    runs = [["--table", "pairs.csv", "-o", "filled"]] if table else [[name, "mask.png"] for name in names]
+    options = ["--model", str(model_folder), "--device", "cpu", "--sharp", "off", "--quiet"]
+    code = (
+        "import json, sys; from maerestore.cli.main import main; "
+        "sys.exit(max(main(['inpaint', *run, *sys.argv[2:]]) for run in json.loads(sys.argv[1])))"
+    )
     environment = {key: value for key, value in os.environ.items() if key != "OPENCV_LOG_LEVEL"}
-    code = "import sys; from maerestore.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    for given in ([name, "mask.png"], ["--table", "pairs.csv", "-o", "filled"]):
-        options = ["--model", str(model_folder), "--device", "cpu", "--sharp", "off", "--quiet"]
-        done = subprocess.run([sys.executable, "-c", code, "inpaint", *given, *options], cwd=tmp_path,
-                              env=environment, capture_output=True, check=False)  # fmt: skip
-        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(runs), *options], cwd=tmp_path,
+                          env=environment, capture_output=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert len([*(tmp_path / "filled").iterdir()] if table else [*tmp_path.glob("*_filled.*")]) == 3
 
 
 @pytest.mark.parametrize("quiet", [False, True])

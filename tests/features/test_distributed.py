@@ -117,7 +117,7 @@ def test_a_table_is_that_of_one_process_and_goes_on_where_it_was_cut_off(
             raise CutOff
 
     with pytest.raises(CutOff):
-        extract_ray(items, settings, Path("ray.parquet"), ray_workers=2, shard=5, progress=stop)
+        extract_ray(items, settings, Path("ray.parquet"), ray_workers=1, shard=5, progress=stop)
     assert not Path("ray.parquet").exists()
 
     arguments = ["features", *sources, "-o", "ray.parquet", "--model", model, "--size", "32", "--precision", "fp32"]

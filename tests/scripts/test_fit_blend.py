@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import fit_blend  # noqa: E402
 from fit_blend import KNOTS, fit_shares, held_out_photos  # noqa: E402
 
 
@@ -70,10 +70,8 @@ def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path
         noise = np.random.default_rng(len(name)).integers(0, 256, (70, 90, 3)).astype(np.uint8)
         Image.fromarray(noise).save(tmp_path / "photos" / name)
     save_autoencoder(tiny_model(mask_embed=True), tmp_path / "model")
-    command = [sys.executable, str(ROOT / "scripts/fit_blend.py"), str(tmp_path / "model"), "--photos",
-               str(tmp_path / "photos"), "--size", "64", "--window", "24"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    command = [str(tmp_path / "model"), "--photos", str(tmp_path / "photos"), "--size", "64", "--window", "24"]
+    assert fit_blend.main(command) == 0
     settings = json.loads((tmp_path / "model/config.json").read_text())["fill"]
     inpainter = Inpainter.from_pretrained(str(tmp_path / "model"), device="cpu")
     assert inpainter.size == settings["size"] == 24
@@ -87,16 +85,13 @@ def test_the_script_writes_settings_that_the_pipeline_reads(tiny_model, tmp_path
     refiner = Refiner(config)
     torch.nn.init.constant_(refiner.head.bias, 0.5)
     save_refiner(refiner, tmp_path / "model", None)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    assert fit_blend.main(command) == 0
     assert json.loads((tmp_path / "model/config.json").read_text())["fill"] == settings
 
 
 def test_a_run_folder_is_its_model_and_a_model_of_others_is_refused_before_the_work(
     tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import fit_blend
-
     from maerestore.hub.save import save_autoencoder
 
     photos = [np.random.default_rng(i).random((32, 32, 3)).astype(np.float32) for i in range(2)]
@@ -104,8 +99,8 @@ def test_a_run_folder_is_its_model_and_a_model_of_others_is_refused_before_the_w
     monkeypatch.setattr(fit_blend, "FAMILIES", ["centre"])
     save_autoencoder(tiny_model(mask_embed=True), tmp_path / "run/model", {"samples": 3})
     (tmp_path / "run/checkpoint.pt").write_bytes(b"")
-    monkeypatch.setattr(sys, "argv", ["fit_blend", str(tmp_path / "run"), "--photos", "-", "--size", "32"])
-    assert fit_blend.main() == 0
+    command = [str(tmp_path / "run"), "--photos", "-", "--size", "32"]
+    assert fit_blend.main(command) == 0
     written = json.loads((tmp_path / "run/model/config.json").read_text())
     assert written["fill"]["size"] == 32
     assert written["training"] == {"samples": 3}
@@ -114,15 +109,14 @@ def test_a_run_folder_is_its_model_and_a_model_of_others_is_refused_before_the_w
     monkeypatch.setattr(fit_blend, "Inpainter", None)  # nothing is read for it
     config = tmp_path / "run/model/config.json"
     config.write_text(json.dumps({"model_type": "vit_mae"}))
-    assert fit_blend.main() == 2
+    assert fit_blend.main(command) == 2
     assert "not a model of this package" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["model", "photos"])
-def test_bad_input_is_one_line(tmp_path: Path, missing: str) -> None:
-    command = [sys.executable, str(ROOT / "scripts/fit_blend.py"), "--photos", str(tmp_path / "nowhere"),
-               str(tmp_path if missing == "model" else ROOT / "weights")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 2
-    assert done.stderr.startswith("fit_blend: ")
-    assert done.stderr.count("\n") == 1
+def test_bad_input_is_one_line(tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path if missing == "model" else ROOT / "weights"
+    assert fit_blend.main(["--photos", str(tmp_path / "nowhere"), str(model)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("fit_blend: ")
+    assert told.count("\n") == 1

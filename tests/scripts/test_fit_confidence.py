@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -74,10 +73,9 @@ def test_the_script_prints_constants_for_each_reach(tiny_model, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("missing", ["model", "photos"])
-def test_bad_input_is_one_line(tmp_path: Path, missing: str) -> None:
-    command = [sys.executable, str(ROOT / "scripts/fit_confidence.py"), "--photos", str(tmp_path / "nowhere"),
-               str(tmp_path / "none" if missing == "model" else ROOT / "weights")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 2
-    assert done.stderr.startswith("fit_confidence: ")
-    assert done.stderr.count("\n") == 1
+def test_bad_input_is_one_line(tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "none" if missing == "model" else ROOT / "weights"
+    assert main(["--photos", str(tmp_path / "nowhere"), str(model)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("fit_confidence: ")
+    assert told.count("\n") == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from maerestore.hub.save import save_autoencoder
 from maerestore.model import MAEConfig
 from maerestore.model.refiner import Refined, Refiner, RefinerConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+import mix_heads
 
 
-def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/mix_heads.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+def run_script(*arguments: object) -> int:
+    return mix_heads.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -49,11 +48,13 @@ def drawn(model: Path) -> Refined:
     return refiner(photo, mask, coarse, coarse, torch.rand(1, 16, 4, 4, generator=generator))
 
 
-def test_the_sharp_picture_lies_between_the_two_and_can_be_had_back(model: Path) -> None:
+def test_the_sharp_picture_lies_between_the_two_and_can_be_had_back(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = drawn(model)
     for share in (0.25, 0.4, 0):  # each in the place of the one before
-        done = run_script(model, "--share", share)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert run_script(model, "--share", share) == 0
+        assert capsys.readouterr().err == ""
         now = drawn(model)
         torch.testing.assert_close(now.mean, before.mean, atol=1e-2, rtol=0)  # the file has half precision
         torch.testing.assert_close(now.sharp, (1 - share) * before.sharp + share * before.mean, atol=1e-2, rtol=0)
@@ -63,17 +64,16 @@ def test_the_sharp_picture_lies_between_the_two_and_can_be_had_back(model: Path)
 
 
 @pytest.mark.parametrize("share", ["1", "-0.1", "nan"])
-def test_a_share_that_is_none_changes_nothing(model: Path, share: str) -> None:
+def test_a_share_that_is_none_changes_nothing(model: Path, share: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = (model / "refiner.safetensors").read_bytes()
-    done = run_script(model, "--share", share)
-    assert done.returncode == 2
-    assert done.stderr == f"mix_heads: --share must lie in [0, 1), got {float(share):g}\n"
+    assert run_script(model, "--share", share) == 2
+    assert capsys.readouterr().err == f"mix_heads: --share must lie in [0, 1), got {float(share):g}\n"
     assert (model / "refiner.safetensors").read_bytes() == before
 
 
-def test_a_model_without_a_refiner_is_told(tmp_path: Path, model: Path) -> None:
+def test_a_model_without_a_refiner_is_told(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((model / "config.json").read_text())
     del config["refiner"]
     (model / "config.json").write_text(json.dumps(config))
-    done = run_script(model, "--share", 0.4)
-    assert (done.returncode, done.stderr) == (2, f"mix_heads: {model}: has no refiner\n")
+    assert run_script(model, "--share", 0.4) == 2
+    assert capsys.readouterr().err == f"mix_heads: {model}: has no refiner\n"

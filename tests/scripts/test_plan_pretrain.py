@@ -22,7 +22,7 @@ RECIPES = sorted((Path(__file__).resolve().parents[2] / "scripts" / "recipes").g
 def recipe(tmp_path, tiny_settings):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({
-        "model": {**tiny_settings, "mask_embed": True}, "batch_size": 64, "samples": 4000, "mask_count": 16,
+        "model": {**tiny_settings, "depth": 1, "mask_embed": True}, "batch_size": 64, "samples": 4000, "mask_count": 16,
         "resolution": [[0, 32], [3000, 64]], "precision": "fp32",
     }))  # fmt: skip
     return path

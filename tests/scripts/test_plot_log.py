@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import plot_log  # noqa: E402
+
 PLAIN = [
     {"samples": 8, "loss": 0.9, "side": 64}, {"samples": 16, "loss": 0.7, "side": 96},
     {"samples": 16, "masked_mse": 0.5, "psnr_thin": 20.0, "psnr_centre": 16.0},
@@ -29,16 +32,12 @@ JUDGED = [
 ]  # fmt: skip
 
 
-def plot(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/plot_log.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("records", [PLAIN, TAUGHT], ids=["plain", "taught"])
 def test_logs_become_a_picture(tmp_path: Path, records: list[dict]) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps(record) + "\n" for record in records))
-    done = plot(log, log, "-o", tmp_path / "curves.png")
+    command = [sys.executable, ROOT / "scripts/plot_log.py", log, log, "-o", tmp_path / "curves.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 2 * picture.height
@@ -50,17 +49,11 @@ def test_logs_become_a_picture(tmp_path: Path, records: list[dict]) -> None:
     ([JUDGED], {"64 px crops": [0.2]}, {"thin": [0.07]}),
     ([REFINED], {"64 px crops": [0.9]}, {"mean_thin": [20.0], "sharp_thin": [19.0]}),
 ], ids=["plain", "taught after plain", "judged", "refined"])  # fmt: skip
-def test_what_logs_hold_is_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[list[dict]], losses: dict, figures: dict
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import plot_log
-
+def test_what_logs_hold_is_drawn(tmp_path: Path, logs: list[list[dict]], losses: dict, figures: dict) -> None:
     paths = [tmp_path / f"{i}.jsonl" for i in range(len(logs))]
     for path, records in zip(paths, logs, strict=True):
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    monkeypatch.setattr(sys, "argv", ["plot_log", *map(str, paths), "-o", str(tmp_path / "curves.png")])
-    assert plot_log.main() == 0
+    assert plot_log.main([*map(str, paths), "-o", str(tmp_path / "curves.png")]) == 0
     left, right = plot_log.plt.gcf().axes
     plot_log.plt.close("all")
     for axes, drawn in ((left, losses), (right, figures)):
@@ -68,10 +61,10 @@ def test_what_logs_hold_is_drawn(
 
 
 @pytest.mark.parametrize("content", [None, "no JSON", "[1]", '{"loss": 1.0}'])
-def test_what_is_no_log_gets_one_line(tmp_path: Path, content: str | None) -> None:
+def test_what_is_no_log_gets_one_line(tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     if content is not None:
         (tmp_path / "log.jsonl").write_text(content)
-    done = plot(tmp_path / "log.jsonl", "-o", tmp_path / "curves.png")
-    assert done.returncode == 2
-    assert done.stderr.startswith("plot_log: ")
-    assert done.stderr.count("\n") == 1
+    assert plot_log.main([str(tmp_path / "log.jsonl"), "-o", str(tmp_path / "curves.png")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("plot_log: ")
+    assert told.count("\n") == 1

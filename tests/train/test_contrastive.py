@@ -183,33 +183,6 @@ def test_the_objective_adds_the_weighted_loss_and_can_spare_the_encoder(tiny_mod
     assert all(float(value.abs().max()) > 0 for name, value in head_only.items() if name.startswith("contrast."))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", ["infonce", "nnclr"])
-def test_the_traced_objective_has_the_same_gradients(tiny_model, noise_images, loss):
-    model = tiny_model(mask_embed=True, depth=1).train()
-    contrast = Contrast(ContrastiveSettings(loss=loss, pooling="cls+mean", **TINY), model.config)
-    objective = ContrastiveObjective(model, Criterion(None, model.config), contrast)
-    start = {name: value.clone() for name, value in contrast.state_dict().items()}
-    torch._dynamo.reset()
-    traced = torch.compile(objective, backend="aot_eager")
-    for head_only in (True, False):
-        inputs = objective_inputs(noise_images, head_only)
-        terms, plain = gradients(objective, inputs)
-        after = {name: value.clone() for name, value in contrast.state_dict().items()}
-        contrast.load_state_dict(start)
-        objective.zero_grad(set_to_none=True)
-        total, traced_terms, _ = traced(**inputs)
-        total.backward()
-        assert float(traced_terms["contrastive"].detach()) == pytest.approx(float(terms["contrastive"].detach()))
-        for name, parameter in objective.named_parameters():
-            if name in plain:
-                torch.testing.assert_close(parameter.grad, plain[name], atol=1e-5, rtol=1e-3, msg=name)
-        for name, value in after.items():
-            torch.testing.assert_close(contrast.state_dict()[name], value, msg=name)
-        contrast.load_state_dict(start)
-    torch._dynamo.reset()
-
-
 def test_retrieval_counts_views_that_find_each_other(tiny_model, noise_images):
     model = tiny_model(mask_embed=True)
     contrast = Contrast(ContrastiveSettings(layers=0), model.config)
@@ -285,7 +258,7 @@ def test_groups_set_the_rate_of_the_head_and_freeze_lower_blocks(trainer, tiny_r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("contrastive", [{"loss": "infonce"}, {"loss": "nnclr"}, {"weight": 0.0, "teacher": TEACHER}])
+@pytest.mark.parametrize("contrastive", [{"loss": "infonce", "teacher": TEACHER}, {"loss": "nnclr"}])
 def test_two_processes_compare_the_views_of_both(trainer, packed, tmp_path, tiny_settings, contrastive):
     """After one step AdamW's first moments are a share of the gradients."""
     settings = {
