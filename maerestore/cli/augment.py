@@ -194,7 +194,7 @@ def _run_grid(args: argparse.Namespace) -> int:
     from maerestore.device import pick_device
 
     grid = view_grid(
-        photo.rgb(),
+        photo.on_white(),
         settings,
         tuple(dict.fromkeys(args.strategy or STRATEGIES)),
         tuple(dict.fromkeys(args.mask_ratio or RATIOS)),

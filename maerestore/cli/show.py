@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_autoencoder(source, need_decoder=True).to(pick_device(args.device))
     grid = show_grid(
         model,
-        photo.rgb(),
+        photo.on_white(),
         mask_ratios=args.mask_ratio or (0.75,),
         seeds=args.seed or (0,),
         policy=args.policy or "random",

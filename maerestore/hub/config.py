@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from maerestore.inpaint.blend import BlendCurve
 
 MODEL_TYPE = "maerestore"
-_LARGEST_GRID = 1024  # patches along a side; a size of more comes from a damaged config
+LARGEST_GRID = 1024  # patches along a side; a size of more comes from a damaged config
 
 
 class FillSettings(NamedTuple):
@@ -107,7 +107,7 @@ def fill_settings(fill: dict[str, Any], patch_size: int, what: str) -> FillSetti
         curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
         smooth = float(fill.get("smooth", 0.0))
         size = int(fill.get("size", 0)) or None
-        most = _LARGEST_GRID * patch_size
+        most = LARGEST_GRID * patch_size
         if not 0 <= smooth <= 64 or (size is not None and (not patch_size <= size <= most or size % patch_size)):
             raise ValueError(f"smooth {smooth}, size {size}")
     except (TypeError, ValueError, OverflowError) as err:

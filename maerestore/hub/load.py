@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from maerestore.hub.config import (
+    LARGEST_GRID,
     MODEL_TYPE,
     kind_of,
     locate,
@@ -32,7 +33,6 @@ from maerestore.model.positions import sincos_positions
 from maerestore.threads import one_thread_if_forked
 
 _TABLES = {"pos_embed": "embed_dim", "decoder_pos_embed": "decoder_embed_dim"}
-_LARGEST_GRID = 1024  # patches along a side; a position table made for more comes from a damaged config
 
 
 def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settings: Any) -> MaskedAutoencoder:
@@ -104,7 +104,7 @@ def load_autoencoder(source: str | Path, *, need_decoder: bool = False, **settin
 
 def _build(named: Named, config: MAEConfig) -> MaskedAutoencoder:
     """A model from weights that are checked one by one against what the config asks for."""
-    if config.grid_size > _LARGEST_GRID:
+    if config.grid_size > LARGEST_GRID:
         raise ModelError(f"image_size {config.image_size} makes {config.grid_size} patches a side: too many")
     with torch.device("meta"):  # shapes without memory, and without drawing random numbers for the weights
         model = MaskedAutoencoder(config)

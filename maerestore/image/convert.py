@@ -56,6 +56,10 @@ def fit(photo: Photo, file_format: str, transparent: bool | None = None) -> Phot
     Raises:
         InputError: as `target_of`.
     """
+    if photo.extra_channel and file_format != "TIFF":  # elsewhere it would be opacity
+        color = np.ascontiguousarray(photo.samples[..., :-1])
+        color = color[..., 0] if photo.mode == "LA" else color
+        photo = replace(photo, samples=color, mode=_WITHOUT_ALPHA[photo.mode], extra_channel=False)
     target = target_of(photo, file_format, photo.is_transparent() if transparent is None else transparent)
     if photo.format != file_format and photo.premultiplied:
         photo = _straight(photo)

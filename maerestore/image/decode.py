@@ -13,6 +13,7 @@ from PIL import Image, JpegImagePlugin, PpmImagePlugin, TiffImagePlugin
 
 from . import bmp, jpeg, png, ppm, tiff
 from .color import ALPHA_MODES
+from .depth import stored_bits
 from .errors import InputError, quoted
 from .exif import ORIENTATION, orientation_of, turn_upright, upright_exif, upright_xmp
 from .metadata import Metadata
@@ -87,8 +88,8 @@ def _read_tiff(image: TiffImagePlugin.TiffImageFile, path: Path) -> tuple[Photo,
         photo = _native(image, bits, [], path)
     else:
         samples = turn_upright(tiff.decode_deep(path, deep_mode, settings), orientation)
-        premultiplied = deep_mode in ALPHA_MODES and settings.extra_sample == 1
-        photo = Photo(samples, deep_mode, bits, premultiplied=premultiplied)
+        extra = settings.extra_sample if deep_mode in ALPHA_MODES else 2
+        photo = Photo(samples, deep_mode, bits, premultiplied=extra == 1, extra_channel=extra == 0)
     if xmp:
         image.info["xmp"] = xmp
     metadata = replace(_common(image, exif), tiff=settings)
@@ -131,7 +132,8 @@ def _read_other(image: Image.Image, path: Path) -> tuple[Photo, int]:
         settings = replace(settings, orientation=orientation, subsampling=0 if sideways else settings.subsampling)
         if photo.mode == "RGB":
             settings = replace(settings, encoded=path.read_bytes(), decoded=samples)
-    metadata = replace(_common(image, exif), jpeg=settings)
+    stored = stored_bits(path, file_format)
+    metadata = replace(_common(image, exif), jpeg=settings, stored_bits=stored if stored != photo.bits else None)
     return replace(photo, samples=samples, format=file_format, metadata=metadata), orientation
 
 

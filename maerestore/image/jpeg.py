@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image, JpegImagePlugin
+
+from maerestore.errors import MaerestoreWarning
 
 from .jpeg_planes import recomposed
 from .metadata import JpegSettings
@@ -16,6 +19,7 @@ __all__ = ["settings_of", "write_jpeg"]
 
 _RGB_COMPONENTS = (82, 71, 66)  # the letters R, G, B as component numbers
 _LONGEST_SEGMENT = 65533
+_LONGEST = {"exif": _LONGEST_SEGMENT, "xmp": _LONGEST_SEGMENT - 29}
 _EXIF_PREFIX = b"Exif\x00\x00"
 DEFAULT_QUALITY = 95
 
@@ -41,6 +45,8 @@ def settings_of(image: JpegImagePlugin.JpegImageFile) -> JpegSettings:
 def _tables_of(image: JpegImagePlugin.JpegImageFile) -> tuple[tuple[int, ...], ...]:
     """The quantisation table of each component, without repetitions at the end; nothing where one is missing."""
     numbers = [layer[3] for layer in image.layer]
+    if len(numbers) == 4 and image.info.get("adobe_transform") == 2:
+        numbers = numbers[:1]  # brightness, two of colour, black: Pillow writes four inks, all as fine as brightness
     while len(numbers) > 1 and numbers[-1] == numbers[-2]:  # an encoder gives the last one to all that follow
         numbers.pop()
     tables = [tuple(image.quantization.get(number, ())) for number in numbers]
@@ -75,11 +81,15 @@ def write_jpeg(photo: Photo, file: IO[bytes], quality: int | None = None) -> Non
             options["qtables"] = [_turned(table, settings.orientation) for table in settings.qtables]
     if metadata.icc:
         options["icc_profile"] = metadata.icc
-    # Longer blocks, which only other formats hold, do not fit into a segment.
-    if metadata.exif and len(metadata.exif) + len(_EXIF_PREFIX) <= _LONGEST_SEGMENT:
-        options["exif"] = _EXIF_PREFIX + metadata.exif
-    if metadata.xmp and len(metadata.xmp) <= _LONGEST_SEGMENT - 29:
-        options["xmp"] = metadata.xmp
+    for name, block, prefix in (("exif", metadata.exif, _EXIF_PREFIX), ("xmp", metadata.xmp, b"")):
+        if block and len(prefix + block) <= _LONGEST[name]:
+            options[name] = prefix + block
+        elif block:  # of another format, which has no such limit
+            warnings.warn(
+                f"the photo's {name.upper()} is left out: it is {len(block)} bytes long, more than JPEG holds",
+                MaerestoreWarning,
+                stacklevel=2,
+            )
     if metadata.dpi:
         options["dpi"] = tuple(round(value) for value in metadata.dpi)
     if metadata.comment:

@@ -75,9 +75,8 @@ def _planes(settings: JpegSettings) -> Image.Image:
     width, height = brightness.size
     if chroma[0].size != ((width + 1) // 2, (height + 1) // 2):
         raise ValueError(f"chroma of {chroma[0].size} for {brightness.size}")
-    double = 2 * chroma[0].width, 2 * chroma[0].height
-    large = [plane.resize(double, Image.Resampling.NEAREST).crop((0, 0, width, height)) for plane in chroma]
-    return Image.merge("YCbCr", [brightness, *large])
+    large = [np.asarray(plane).repeat(2, 0)[:height].repeat(2, 1)[:, :width] for plane in chroma]
+    return Image.merge("YCbCr", [brightness, *(Image.fromarray(np.ascontiguousarray(plane)) for plane in large)])
 
 
 def _decode(settings: JpegSettings, mode: str, halve: bool = False) -> Image.Image:

@@ -48,7 +48,7 @@ class TiffSettings:
 
     Attributes:
         compressed: whether the strips were compressed, by any method.
-        extra_sample: the ExtraSamples code of the alpha channel (0 unspecified, 1 premultiplied, 2 straight).
+        extra_sample: the ExtraSamples code of the last channel (0 not alpha, 1 premultiplied, 2 straight).
         min_is_white: whether 0 means white in a one-channel image.
         tags: tag -> (type, value) of descriptive tags that no other field of `Metadata` holds.
     """
@@ -72,6 +72,7 @@ class Metadata:
         png_chunks: ancillary chunks of a PNG as (type, data), for the next PNG.
         jpeg: compression settings of a JPEG, for the next JPEG.
         tiff: layout of a TIFF, for the next TIFF.
+        stored_bits: bits per sample in the file, where its decoder gives fewer.
     """
 
     icc: bytes | None = None
@@ -82,6 +83,7 @@ class Metadata:
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     jpeg: JpegSettings | None = None
     tiff: TiffSettings | None = None
+    stored_bits: int | None = None
 
     def without_previews(self) -> Metadata:
         """Return the same without the pictures of the photo that it holds, which show it before a fill.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from . import tiff
 from .errors import InputError, quoted, reason_of, refuse_url
@@ -57,8 +57,8 @@ def open_still(source: Path | bytes) -> Image.Image:
     except UnidentifiedImageError:
         if _head(source)[:4] in (b"II*\0", b"MM\0*"):
             raise InputError(
-                f"{name} is damaged, or a TIFF with floating-point or other unusual samples: save it with 8 or 16 bits "
-                "per channel."
+                f"{name} is damaged, or a TIFF with floating-point samples, 16-bit gray with alpha or other unusual "
+                "ones: save it as RGB with 8 or 16 bits per channel."
             ) from None
         raise InputError(f"{name} is not an image, or is damaged: give a {_READABLE} file.") from None
     except InputError:
@@ -106,15 +106,16 @@ def _check_file(path: Path) -> None:
 
 
 @contextmanager
-def _without_pillow_limit() -> Iterator[None]:
-    """Lift Pillow's limit, whose error comes at 179 megapixels, while a header is read."""
+def _without_pillow_limits() -> Iterator[None]:
+    """Lift Pillow's limits while a header is read: the error that comes at 179 megapixels, and the one at a PNG's
+    profile or text of more than a megabyte, which tables of colours have."""
     with _LIMIT_LOCK:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
+        limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, PngImagePlugin.MAX_TEXT_MEMORY
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
 
 
 def _open(source: Path | bytes, name: str) -> Image.Image:
@@ -127,7 +128,7 @@ def _open(source: Path | bytes, name: str) -> Image.Image:
             register_heif_opener()
     Image.init()
     try:
-        with _without_pillow_limit():
+        with _without_pillow_limits():
             formats = [known for known in [*_FORMATS, "HEIF"] if known in Image.OPEN]
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
     except UnidentifiedImageError:

@@ -38,6 +38,8 @@ class Photo:
         palette: (K, 4) uint8 RGBA entries of mode "P", else None.
         color_key: the one colour of a PNG in mode "1", "L" or "RGB" that is transparent, in native samples.
         premultiplied: whether colours are stored multiplied by alpha (some TIFFs).
+        extra_channel: whether the last channel of mode "LA" or "RGBA" is not opacity but something else that a TIFF
+            carries, such as a saved selection.
         metadata: profile, EXIF, resolution and compression settings.
 
     Example:
@@ -58,6 +60,7 @@ class Photo:
     palette: npt.NDArray[np.uint8] | None = None
     color_key: tuple[int, ...] | None = None
     premultiplied: bool = False
+    extra_channel: bool = False
     metadata: Metadata = field(default_factory=Metadata)
 
     def __post_init__(self) -> None:
@@ -97,11 +100,16 @@ class Photo:
         if self.palette is not None:
             opacity = self.palette[:, 3].astype(np.float32) / np.float32(255)
             return None if (opacity == 1).all() else opacity[samples]
-        if self.mode in ALPHA_MODES:
+        if self.mode in ALPHA_MODES and not self.extra_channel:
             return samples[..., -1].astype(np.float32) / np.float32(2**self.bits - 1)
         if self.color_key is not None:
             return 1 - self._is_key(samples).astype(np.float32)
         return None
+
+    def on_white(self) -> npt.NDArray[np.float32]:
+        """Return `rgb()` laid on white, so that no colours show that lie under transparent pixels."""
+        color, alpha = self.rgb(), self.alpha()
+        return color if alpha is None else 1 - alpha[..., None] * (1 - color)
 
     def is_transparent(self) -> bool:
         """Return whether any pixel is less than opaque."""

@@ -28,6 +28,7 @@ _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _PREDICTOR, _COLOR_MAP, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 317, 320, 338, 339
 _SUBFILE, _XMP, _ICC, _EXIF_IFD, _GPS_IFD = 254, 700, 34675, 34665, 34853
 _SHORT, _LONG, _UNDEFINED, _BYTE = 3, 4, 7, 1
+_IPTC, _INTEROPERABILITY = 33723, 40965
 
 _LAYOUT = (*range(254, 267), 273, ORIENTATION, *range(277, 282), 284, *range(288, 294), *range(317, 348))
 _ELSEWHERE = (_XMP, _ICC, _EXIF_IFD, _GPS_IFD, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT)
@@ -70,7 +71,7 @@ def layout_of(image: TiffImagePlugin.TiffImageFile) -> tuple[str | None, int, Ti
         compressed=tags.get(_COMPRESSION, 1) != 1,
         extra_sample=extra[0] if extra else 2,
         min_is_white=photometric == 0,
-        tags={tag: (tags.tagtype[tag], tags[tag]) for tag in tags if tag not in _STRUCTURAL},
+        tags={tag: _as_stored(tags, tag) for tag in tags if tag not in _STRUCTURAL},
     )
     depth = bits.pop()
     straight = extra == (2,) and photometric in (1, 2) and tags.get(_PLANAR, 1) == 1
@@ -84,6 +85,14 @@ def layout_of(image: TiffImagePlugin.TiffImageFile) -> tuple[str | None, int, Ti
     if channels is None or CHANNELS.get(channels) != samples:
         raise ValueError(f"{samples} samples of {depth} bits (photometric {photometric}) are not supported")
     return channels, depth, settings
+
+
+def _as_stored(tags: ImageFileDirectory_v2, tag: int) -> tuple[int, Any]:
+    """The type and the value of a tag. IPTC is bytes, whatever programs call it: mostly numbers of 32 bits, of which
+    Pillow expects one and gives no more."""
+    if tag == _IPTC:
+        return _UNDEFINED, tags._tagdata[tag]
+    return tags.tagtype[tag], tags[tag]
 
 
 def decode_deep(path: Path, mode: str, settings: TiffSettings) -> npt.NDArray[Any]:
@@ -158,6 +167,7 @@ class _Latin1(str):
 def _descriptive(exif: Image.Exif) -> dict[int, Any]:
     """The tags of an EXIF block that describe the photo, its Exif and GPS directories among them as dictionaries."""
     inner = {ifd: _writable(exif.get_ifd(ifd), group=ifd) for ifd in (_EXIF_IFD, _GPS_IFD)}
+    inner[_EXIF_IFD].pop(_INTEROPERABILITY, None)  # a place in the source, where something else is in other files
     tags = _writable({tag: exif[tag] for tag in _DESCRIPTIVE & set(exif)})
     return tags | {ifd: values for ifd, values in inner.items() if values}
 

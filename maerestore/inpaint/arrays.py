@@ -88,6 +88,7 @@ def as_canvas(image: Any) -> Photo | FloatImage:
     if not isinstance(image, np.ndarray):
         raise InputError(f"an image is a PIL image, a NumPy array or a tensor, got {type(image).__name__}")
     array: np.ndarray = image[..., None] if image.ndim == 2 else image
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.ndim != 3 or array.shape[2] not in _ARRAY_MODES or 0 in array.shape:
         raise InputError(f"an array image is (H, W) or (H, W, 1 to 4) with some pixels, got {image.shape}")
     if array.dtype in (np.uint8, np.uint16):

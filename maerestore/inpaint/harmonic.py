@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from maerestore.inpaint.multigrid import Cycle, Solver, conjugate_gradients, enlarging
+from maerestore.inpaint.multigrid import Cycle, Entries, Solver, conjugate_gradients, enlarging, sparse_rows
 
 DIRECT_SIZE = 20_000  # unknowns up to which a sparse factorisation, which is exact, costs no more than iterating
 NARROW, LONGEST = 16, 1000  # narrower, and so many times as long: float32 is too coarse to iterate
@@ -74,7 +74,7 @@ def _laplacian(image: np.ndarray, mask: np.ndarray) -> tuple[sparse.csr_matrix, 
     """The five-point system A x = b for the hole's pixels: A (n, n) symmetric positive definite, b (n, C)."""
     height, width = mask.shape
     flat_mask = mask.ravel()
-    pixels = np.flatnonzero(flat_mask)
+    pixels = np.flatnonzero(flat_mask).astype(np.int32)
     n = len(pixels)
     number = np.full(mask.size, -1, np.int32)
     number[pixels] = np.arange(n, dtype=np.int32)
@@ -82,18 +82,16 @@ def _laplacian(image: np.ndarray, mask: np.ndarray) -> tuple[sparse.csr_matrix, 
     rows, columns = pixels // width, pixels % width
     degree = np.zeros(n, np.float32)
     constant = np.zeros((n, values.shape[1]), np.float32)
-    links = []
+    parts: list[Entries] = []
     for step, inside in ((-width, rows > 0), (width, rows < height - 1), (-1, columns > 0), (1, columns < width - 1)):
-        ids = np.flatnonzero(inside)
-        neighbours = pixels[ids] + step
+        ids = np.flatnonzero(inside).astype(np.int32)
+        neighbours = pixels[ids] + np.int32(step)
         degree[ids] += 1
         unknown = flat_mask[neighbours]
-        links.append((ids[unknown], number[neighbours[unknown]]))
+        parts.append((ids[unknown], number[neighbours[unknown]], np.float32(-1)))
         constant[ids[~unknown]] += values[neighbours[~unknown]]
-    i = np.concatenate([a for a, _ in links] + [np.arange(n)])
-    j = np.concatenate([b for _, b in links] + [np.arange(n)])
-    weights = np.concatenate([np.full(len(i) - n, -1, np.float32), degree])
-    return sparse.csr_matrix((weights, (i, j)), shape=(n, n)), constant
+    own = number[pixels]
+    return sparse_rows([*parts, (own, own, degree)], (n, n)), constant
 
 
 def _from_half(

@@ -22,6 +22,31 @@ class Solver(Protocol):
     def solve(self, constant: np.ndarray) -> np.ndarray: ...
 
 
+Entries = tuple[np.ndarray, np.ndarray, "np.ndarray | np.float32"]
+"""Some of a matrix's entries, at most one in a row: rows, int32 and growing, columns, int32, and values."""
+
+
+def sparse_rows(parts: list[Entries], shape: tuple[int, int]) -> sparse.csr_matrix:
+    """The sum of matrices, with a third of the memory that SciPy's way from lists of places to rows takes.
+
+    Example:
+        >>> here, there = np.array([0, 1], np.int32), np.array([1], np.int32)
+        >>> sparse_rows([(here, here, np.float32(4)), (there, there - 1, np.float32(-1))], (2, 2)).toarray().tolist()
+        [[4.0, 0.0], [-1.0, 4.0]]
+    """
+    starts = np.zeros(shape[0] + 1, np.int64 if sum(len(rows) for rows, _, _ in parts) >= 2**31 else np.int32)
+    for rows, _, _ in parts:
+        starts[rows + 1] += 1
+    starts.cumsum(out=starts)
+    columns, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+    place = starts[:-1].copy()
+    for rows, to, value in parts:
+        here = place[rows]
+        columns[here], values[here] = to, value
+        place[rows] += 1
+    return sparse.csr_matrix((values, columns, starts), shape=shape)
+
+
 class Cycle:
     """One symmetric multigrid cycle as an approximate solver: smoothed, corrected at half the size, smoothed.
 
@@ -33,14 +58,13 @@ class Cycle:
 
     def __init__(self, matrix: sparse.csr_matrix, enlarge: sparse.csr_matrix | None, half: Solver | None) -> None:
         self.matrix, self.enlarge, self.half = matrix, enlarge, half
-        self.shrink = None if enlarge is None else enlarge.T.tocsr()
         self.step = (DAMPING / matrix.diagonal())[:, None].astype(np.float32)
 
     def solve(self, constant: np.ndarray) -> np.ndarray:
         """About the solution; a linear and symmetric function of `constant`."""
         x = self.step * constant
-        if self.half is not None and self.enlarge is not None and self.shrink is not None:
-            rest = self.shrink @ (constant - self.matrix @ x)
+        if self.half is not None and self.enlarge is not None:
+            rest = self.enlarge.T @ (constant - self.matrix @ x)
             x += self.enlarge @ self.half.solve(rest).astype(np.float32)
         x += self.step * (constant - self.matrix @ x)
         return x
@@ -58,19 +82,16 @@ def enlarging(mask: np.ndarray, small: np.ndarray) -> sparse.csr_matrix:
     """
     number = np.full(small.shape, -1, np.int32)
     number[small] = np.arange(np.count_nonzero(small), dtype=np.int32)
-    y, x = np.nonzero(mask)
-    rows, columns, weights = [], [], []
+    y, x = (axis.astype(np.int32) for axis in np.nonzero(mask))
+    parts: list[Entries] = []
     for far_y, far_x in ((False, False), (False, True), (True, False), (True, True)):
         # The centre of a pixel lies a quarter of a small one from that in which it is, three from the next one.
         near_y = (y // 2 + far_y * (2 * (y % 2) - 1)).clip(0, small.shape[0] - 1)
         near_x = (x // 2 + far_x * (2 * (x % 2) - 1)).clip(0, small.shape[1] - 1)
         source = number[near_y, near_x]
-        there = np.flatnonzero(source >= 0)
-        rows.append(there)
-        columns.append(source[there])
-        weights.append(np.full(len(there), (0.25 if far_y else 0.75) * (0.25 if far_x else 0.75), np.float32))
-    places = np.concatenate(rows), np.concatenate(columns)
-    return sparse.csr_matrix((np.concatenate(weights), places), shape=(len(y), int(number.max()) + 1))
+        there = np.flatnonzero(source >= 0).astype(np.int32)
+        parts.append((there, source[there], np.float32((0.25 if far_y else 0.75) * (0.25 if far_x else 0.75))))
+    return sparse_rows(parts, (len(y), int(number.max()) + 1))
 
 
 def conjugate_gradients(

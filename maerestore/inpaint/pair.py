@@ -117,8 +117,11 @@ def warn_of_losses(photo: Photo, out: Path) -> None:
         out: the file to write.
 
     Warns:
-        MaerestoreWarning: samples become 8 bits, or inks become RGB.
+        MaerestoreWarning: samples became or become 8 bits, or inks become RGB.
     """
+    if stored := photo.metadata.stored_bits:
+        what = f"of the photo's {stored} bits {photo.bits} are read: a 16-bit PNG or TIFF of it would keep them all"
+        warnings.warn(what, MaerestoreWarning, stacklevel=2)
     bits = written_bits(photo, out)
     if photo.bits > 8 and bits < photo.bits:
         keep = "TIFF keeps" if photo.mode == "CMYK" else "PNG and TIFF keep"

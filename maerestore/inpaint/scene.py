@@ -23,9 +23,6 @@ WORTHWHILE = 0.3  # share of the autoencoder that a hole must reach somewhere to
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, the steps done and the steps in all."""
 
-Piece = tuple[np.ndarray, np.ndarray, Box]
-"""A fill (h, w, 3), its mask (h, w) and their place in the photo."""
-
 
 class Overlay:
     """Paints fills of all regions into windows of the photo."""

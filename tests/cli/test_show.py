@@ -73,6 +73,21 @@ def test_any_photo_is_read(show: Any, tmp_path: Path, kind: str) -> None:
         assert sheet.height == 8 + 20 + 4 + (280 if kind == "turned" else 224) + 8
 
 
+@pytest.mark.parametrize("verb", ["show", "augment"])
+def test_colours_under_transparent_pixels_are_not_drawn(command: Any, folder: Path, verb: str) -> None:
+    pixels = np.asarray(Image.open(folder / "photo.png").convert("RGBA")).copy()
+    pixels[:10, :, 3] = 0
+    drawn = []
+    for name, hidden in (("a", (255, 0, 255)), ("b", (255, 255, 255))):
+        pixels[:10, :, :3] = hidden
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        grid = ["--grid", "--seed", "0"] if verb == "augment" else []
+        code, _, err = command(verb, folder / f"{name}.png", *grid, "-o", folder / f"{name}_drawn.png")
+        assert (code, err) == (0, "")
+        drawn.append((folder / f"{name}_drawn.png").read_bytes())
+    assert drawn[0] == drawn[1]
+
+
 @pytest.mark.parametrize("name", ["grid.jpg", "grid.webp", "grid.tif"])
 def test_the_suffix_says_the_format(show: Any, folder: Path, name: str) -> None:
     assert show(folder / "photo.png", "-o", folder / name)[0] == 0

@@ -354,3 +354,38 @@ def test_what_is_behind_the_pixels_of_a_plain_ppm_is_left(behind: bytes, tmp_pat
 def test_what_is_whiter_than_the_white_of_a_ppm_is_white(tmp_path: Path) -> None:
     (tmp_path / "in.ppm").write_bytes(b"P6\n1 1\n1000\n" + np.array([0, 1001, 65535], ">u2").tobytes())
     assert read_photo(tmp_path / "in.ppm").samples.tolist() == [[[0, 65535, 65535]]]
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 8), (3, 16)])
+def test_a_saved_selection_of_a_tiff_is_no_opacity(channels: int, bits: int, tmp_path: Path) -> None:
+    array = samples(channels + 1, bits)
+    kind = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "in.tif", array, photometric=kind, planarconfig="contig", extrasamples=["unspecified"])
+    photo = read_photo(tmp_path / "in.tif")
+    assert photo.alpha() is None
+    after, mask = filled(photo)
+    np.testing.assert_array_equal(after.samples[~mask], array[~mask])
+    np.testing.assert_array_equal(after.samples[..., -1], array[..., -1])
+    write_photo(after, tmp_path / "out.png")
+    as_png = read_photo(tmp_path / "out.png")
+    assert as_png.mode == ("RGB" if channels == 3 else "L")
+    np.testing.assert_array_equal(as_png.samples.reshape(HEIGHT, WIDTH, -1)[~mask], array[~mask][:, :-1])
+    write_photo(after, tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as file:
+        assert file.pages[0].tags["ExtraSamples"].value == (0,)
+        np.testing.assert_array_equal(file.pages[0].asarray(), after.samples)
+
+
+@pytest.mark.parametrize(("suffix", "bits"), [(".jp2", 16), (".jp2", 8), (".avif", 10), (".avif", 8)])
+def test_depth_that_a_decoder_does_not_give_is_known(suffix: str, bits: int, tmp_path: Path) -> None:
+    path = tmp_path / f"in{suffix}"
+    options = [cv2.IMWRITE_AVIF_DEPTH, bits] if suffix == ".avif" else []
+    try:
+        written = cv2.imwrite(str(path), samples(3, bits).repeat(6, axis=0).repeat(6, axis=1), options)
+    except cv2.error:
+        written = False
+    if not written:
+        pytest.skip(f"this OpenCV writes no {suffix} of {bits} bits")
+    photo = read_photo(path)
+    assert photo.bits == 8
+    assert photo.metadata.stored_bits == (bits if bits > 8 else None)

@@ -140,3 +140,17 @@ def test_a_side_beyond_the_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at most 16383"):
         write_photo(long, tmp_path / "long.webp")
     write_photo(long, tmp_path / "long.png")
+
+
+def test_inks_stored_as_brightness_and_colour_are_all_written_as_fine_as_brightness(tmp_path: Path) -> None:
+    """Pillow writes inks as they are: the coarse table of colour would be that of two of them."""
+    fine, coarse = [2] * 64, [60] * 64
+    path = tmp_path / "in.jpg"
+    picture("CMYK").save(path, qtables=[fine, coarse, coarse, fine])
+    data = bytearray(path.read_bytes())
+    data[data.index(b"Adobe") + 11] = 2  # YCCK
+    path.write_bytes(data)
+    before = read_photo(path)
+    write_photo(before, tmp_path / "out.jpg")
+    after = read_photo(tmp_path / "out.jpg")
+    assert np.abs(after.samples.astype(int) - before.samples).max() <= 6

@@ -145,8 +145,11 @@ def test_the_last_column_of_an_odd_width_does_not_creep(tmp_path: Path) -> None:
     assert np.abs(last - first.samples[:, -1]).max() <= 12
 
 
-def test_photos_over_pillow_s_own_limit_keep_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "in.jpg", 2)
+@pytest.mark.parametrize("size", [(144, 176), (143, 175)])
+def test_photos_over_pillow_s_own_limit_keep_their_pixels(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "in.jpg", 2, size=size)
     photo = read_photo(tmp_path / "in.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     settings = photo.metadata.jpeg

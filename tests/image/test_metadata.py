@@ -361,3 +361,53 @@ def test_where_descriptions_cannot_be_written_what_says_how_pixels_look_is(tmp_p
         write_photo(photo, tmp_path / "out.jpg")
     assert read_photo(tmp_path / "out.jpg").metadata.dpi == (300, 300)
     assert read_photo(tmp_path / "out.jpg").metadata.icc == ICC
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [1, 4, 7])  # bytes; as most programs say, numbers of 32 bits; undefined
+def test_the_iptc_of_a_tiff_is_kept_whatever_type_it_has(kind: int, order: str, tmp_path: Path) -> None:
+    iptc = b"\x1c\x02\x50\x00\x08Jane Doe" + b"\x1c\x02\x78\x00\x06A view"
+    values = np.frombuffer(iptc, order + "u4").tolist() if kind == 4 else iptc
+    extra = [(33723, kind, len(values), values, True)]
+    tifffile.imwrite(tmp_path / "in.tif", np.zeros((6, 8, 3), np.uint8), photometric="rgb", byteorder=order,
+                     extratags=extra, metadata=None)  # fmt: skip
+    refill(tmp_path / "in.tif", tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as file:
+        assert bytes(file.pages[0].tags[33723].value) == iptc
+
+
+def test_no_tag_of_a_tiff_points_into_the_file_it_came_from(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0xA005: {1: "R98", 2: b"0100"}})
+    picture().save(tmp_path / "in.jpg", exif=exif)
+    for source, out in (("in.jpg", "between.tif"), ("between.tif", "out.jpg")):
+        refill(tmp_path / source, tmp_path / out)
+        with Image.open(tmp_path / out) as image:
+            kept = image.getexif()
+            assert kept.get_ifd(0x8769) == {0x9003: "2024:05:06 07:08:09"}
+            assert kept[0x010F] == "Maker"
+
+
+@pytest.mark.parametrize("name", ["XMP", "EXIF"])
+def test_what_is_too_long_for_a_jpeg_is_left_out_alone_and_told(name: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * (70_000 if name == "EXIF" else 10)
+    long = b"<x:xmpmeta>" + b"y" * (70_000 if name == "XMP" else 10) + b"</x:xmpmeta>"
+    photo = Photo(np.zeros((6, 8, 3), np.uint8), metadata=Metadata(icc=ICC, exif=exif.tobytes(), xmp=long))
+    with pytest.warns(MaerestoreWarning, match=f"{name} is left out"):
+        write_photo(photo, tmp_path / "out.jpg")
+    kept = read_photo(tmp_path / "out.jpg").metadata
+    assert kept.icc == ICC
+    assert (kept.exif is None, kept.xmp is None) == (name == "EXIF", name == "XMP")
+
+
+@pytest.mark.parametrize("place", ["profile", "XMP"])
+def test_a_png_with_megabytes_beside_its_pixels_is_read(place: str, tmp_path: Path) -> None:
+    large = np.random.default_rng(0).bytes(1_500_000)
+    text = PngInfo()
+    if place == "XMP":
+        text.add_itxt("XML:com.adobe.xmp", "<x>" + large.hex() + "</x>", zip=True)
+    picture().save(tmp_path / "in.png", pnginfo=text, icc_profile=ICC + large if place == "profile" else None)
+    filled = refill(tmp_path / "in.png", tmp_path / "out.png").metadata
+    assert large.hex().encode() in filled.xmp if place == "XMP" else filled.icc == ICC + large

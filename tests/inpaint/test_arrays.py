@@ -201,3 +201,13 @@ def test_a_transparent_index_beyond_the_palette_stays_transparent(inpainter: Inp
     filled = inpainter.inpaint(image, box_mask(20, 20, (12, 12, 15, 15)))
     alpha = np.asarray(filled.convert("RGBA"))[..., 3]
     np.testing.assert_array_equal(alpha == 0, indices == 9)
+
+
+@pytest.mark.parametrize("dtype", [">u2", ">f4"])
+def test_an_array_of_another_byte_order_is_filled_in_its_own(dtype: str, inpainter: Inpainter) -> None:
+    native = np.random.default_rng(0).random((20, 24, 3))
+    native = (native * 65535).astype(np.uint16) if dtype == ">u2" else native.astype(np.float32)
+    mask = box_mask(20, 24, (6, 6, 12, 12))
+    filled = inpainter.inpaint(native.astype(dtype), mask)
+    assert filled.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(filled, inpainter.inpaint(native, mask))
