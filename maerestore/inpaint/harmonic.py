@@ -83,7 +83,8 @@ def _laplacian(image: np.ndarray, mask: np.ndarray) -> tuple[sparse.csr_matrix, 
     degree = np.zeros(n, np.float32)
     constant = np.zeros((n, values.shape[1]), np.float32)
     parts: list[Entries] = []
-    for step, inside in ((-width, rows > 0), (width, rows < height - 1), (-1, columns > 0), (1, columns < width - 1)):
+    # In the order of the columns in a row, as SciPy sorts them.
+    for step, inside in ((-width, rows > 0), (-1, columns > 0), (1, columns < width - 1), (width, rows < height - 1)):
         ids = np.flatnonzero(inside).astype(np.int32)
         neighbours = pixels[ids] + np.int32(step)
         degree[ids] += 1
@@ -91,7 +92,7 @@ def _laplacian(image: np.ndarray, mask: np.ndarray) -> tuple[sparse.csr_matrix, 
         parts.append((ids[unknown], number[neighbours[unknown]], np.float32(-1)))
         constant[ids[~unknown]] += values[neighbours[~unknown]]
     own = number[pixels]
-    return sparse_rows([*parts, (own, own, degree)], (n, n)), constant
+    return sparse_rows([*parts[:2], (own, own, degree), *parts[2:]], (n, n)), constant
 
 
 def _from_half(
