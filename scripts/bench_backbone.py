@@ -114,7 +114,7 @@ def features(model: MaskedAutoencoder, pictures: list[Image.Image], bf16: bool) 
 
 def knn_accuracy(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, truth: torch.Tensor) -> float:
     """Share of the test pictures whose weighted neighbours vote for the right class."""
-    similarity, nearest = (test @ train.T).topk(NEIGHBOURS, dim=1)
+    similarity, nearest = (test @ train.T).topk(min(NEIGHBOURS, len(train)), dim=1)
     votes = torch.zeros(len(test), int(labels.max()) + 1)
     votes.scatter_add_(1, labels[nearest], (similarity / TEMPERATURE).exp())
     return float((votes.argmax(1) == truth).float().mean())

@@ -82,6 +82,8 @@ def join(loads: list[Path], out: Path) -> int:
             blob = (folder / "blob").read_bytes()
         except (OSError, ValueError, TypeError) as err:
             raise DataError(f"{folder}: not a load ({err})") from err
+        if len(blob) != sum(size for _, _, size in index):
+            raise DataError(f"{folder}: its images are not all there: carry it again")
         at = 0
         for tar, entries in itertools.groupby(index, lambda entry: entry[0]):  # in the order of the blob
             with tarfile.open(out / tar, "a") as target:

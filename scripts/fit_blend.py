@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from maerestore.errors import MaerestoreError
-from maerestore.hub.config import read_config
+from maerestore.hub.config import fill_settings, read_config
 from maerestore.hub.save import write_json
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.harmonic import harmonic_fill
@@ -102,6 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--smooth", type=float, default=1.0, help="low-pass of the fill, sigma in pixels of the model")
     parser.add_argument("--window", type=int, help="side that the model sees windows at (default: as it is)")
     args = parser.parse_args(argv)
+    if args.count < 1 or args.size < 16:
+        parser.error("--count must be at least 1, --size at least 16")
     if not args.model.is_dir():
         print(f"fit_blend: {args.model}: no such model folder", file=sys.stderr)
         return 2
@@ -110,6 +112,8 @@ def main(argv: list[str] | None = None) -> int:
         if path is None or not values:
             raise MaerestoreError(f"{args.model}: not a model of this package: its config has no place for the fit")
         inpainter = Inpainter.from_pretrained(str(args.model), device="cpu")
+        wanted = {"smooth": args.smooth, "size": args.window or inpainter.size}
+        fill_settings(wanted, inpainter.model.config.patch_size, "--smooth and --window")
         photos = held_out_photos(args.photos, args.count, args.size)
     except MaerestoreError as err:
         print(f"fit_blend: {err}", file=sys.stderr)

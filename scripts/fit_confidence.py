@@ -93,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=8, help="as of Inpainter.confidence (default 8)")
     parser.add_argument("--reach", type=float, nargs="+", default=[8, 16, confidence.REACH, 32], help="those to try")
     args = parser.parse_args(argv)
+    if args.count < 1 or args.size < 16 or args.draws < 2 or min(args.reach) <= 0:
+        parser.error("--count must be at least 1, --size 16, --draws 2, and --reach more than 0")
     try:
         inpainter = Inpainter.from_pretrained(args.model, device="cpu")
         photos = held_out_photos(args.photos, args.count, args.size)

@@ -12,7 +12,6 @@ where it does not; or what scripts/prepare_data.py packed.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maerestore.cli.training import add_training_arguments, train
@@ -26,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
     parser.add_argument(
         "--init",
-        type=Path,
         metavar="MODEL",
-        help="start from the weights of a model folder or of another run's checkpoint.pt; image_size may differ",
+        help="start from the weights of a model (bundled name, folder or org/name[@revision]) or of another run's "
+        "checkpoint.pt; image_size may differ",
     )
 
 

@@ -11,7 +11,7 @@ Convention:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import cv2
@@ -245,7 +245,17 @@ def draw_each(
     weights = np.array([families[n] for n in names], float)
     chosen = np.random.default_rng(seed).choice(len(names), size=count, p=weights / weights.sum())
     tasks = [(names[choice], size, seed, i, rim_width) for i, choice in enumerate(chosen)]
-    return map(_draw_task, tasks) if pool is None else pool.map(_draw_task, tasks, chunksize=64)
+    if pool is None:
+        return map(_draw_task, tasks)
+    return _in_order([pool.submit(_draw_tasks, tasks[start : start + 64]) for start in range(0, count, 64)])
+
+
+def _in_order(parts: list[Future[list[np.ndarray]]]) -> Iterator[np.ndarray]:
+    """What parts give, each forgotten once it is taken. (`Executor.map` cancels the others when a process is killed,
+    which the pool of Python 3.11 does not survive: it waits for its processes for ever.)"""
+    parts.reverse()
+    while parts:
+        yield from parts.pop().result()
 
 
 def stacked(drawn: Iterator[np.ndarray], count: int, size: int) -> np.ndarray:
@@ -254,6 +264,10 @@ def stacked(drawn: Iterator[np.ndarray], count: int, size: int) -> np.ndarray:
     for i, hole in enumerate(drawn):
         out[i] = hole
     return out
+
+
+def _draw_tasks(tasks: list[tuple[str, int, int, int, int]]) -> list[np.ndarray]:
+    return [_draw_task(task) for task in tasks]
 
 
 def _draw_task(task: tuple[str, int, int, int, int]) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maerestore.hub.fetch import resolve_model
 from maerestore.hub.load import load_autoencoder
 from maerestore.image.errors import reason_of
 from maerestore.model import MAEConfig
@@ -68,7 +69,7 @@ def read_checkpoint(path: Path, config: MAEConfig) -> dict[str, Any]:
     return state
 
 
-def initial_weights(init: Path, config: MAEConfig) -> dict[str, Tensor]:
+def initial_weights(init: str | Path, config: MAEConfig) -> dict[str, Tensor]:
     """Weights to start from: those of a model, or the averaged ones of another run's checkpoint.
 
     Where the recipe's `image_size` is another than theirs, the tables of positions are stretched to it. Where it has
@@ -78,11 +79,12 @@ def initial_weights(init: Path, config: MAEConfig) -> dict[str, Tensor]:
         RecipeError: a model that differs in more than these.
         ModelError: files that hold no model.
     """
-    if init.name == CHECKPOINT and init.is_file():
-        state, theirs = _read_autoencoder(init)
+    path = Path(init)
+    if path.name == CHECKPOINT and path.is_file():
+        state, theirs = _read_autoencoder(path)
         weights: dict[str, Tensor] = state["average"]
     else:
-        source = load_autoencoder(init)
+        source = load_autoencoder(resolve_model(init))
         weights, theirs = source.state_dict(), source.config
     added = config.mask_embed and not theirs.mask_embed
     _check_config(init, config, theirs, but=("image_size", "mask_embed") if added else ("image_size",))
@@ -106,7 +108,7 @@ def _read_autoencoder(path: Path) -> tuple[dict[str, Any], MAEConfig]:
         raise RecipeError(f"{path}: not a checkpoint of this package ({' '.join(str(err).split())})") from err
 
 
-def _check_config(source: Path, config: MAEConfig, theirs: MAEConfig, but: tuple[str, ...] = ()) -> None:
+def _check_config(source: str | Path, config: MAEConfig, theirs: MAEConfig, but: tuple[str, ...] = ()) -> None:
     mine, other = config.to_dict(), theirs.to_dict()
     differ = [name for name in mine if mine[name] != other[name] and name not in but]
     if differ:

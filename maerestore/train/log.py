@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -14,17 +15,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from maerestore.image.output import atomic_file
 from maerestore.train.values import RecipeError
 
 
 class RunLog:
     """Writes `log.jsonl`, and TensorBoard's events where tensorboard is installed.
 
+    What the log has of later samples than where the run goes on, as after a power cut, is taken out of it.
+
     Args:
         folder: of the run; None writes nothing, as in all processes but the first.
+        samples: where the run goes on.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, samples: int = 0) -> None:
         self.folder = folder
         self.board: Any = None
         if folder is not None:
@@ -32,11 +37,12 @@ class RunLog:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as err:
                 raise RecipeError(f"{folder}: cannot be made ({err.strerror})") from err
+            _take_back(folder / "log.jsonl", samples)
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ModuleNotFoundError:
                 return
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=samples + 1)
 
     def write(self, step: int, samples: int, values: dict[str, Any]) -> None:
         """Add a record: numbers by name."""
@@ -61,6 +67,19 @@ class RunLog:
         """Flush what is still held back."""
         if self.board is not None:
             self.board.close()
+
+
+def _take_back(log: Path, samples: int) -> None:
+    """Leave no record of later samples in a log, and no line that was cut off."""
+    lines = log.read_text().splitlines() if log.is_file() else []
+    kept = []
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if json.loads(line)["samples"] <= samples:
+                kept.append(line + "\n")
+    if len(kept) < len(lines):
+        with atomic_file(log, overwrite=True) as sink:
+            sink.write("".join(kept).encode())
 
 
 class Progress:

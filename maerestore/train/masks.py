@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from maerestore.masking.patches import draw_patch_masks, hide_highest, keep_coun
 from maerestore.masking.pixels import HOLE, RIM, draw_each, stacked
 from maerestore.train.phases import FREE_FORM, MaskingPhase
 from maerestore.train.run_recipe import RunRecipe
+from maerestore.train.values import RecipeError
 from maerestore.train.workers import leave_signals_to_the_parent
 
 
@@ -173,15 +175,27 @@ class HoleBanks:
         self._pool: ProcessPoolExecutor | None = None
 
     def at(self, side: int) -> HoleBank:
-        """The holes at a side in pixels; those of the side before are forgotten."""
+        """The holes at a side in pixels; those of the side before are forgotten.
+
+        Raises:
+            RecipeError: a process that draws was killed.
+        """
         if side not in self._banks:
-            drawing = self._ahead.pop(side) if side in self._ahead else self._start(side)
-            drawn = stacked(drawing, self.recipe.mask_count, side)
-            self._banks = {side: HoleBank(drawn, self.patch_size, self.recipe.rim_weight, self.device)}
-            later = self._next(side)
-            if self.workers > 1 and later is not None:
-                self._ahead = {later: self._start(later)}
+            try:
+                self._draw(side)
+            except BrokenProcessPool as err:
+                raise RecipeError(
+                    "a process that draws holes was killed, for want of memory most likely: take fewer --workers"
+                ) from err
         return self._banks[side]
+
+    def _draw(self, side: int) -> None:
+        drawing = self._ahead.pop(side) if side in self._ahead else self._start(side)
+        drawn = stacked(drawing, self.recipe.mask_count, side)
+        self._banks = {side: HoleBank(drawn, self.patch_size, self.recipe.rim_weight, self.device)}
+        later = self._next(side)
+        if self.workers > 1 and later is not None:
+            self._ahead = {later: self._start(later)}
 
     def close(self) -> None:
         """Draw nothing more."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ class DataError(MaerestoreError):
 
 ASPECT = 1.5  # of the canvas; a longer photo loses its ends
 HOLD_OUT = 64  # one photo in this many is kept aside, by the hash of its name
+TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error)  # of a damaged tar, or of one that is compressed
+_RUN = ("checkpoint.pt", "log.jsonl")  # either tells the folder of a training run
 _HEADER = 128  # bytes of pixels.npy before its pixels, whatever their number
 _Result = TypeVar("_Result")
 _CHUNK_FILES, _CHUNK_BYTES = 512, 256 * 2**20  # files that are held at a time while workers decode
@@ -43,12 +46,31 @@ _CHUNK_FILES, _CHUNK_BYTES = 512, 256 * 2**20  # files that are held at a time w
 
 def held_out(name: str) -> bool:
     """Whether a photo is kept aside for validation: decided by its name alone, so the same in every packing."""
-    return zlib.crc32(name.encode()) % HOLD_OUT == 0
+    return zlib.crc32(name_bytes(name)) % HOLD_OUT == 0
+
+
+def name_bytes(name: str) -> bytes:
+    """A file's name as bytes: that of a file of old may be no UTF-8."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def is_tar(path: Path) -> bool:
     """Whether a name is that of a tar; capitals count as well, as for images."""
     return path.suffix.lower() == ".tar"
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """The images and the tars in a folder, recursively and sorted, without hidden ones and those of training runs.
+
+    (A run's folder, which may lie among the photographs, holds pictures of its fills.)
+    """
+    found = []
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        folders[:] = [each for each in folders if each[0] != "." and not any((here / each / f).exists() for f in _RUN)]
+        found += [here / name for name in names if name[0] != "."]
+    named = (path for path in found if is_tar(path) or path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in named if path.is_file() or path.is_symlink())  # a link to nowhere counts as corrupt
 
 
 def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
@@ -59,9 +81,7 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
     """
     for source in sources:
         if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if is_tar(p) or p.suffix.lower() in IMAGE_SUFFIXES):
-                if path.is_dir():
-                    continue
+            for path in list_folder(source):
                 if is_tar(path):
                     yield from find_images([path])
                 else:
@@ -70,7 +90,7 @@ def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
             try:
                 with tarfile.open(source) as tar:
                     yield from tar_images(tar)
-            except tarfile.TarError as err:
+            except TAR_ERRORS as err:
                 raise DataError(f"{source}: not a readable tar file ({reason_of(err)})") from err
         else:
             raise DataError(f"{source}: no such folder or .tar file")

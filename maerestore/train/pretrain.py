@@ -66,7 +66,7 @@ class PretrainBatch(NamedTuple):
 class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
     """A pretraining run; arguments as for `TrainingRun`.
 
-    `init` is a model folder, or the checkpoint of another run, whose weights this one starts from.
+    `init` is a model, or the checkpoint of another run, whose weights this one starts from.
     """
 
     model: MaskedAutoencoder
@@ -81,7 +81,7 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         criterion = Criterion(recipe.loss, recipe.config).to(self.device)
         self.adversary = build_adversary(recipe.adversarial, recipe.config.in_chans, self.device)
         if init is not None and not self.saved:
-            weights = initial_weights(Path(init), recipe.config)
+            weights = initial_weights(init, recipe.config)
             self.model.load_state_dict(weights)
             self.average.load_state_dict(weights)
         if recipe.contrastive is None:

@@ -31,9 +31,10 @@ from maerestore.train.log import Meter, Progress, RunLog
 from maerestore.train.losses import Composite
 from maerestore.train.masks import HoleBanks
 from maerestore.train.optim import build_optimizers, set_lr, update_ema
+from maerestore.train.packing import DataError
 from maerestore.train.run_recipe import RunRecipe
 from maerestore.train.sources import open_corpus
-from maerestore.train.stopping import StopSignals
+from maerestore.train.stopping import StopSignals, WaitEnded
 from maerestore.train.trained import Trained
 from maerestore.train.values import RecipeError, changes
 
@@ -165,16 +166,30 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
 
         Returns:
             the last validation's figures; empty where no photograph was held out.
+
+        Raises:
+            RecipeError: a loss or weights that are not finite, or a folder that cannot be written.
+            DataError: photographs that cannot be read any more, or a decoding process that was killed.
         """
         main = self.accelerator.is_main_process
+        figures: dict[str, float] = {}
         with self.signals:
-            self.log = RunLog(self.out if main else None)
+            self.log = RunLog(self.out if main else None, self.samples)
             try:
-                self.validates = main and self._prepare_validation()
+                with self.signals.waiting():
+                    self.validates = main and self._prepare_validation()
                 with Progress(self.recipe.samples, self.samples, hidden=not main) as self.progress:
                     self._introduce()
                     figures = self._loop()
                     self._conclude()
+            except WaitEnded:
+                pass  # before the first step, or in one of several processes: there is nothing to be saved
+            except RuntimeError as err:
+                if not str(err).startswith("DataLoader worker"):
+                    raise
+                raise DataError(
+                    "a decoding process was killed, for want of memory most likely: take fewer --workers"
+                ) from err
             finally:
                 self.corpus.close()
                 self.banks.close()
@@ -188,7 +203,12 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             recipe.log_every, recipe.batch_size, self.step, self.samples, lambda each: accelerator.reduce(each, "mean")
         )
         while self.samples < recipe.samples and not self.signals.stopping(self.accelerator, self.step):
-            meter.add(*self._train_step(meter.timed))
+            try:
+                meter.add(*self._train_step(meter.timed))
+            except WaitEnded:
+                if self.accelerator.num_processes > 1:
+                    raise
+                break  # what the step waited for comes before it changes anything
             self.progress.advance(recipe.batch_size)
             if self._due(recipe.log_every):
                 self._log(meter.take())
@@ -208,7 +228,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         corpus, say = self.corpus, self.progress.line
         left_out = f", {corpus.corrupt} corrupt files left out" if corpus.corrupt else ""
         say(f"{corpus.description}{left_out}; on {self.device}, {self.accelerator.num_processes} process(es)")
-        if not self.validates and self.accelerator.is_main_process:
+        if not self.validates and self.recipe.validation_images and self.accelerator.is_main_process:
             say("nothing is validated: one photograph in 64 is kept aside by its name, and here that is none")
         if self.samples:
             changed = f"; changed since: {', '.join(self.changed)}" if self.changed else ""
@@ -236,7 +256,8 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
         judged = adversary is not None and self.samples >= adversary.start
         for part in parts:
             mark = self._clock() if timed else 0.0
-            batch = self._batch(part)
+            with self.signals.waiting():
+                batch = self._batch(part)
             waited += self._clock() - mark if timed else 0.0
             with contextlib.nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.objective):
                 loss, terms, pasted = self._compare(batch, judged)

@@ -16,7 +16,7 @@ from PIL import Image
 from maerestore.image.errors import reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
 from maerestore.train.corpus import Corpus, Layout
-from maerestore.train.packing import ASPECT, DataError, is_tar, pack
+from maerestore.train.packing import ASPECT, TAR_ERRORS, DataError, is_tar, list_folder, name_bytes, pack
 from maerestore.train.resident import ResidentCorpus
 from maerestore.train.streams import stream_files, stream_shards
 
@@ -85,7 +85,7 @@ def open_corpus(
 def _scan(path: Path) -> tuple[list[Path], list[Path]]:
     """The images and the tars of a folder, sorted."""
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if (is_tar(p) or p.suffix.lower() in IMAGE_SUFFIXES) and p.is_file())
+        found = [each for each in list_folder(path) if each.is_file()]
     elif is_tar(path) and path.is_file():
         found = [path]
     elif path.is_file():
@@ -109,7 +109,7 @@ def _count(files: list[Path], tars: list[Path], enough: int) -> int:
                     count += Path(member.name).suffix.lower() in IMAGE_SUFFIXES
                     if count > enough:
                         break
-        except (tarfile.TarError, OSError) as err:
+        except TAR_ERRORS as err:
             raise DataError(f"{tar}: not a readable tar file ({reason_of(err)})") from err
     return count
 
@@ -118,7 +118,7 @@ def _decode_once(
     path: Path, found: list[Path], device: torch.device, short_side: int, cache: Path, workers: int
 ) -> ResidentCorpus:
     listing = "\n".join(f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in found)
-    folder = cache / f"packed-{short_side}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+    folder = cache / f"packed-{short_side}-{hashlib.sha256(name_bytes(listing)).hexdigest()[:12]}"
     if (folder / "index.json").is_file():  # written last
         with contextlib.suppress(DataError):  # damaged: they are decoded again
             return ResidentCorpus.from_packed(folder, device)

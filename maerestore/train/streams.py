@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from maerestore.image.errors import reason_of
 from maerestore.train.corpus import Corpus, Layout, permutations
-from maerestore.train.packing import HOLD_OUT, DataError, fit, held_out, on_canvas, read_file, tar_images
+from maerestore.train.packing import HOLD_OUT, DataError, fit, held_out, name_bytes, on_canvas, read_file, tar_images
 from maerestore.train.workers import leave_signals_to_the_parent
 
 GIVE_UP = 100  # corrupt files in a row
@@ -168,7 +168,7 @@ def stream_files(
         decoded = (as_canvas(read_file(path), short_side) for path in aside)
         return [(*item, []) for item in itertools.islice((d for d in decoded if d is not None), count)]
 
-    digest = hashlib.sha256("\n".join(f"{path} {path.stat().st_size}" for path in files).encode()).hexdigest()
+    digest = hashlib.sha256(name_bytes("\n".join(f"{path} {path.stat().st_size}" for path in files))).hexdigest()
     return StreamedCorpus(
         lambda start: FileItems(train, short_side, layout, seed, start), kept, device, layout, workers, digest,
         f"{len(train):,} photographs streamed from files, {len(aside):,} more kept aside",
@@ -285,7 +285,7 @@ def stream_shards(
                 break
         return found
 
-    digest = hashlib.sha256("\n".join(urls).encode()).hexdigest()
+    digest = hashlib.sha256(name_bytes("\n".join(urls))).hexdigest()
     return StreamedCorpus(
         lambda start: ShardItems(urls, short_side, layout, seed, start), kept, device, layout, workers, digest,
         f"photographs streamed from {len(urls):,} shards",

@@ -120,3 +120,16 @@ def test_bad_input_is_one_line(tmp_path: Path, missing: str, capsys: pytest.Capt
     told = capsys.readouterr().err
     assert told.startswith("fit_blend: ")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [("--smooth", "nan"), ("--smooth", "-1"), ("--window", "3"), ("--window", "-32")])
+def test_what_no_model_could_be_loaded_with_is_not_written(
+    option: tuple[str, str], tiny_model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from maerestore.hub.save import save_autoencoder
+
+    save_autoencoder(tiny_model(mask_embed=True), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    assert fit_blend.main([str(tmp_path), "--photos", str(tmp_path), *option]) == 2
+    assert capsys.readouterr().err.startswith("fit_blend: --smooth and --window do not fit")
+    assert (tmp_path / "config.json").read_bytes() == before

@@ -122,6 +122,19 @@ def test_tars_come_back_from_the_loads_they_were_split_into(tmp_path: Path) -> N
     assert (broken.returncode, broken.stderr.count("\n")) == (2, 1)
 
 
+def test_a_load_that_came_cut_off_changes_no_tar(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(os.urandom(5000))
+    with tarfile.open(tmp_path / "a.tar", "w") as target:
+        target.add(tmp_path / "x", "a.jpg")
+    assert run_script("split", tmp_path / "a.tar", "-o", tmp_path / "load").returncode == 0
+    blob = tmp_path / "load0/blob"
+    blob.write_bytes(blob.read_bytes()[:-1])
+    cut = run_script("join", tmp_path / "load0", "-o", tmp_path / "out")
+    assert (cut.returncode, cut.stderr.count("\n")) == (2, 1)
+    assert "carry it again" in cut.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_images_get_their_own_bytes_in_whatever_order_tars_are_listed(tmp_path: Path) -> None:
     (tmp_path / "load").mkdir()
     (tmp_path / "load/blob").write_bytes(b"AABBCC")

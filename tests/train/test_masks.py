@@ -1,5 +1,10 @@
 import multiprocessing
 import multiprocessing.connection
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,6 +12,7 @@ import torch
 
 from maerestore.masking import draw_many, rim
 from maerestore.train.masks import HoleBank, HoleBanks, MaskChoice, patch_masks
+from maerestore.train.values import RecipeError
 
 CPU = torch.device("cpu")
 MIX = {"strokes": 1.0, "boxes": 1.0, "blobs": 1.0}
@@ -135,3 +141,19 @@ def test_closing_ends_what_is_still_drawn(tiny_recipe):
 def test_a_side_that_the_recipe_does_not_name_is_drawn_all_the_same(tiny_recipe):
     banks = HoleBanks(tiny_recipe(resolution=[[0, 32]]), 8, CPU, 1)
     assert banks.at(24).holes.shape == (32, 24, 24)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="what is patched reaches forked processes only")
+def test_a_killed_process_that_draws_is_one_line_and_leaves_none_behind(tiny_recipe, monkeypatch):
+    others = set(multiprocessing.active_children())
+    fork = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
+    monkeypatch.setattr("maerestore.train.masks.ProcessPoolExecutor", fork)
+    monkeypatch.setattr("maerestore.masking.pixels.draw_mask", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    banks = HoleBanks(tiny_recipe(mask_count=200_000), 8, CPU, 2)
+    with pytest.raises(RecipeError, match="was killed"):
+        banks.at(32)
+    banks.close()
+    patience = time.monotonic() + 60
+    while set(multiprocessing.active_children()) - others:
+        assert time.monotonic() < patience
+        time.sleep(0.05)

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from maerestore.train import packing
-from maerestore.train.packing import DataError, fit, held_out, pack
+from maerestore.train.packing import DataError, find_images, fit, held_out, list_folder, pack
+from maerestore.train.resident import ResidentCorpus
 
 from .conftest import file_names, gradient
 
@@ -289,3 +291,39 @@ def test_the_script_wants_positive_numbers(tmp_path, option):
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].endswith(f"{option[0]} must be at least 1, got {option[1]}")
     assert "Traceback" not in result.stderr
+
+
+def test_a_name_that_is_no_utf8_is_packed_like_any_other(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / "photos").mkdir()
+    try:
+        gradient(24, 20).save(tmp_path / "photos" / name)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes UTF-8 only")
+    with tarfile.open(tmp_path / "photos.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        tar.add(tmp_path / "photos" / name, "caf\xe9.png")
+    for source in ("photos", "photos.tar"):
+        assert pack([tmp_path / source], tmp_path / "out", 20) == {"photos": 1, "corrupt": 0}
+        assert json.loads((tmp_path / "out/index.json").read_text())["names"] == [name]
+        ResidentCorpus.from_packed(tmp_path / "out", torch.device("cpu"))
+
+
+def test_hidden_files_and_the_pictures_of_runs_are_no_photographs(tmp_path):
+    for place in ("a.png", "b/c.png", "._a.png", ".thumbs/a.png", "run/fills-1.png", "run/model/d.png", "b/log/e.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        gradient(24, 20).save(tmp_path / place)
+    (tmp_path / "run/log.jsonl").touch()
+    names = ["a.png", "b/c.png", "b/log/e.png"]
+    assert list_folder(tmp_path) == [tmp_path / name for name in names]
+    assert [name for name, _ in find_images([tmp_path])] == names
+
+
+def test_a_compressed_tar_that_is_cut_off_gets_one_line(tmp_path):
+    gradient(24, 20).save(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as tar:
+        for i in range(20):
+            tar.add(tmp_path / "a.png", f"{i}.png")
+    whole = (tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cut\.tar: not a readable tar"):
+        pack([tmp_path / "cut.tar"], tmp_path / "out", 20)

@@ -562,3 +562,19 @@ def test_tensorboard_holds_what_the_json_lines_say(trainer, tiny_recipe, tmp_pat
     assert [e.value for e in events.Scalars("loss")] == pytest.approx(losses)
     assert [e.step for e in events.Scalars("loss")] == [8, 16, 24]
     assert "fills" in events.Tags()["images"]
+
+
+def test_a_log_that_went_further_than_the_checkpoint_is_taken_back(trainer, tiny_recipe, tmp_path):
+    trainer(tiny_recipe(samples=24)).run()
+    log = tmp_path / "run/log.jsonl"
+    before = log.read_text()
+    with log.open("a") as sink:  # as a run that was killed leaves it
+        sink.write(json.dumps({"step": 4, "samples": 32, "loss": 9.0}) + '\n{"step": 5, "sam')
+    trainer(tiny_recipe(samples=40)).run()
+    assert log.read_text().startswith(before)
+    assert [record["samples"] for record in log_of(tmp_path / "run") if "loss" in record] == [8, 16, 24, 32, 40]
+
+
+def test_a_run_can_start_from_a_model_that_is_named(trainer, tiny_recipe):
+    with pytest.raises(RecipeError, match="augment: was trained with another"):
+        trainer(tiny_recipe(), init="augment")
