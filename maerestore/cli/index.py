@@ -70,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     remove = action("remove", _remove, "remove images from an index")
     remove.add_argument("index", type=Path, metavar="INDEX")
-    remove.add_argument("names", nargs="+", metavar="NAME", help="name of an image, as query and duplicates print it")
+    remove.add_argument(
+        "names", nargs="+", metavar="NAME", help="name of an image, as query and duplicates print it, or its path"
+    )
 
     query = action("query", _query, "find the images that are nearest to images")
     query.add_argument("index", type=Path, metavar="INDEX")
@@ -262,7 +264,9 @@ def _tell_change(args: argparse.Namespace, index: ImageIndex, change: Change) ->
         parts += [f"{n} {what}" if what else f"{counted(n, 'was', 'were')} there" for n, what in counts if n]
         parts += [f"{len(change.errors)} skipped"] if change.errors else []
         seconds = time.perf_counter() - args.start
-        print(f"{index.folder}: {', '.join(parts)}; {counted(len(index), 'image')}, {index.kind}, in {seconds:.1f} s")
+        wanted = index.facts["wanted"]
+        kind = index.kind if wanted in ("auto", index.kind) else f"{index.kind}, as {wanted} needs more of them"
+        print(f"{index.folder}: {', '.join(parts)}; {counted(len(index), 'image')}, {kind}, in {seconds:.1f} s")
     good = change.added + change.replaced + change.removed + change.unchanged
     return 0 if not change.errors else 1 if good else 2
 

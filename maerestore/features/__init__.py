@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING
 from maerestore.lazy import lazy_names
 
 _LAZY = {
+    "ExtractorSettings": "maerestore.features.loaders",
     "FeatureExtractor": "maerestore.features.extractor",
     "FeatureOptions": "maerestore.features.options",
     "FeatureTable": "maerestore.features.table",
     "Whitening": "maerestore.features.whiten",
+    "extract": "maerestore.features.run",
     "find_items": "maerestore.features.items",
     "read_table": "maerestore.features.table_files",
     "write_table": "maerestore.features.table_files",
 }
 __all__ = [
+    "ExtractorSettings",
     "FeatureExtractor",
     "FeatureOptions",
     "FeatureTable",
     "Whitening",
+    "extract",
     "find_items",
     "read_table",
     "write_table",
@@ -33,7 +37,9 @@ __all__ = [
 if TYPE_CHECKING:
     from maerestore.features.extractor import FeatureExtractor
     from maerestore.features.items import find_items
+    from maerestore.features.loaders import ExtractorSettings
     from maerestore.features.options import FeatureOptions
+    from maerestore.features.run import extract
     from maerestore.features.table import FeatureTable
     from maerestore.features.table_files import read_table, write_table
     from maerestore.features.whiten import Whitening

@@ -34,7 +34,7 @@ def load_image(source: str | Path | bytes | Image.Image, at_least: int | None = 
         (2, 4, 3)
     """
     if isinstance(source, Image.Image):
-        return _rgb(source)
+        return _decoded(source, "the image")
     if isinstance(source, bytes):
         return _decode(open_still(source), "the content", at_least)
     return _decode(open_still(Path(source)), quoted(source), at_least)
@@ -42,16 +42,18 @@ def load_image(source: str | Path | bytes | Image.Image, at_least: int | None = 
 
 def _decode(image: Image.Image, name: str, at_least: int | None) -> np.ndarray:
     with image:
-        try:
-            if at_least is not None and image.format in ("JPEG", "MPO"):
-                image.draft("RGB", (2 * at_least, 2 * at_least))
-            return _rgb(image)
-        except InputError:
-            raise
-        except MemoryError:
-            raise
-        except Exception as err:  # truncated data, broken chunks: each decoder says so in its own way
-            raise InputError(f"{name} is truncated or damaged ({short(err)})") from None
+        return _decoded(image, name, at_least)
+
+
+def _decoded(image: Image.Image, name: str, at_least: int | None = None) -> np.ndarray:
+    try:
+        if at_least is not None and image.format in ("JPEG", "MPO"):
+            image.draft("RGB", (2 * at_least, 2 * at_least))
+        return _rgb(image)
+    except (InputError, MemoryError):
+        raise
+    except Exception as err:  # truncated data, broken chunks: each decoder says so in its own way
+        raise InputError(f"{name} is truncated or damaged ({short(err)})") from None
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

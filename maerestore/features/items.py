@@ -48,7 +48,7 @@ class Item:
     label: str | None = None
 
 
-def find_items(sources: Sequence[str | Path]) -> list[Item]:
+def find_items(sources: Sequence[str | Path] | str | Path) -> list[Item]:
     """Find the images of sources, without reading the images.
 
     Convention:
@@ -60,7 +60,7 @@ def find_items(sources: Sequence[str | Path]) -> list[Item]:
 
     Args:
         sources: paths of images, folders, uncompressed tars (.tar) and lists (.txt: the path of an image or a tar on
-            each line).
+            each line); or one of these.
 
     Returns:
         at least one item; all names are different.
@@ -79,6 +79,7 @@ def find_items(sources: Sequence[str | Path]) -> list[Item]:
         ('a.png', 'cats')
     """
     found: dict[str, Item] = {}
+    sources = [sources] if isinstance(sources, str | Path) else sources
     for source in map(Path, sources):
         for item in _of_source(source):
             found.setdefault(item.name, item)

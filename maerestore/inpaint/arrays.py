@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from maerestore.image import InputError, Photo
+from maerestore.image import InputError, Metadata, Photo
 from maerestore.image.box import Box
 from maerestore.image.color import luma
-from maerestore.image.opening import MANY_FRAMES_ONE_PHOTO, count_frames
+from maerestore.image.opening import MANY_FRAMES_ONE_PHOTO, count_frames, short
 from maerestore.image.photo import Piece
 
 _ARRAY_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -67,14 +67,18 @@ class FloatImage:
         return FloatImage(samples)
 
 
-def as_canvas(image: Any) -> Photo | FloatImage:
+def as_canvas(image: Any, what: str = "image") -> Photo | FloatImage:
     """Wrap any supported image (see `Inpainter.inpaint`).
+
+    Args:
+        image: to wrap.
+        what: it is called in the message that a PIL image cannot be decoded.
 
     Raises:
         InputError: a type, shape or dtype that is no image, values that are not finite, or an animation.
     """
     if isinstance(image, Image.Image):
-        return _from_pil(image)
+        return _from_pil(image, what)
     if isinstance(image, torch.Tensor):
         shape = tuple(image.shape)
         if image.ndim != 3:
@@ -112,16 +116,36 @@ def in_kind_of(canvas: Photo | FloatImage, image: Any) -> Any:
     samples = canvas.samples
     if isinstance(image, torch.Tensor):
         array = samples[..., None] if samples.ndim == 2 else samples
-        return torch.from_numpy(array.transpose(2, 0, 1).copy()).to(image.device, image.dtype)
+        return of_type(torch.from_numpy(array.transpose(2, 0, 1).copy()).to(image.device, image.dtype), image)
     return samples.reshape(image.shape).astype(image.dtype, copy=True)
 
 
-def _from_pil(image: Image.Image) -> Photo:
+def of_type(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A tensor as one of torchvision's, where `like` is: its transforms tell images by that."""
+    kind = type(like)
+    return tensor.as_subclass(kind) if kind.__module__.startswith("torchvision.tv_tensors") else tensor
+
+
+def decoded(image: Image.Image, what: str) -> np.ndarray:
+    """The pixels of a PIL image, a copy. Pillow reads them from the file only when they are asked for.
+
+    Raises:
+        InputError: the file is damaged, or was closed.
+    """
+    try:
+        return np.array(image)
+    except MemoryError:
+        raise
+    except Exception as err:  # decoders raise whatever a damaged file makes them stumble over
+        raise InputError(f"the {what} cannot be decoded: it is truncated, damaged or closed ({short(err)})") from None
+
+
+def _from_pil(image: Image.Image, what: str) -> Photo:
     if image.mode not in PIL_MODES:
         raise InputError(f"images of mode {image.mode} cannot be filled: convert to one of {', '.join(PIL_MODES)}")
     _check_frames(image)
     raw = _raw_mode(image)  # before the pixels are decoded, when Pillow forgets it
-    samples = np.array(image)
+    samples = decoded(image, what)
     if image.mode == "1":
         samples = samples.astype(np.uint8)
     palette = None
@@ -136,9 +160,10 @@ def _from_pil(image: Image.Image) -> Photo:
         elif isinstance(transparency, bytes):
             palette[: len(transparency), 3] = np.frombuffer(transparency, np.uint8)[: len(palette)]
     mode = "L" if image.mode == "I;16" else image.mode
-    return Photo(
-        samples, mode=mode, bits=PIL_MODES[image.mode], palette=palette, color_key=_color_key(image, samples, raw)
-    )
+    exif, xmp = (block if isinstance(block := image.info.get(name), bytes) else None for name in ("exif", "xmp"))
+    key = _color_key(image, samples, raw)
+    metadata = Metadata(exif=exif, xmp=xmp)
+    return Photo(samples, mode, PIL_MODES[image.mode], palette=palette, color_key=key, metadata=metadata)
 
 
 def _check_frames(image: Image.Image) -> None:
@@ -212,6 +237,8 @@ def _to_pil(photo: Photo, like: Image.Image) -> Image.Image:
     else:
         out = Image.frombytes(like.mode, like.size, samples.tobytes())
     out.info = dict(like.info)
+    kept = {"exif": photo.metadata.exif, "xmp": photo.metadata.xmp}  # without previews, if anything was filled
+    out.info |= {name: block for name, block in kept.items() if block is not None}
     if photo.palette is not None and "transparency" in out.info:
         out.info["transparency"] = photo.palette[:, 3].tobytes()
     elif photo.color_key is not None and photo.mode != "1":  # on the scale of the samples, as files of theirs have it

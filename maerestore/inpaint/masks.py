@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from maerestore.image import InputError, Photo, mask_of
-from maerestore.inpaint.arrays import PIL_MODES, SLACK, FloatImage, as_canvas
+from maerestore.inpaint.arrays import PIL_MODES, SLACK, FloatImage, as_canvas, decoded
 
 _BRIGHTNESS = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of one band of numbers
 
@@ -130,13 +130,13 @@ def _of_numbers(array: np.ndarray) -> np.ndarray:
 def _of_image(image: Image.Image, canvas: Photo | FloatImage | None) -> np.ndarray:
     """A PIL image, by the rules of mask files."""
     if image.mode in _BRIGHTNESS:
-        array = np.asarray(image)
+        array = decoded(image, "mask")
         if image.mode == "I" and array.max(initial=0) > 255:  # what Pillow makes of 16 bits in other modes
             array = array.clip(0, 65535).astype(np.uint16)
         return _of_numbers(array)
     if image.mode not in PIL_MODES:
         raise InputError(f"a mask of mode {image.mode} cannot be read: give it in mode L, or as an array")
-    photo = as_canvas(image)
+    photo = as_canvas(image, "mask")
     assert isinstance(photo, Photo)
     filled = mask_of(photo, canvas)
     if not filled.any():

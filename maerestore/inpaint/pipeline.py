@@ -13,7 +13,7 @@ import torch
 from maerestore.image import InputError, Photo
 from maerestore.image.canvas import Canvas
 from maerestore.image.photo import Piece
-from maerestore.inpaint.arrays import FloatImage, as_canvas, in_kind_of
+from maerestore.inpaint.arrays import FloatImage, as_canvas, in_kind_of, of_type
 from maerestore.inpaint.blend import BlendCurve
 from maerestore.inpaint.checks import check_seed, check_settings, check_whole
 from maerestore.inpaint.coarse import coarse_fill
@@ -29,7 +29,7 @@ from maerestore.inpaint.texture import sharpen
 from maerestore.model import MaskedAutoencoder
 from maerestore.model.refiner import Refiner
 from maerestore.model.restorer import Restorer
-from maerestore.precision import uses_bf16
+from maerestore.precision import autocast, uses_bf16
 from maerestore.threads import one_thread_if_forked
 
 AnyCanvas = TypeVar("AnyCanvas", bound=Canvas)
@@ -147,11 +147,16 @@ class Inpainter(Pretrained):
         if isinstance(image, torch.Tensor) and image.ndim == 4:
             if len(image):
                 as_canvas(image[0])  # a batch of another layout is told so, not that the masks are of another size
-            filled = [
-                self.inpaint(i, m, dilate=dilate, feather=feather, sharp=sharp, seed=seed, progress=progress)
-                for i, m in zip(image, as_masks(mask, len(image), (image.shape[3], image.shape[2])), strict=True)
-            ]
-            return torch.stack(filled) if filled else image.clone()
+            filled = []
+            masks = as_masks(mask, len(image), (image.shape[3], image.shape[2]))
+            for number, (i, m) in enumerate(zip(image, masks, strict=True)):
+                try:
+                    filled.append(self.inpaint(
+                        i, m, dilate=dilate, feather=feather, sharp=sharp, seed=seed, progress=progress
+                    ))  # fmt: skip
+                except InputError as err:
+                    raise InputError(f"image {number} of the batch: {err}") from None
+            return of_type(torch.stack(filled), image) if filled else image.clone()
         canvas = as_canvas(image)
         holes = as_mask(mask, canvas.size, canvas)
         filled_canvas, _ = self.fill(
@@ -370,7 +375,7 @@ class Inpainter(Pretrained):
             return pieces, pieces
         drawn = [(fill.copy(), mask, box) for fill, mask, box in pieces]
         scene = task.scene
-        with task.report.stage("detail"):
+        with task.report.stage("detail"), autocast(torch.device("cpu"), False):  # a program may have it on for itself
             return pieces, sharpen(scene.visible, scene.unknown, scene.regions, drawn, seed, task.progress, refined)
 
     def _coarse(self, task: _Task, hiding: Hiding | None) -> list[Piece]:

@@ -83,6 +83,26 @@ def test_the_way_from_photos_to_hits(index: Index, photos: Path) -> None:
     assert sorted(path.name for path in Path("x.index").iterdir()) == ["00000002", "current", "lock", "parts.lock"]
 
 
+def test_what_is_printed_elsewhere_can_be_removed_there(
+    index: Index, built: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, home = Path(built).absolute(), Path.cwd()
+    assert index("remove", built, "./photos/../photos/b.png")[:2] == (0, f"{built}: 1 removed, 4 images left\n")
+    monkeypatch.chdir("photos")
+    assert index("remove", folder, "c.png")[0] == 2  # its label's folder is missing
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    names = [line.split("  ")[-1] for line in index("query", folder, home / "photos/a.png")[1].splitlines()[1:]]
+    assert str(home / "photos/a.png") in names
+    assert str(home / "shard.tar/d.png") in names
+    code, out, err = index("remove", folder, home / "photos/a.png", home / "shard.tar/d.png")
+    assert (code, out, err) == (0, f"{folder}: 2 removed, 2 images left\n", "")
+
+
+def test_a_kind_that_needs_more_images_is_told(index: Index, photos: Path) -> None:
+    out = index("build", "photos", "-o", "x.index", "--kind", "ivfpq")[1]
+    assert "3 images, flat, as ivfpq needs more of them, in " in out
+
+
 def test_one_image_is_told_in_the_singular(index: Index, photos: Path) -> None:
     assert "x.index: 1 added; 1 image, flat, in " in index("build", "photos/a.png", "-o", "x.index")[1]
     out = index("add", "x.index", "photos/a.png", "photos/b.png")[1]

@@ -62,3 +62,11 @@ def test_white_shows_through_premultiplied_alpha(mode: str, premultiplied: str) 
     expected = load_image(straight)
     assert abs(load_image(straight.convert(premultiplied)).astype(int) - expected).max() <= 1
     assert (expected > 150).all()
+
+
+def test_a_pil_image_that_was_cut_off_gets_one_line(tmp_path: Path) -> None:
+    Image.radial_gradient("L").save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="the image is truncated or damaged"):
+        load_image(Image.open(tmp_path / "a.jpg"))

@@ -51,6 +51,10 @@ def test_a_folder_is_searched_recursively_and_labels_are_its_folders() -> None:
     assert [read_bytes(item) for item in items] == [b"a.png", b"cats/b.png", b"cats/old/c.JPG"]
 
 
+def test_a_single_source_needs_no_list() -> None:
+    assert find_items("photos") == find_items(Path("photos")) == find_items(["photos"])
+
+
 def test_an_item_knows_its_file() -> None:
     os.utime("photos/a.png", ns=(1, 1_700_000_000_123_456_789))
     [item] = find_items([Path("photos/a.png")])

@@ -211,3 +211,50 @@ def test_an_array_of_another_byte_order_is_filled_in_its_own(dtype: str, inpaint
     filled = inpainter.inpaint(native.astype(dtype), mask)
     assert filled.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(filled, inpainter.inpaint(native, mask))
+
+
+def test_what_cannot_be_decoded_is_said_of_images_and_masks(tmp_path: Path, inpainter: Inpainter) -> None:
+    """Pillow opens a file that was cut off, and finds out when its pixels are asked for."""
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / name)
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="the image cannot be decoded"):
+        inpainter.inpaint(Image.open(tmp_path / "a.jpg"), HOLE)
+    with pytest.raises(InputError, match="the mask cannot be decoded"):
+        inpainter.inpaint(Image.new("RGB", (WIDTH, HEIGHT)), Image.open(tmp_path / "a.png"))
+    closed = Image.open(tmp_path / "a.jpg")
+    closed.close()
+    with pytest.raises(InputError, match="the image cannot be decoded"):
+        inpainter.inpaint(closed, HOLE)
+
+
+def test_the_thumbnail_of_a_pil_image_goes_with_what_it_shows(tmp_path: Path, inpainter: Inpainter) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    block = bytearray(exif.tobytes())
+    link = block.index(b"Maker") - 4  # to the next directory, which comes at the end
+    block[link : link + 4] = struct.pack("<L" if block[6:8] == b"II" else ">L", len(block) - 6)
+    order = "<" if block[6:8] == b"II" else ">"
+    place = len(block) - 6 + 2 + 2 * 12 + 4
+    block += struct.pack(order + "HHHLLHHLLL", 2, 0x201, 4, 1, place, 0x202, 4, 1, 8, 0) + b"THUMBNL!"
+    Image.new("RGB", (WIDTH, HEIGHT), "gray").save(tmp_path / "a.jpg", exif=bytes(block))
+    image = Image.open(tmp_path / "a.jpg")
+    assert b"THUMBNL!" in inpainter.inpaint(image, np.zeros_like(HOLE)).info["exif"]
+    filled = inpainter.inpaint(image, HOLE).info["exif"]
+    assert b"THUMBNL!" not in filled
+    assert b"Maker" in filled
+    assert b"THUMBNL!" in image.info["exif"]
+
+
+def test_an_image_of_torchvision_stays_one(inpainter: Inpainter) -> None:
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    image = tv_tensors.Image(torch.rand(3, HEIGHT, WIDTH))
+    assert type(inpainter.inpaint(image, HOLE)) is tv_tensors.Image
+    assert type(inpainter.inpaint(tv_tensors.Image(image[None]), HOLE)) is tv_tensors.Image
+    assert type(inpainter.inpaint(image.as_subclass(torch.Tensor), HOLE)) is torch.Tensor
+
+
+def test_an_error_in_a_batch_names_its_image(inpainter: Inpainter) -> None:
+    with pytest.raises(InputError, match="image 1 of the batch: the mask covers the whole photo"):
+        inpainter.inpaint(torch.rand(2, 3, HEIGHT, WIDTH), [HOLE, np.ones_like(HOLE)])

@@ -1,4 +1,4 @@
-"""A program may have set torch's default dtype or device for itself: fills are the same bit by bit."""
+"""A program may have set torch's default dtype or device, or autocast, for itself: fills are the same bit by bit."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def default_device() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def mixed_precision() -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16):
+        yield
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["refiner", "no refiner"])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
@@ -53,7 +59,7 @@ CALLS: dict[str, Callable[[Inpainter], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("default", [default_dtype, default_device])
+@pytest.mark.parametrize("default", [default_dtype, default_device, mixed_precision])
 @pytest.mark.parametrize("inside", [False, True], ids=["loaded before", "loaded after"])
 def test_fills_do_not_depend_on_them(call: str, default: Callable, inside: bool, saved: Path) -> None:
     precision = "bf16" if call == "bfloat16" else "fp32"

@@ -23,6 +23,7 @@ from maerestore.features.options import FeatureOptions
 from maerestore.features.whiten import Whitening
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import BUNDLED, check_no_revision, may_be_repository, resolve_model
+from maerestore.image import InputError
 from maerestore.model import MaskedAutoencoder
 
 
@@ -227,13 +228,15 @@ class Classifier:
             a prediction for each image, in their order.
 
         Raises:
-            InputError: a file that is no readable image.
+            InputError: a file that is no readable image, or `top` below 1.
             ModelError: the model that makes the features is missing, or is another.
 
         Example:
             >>> classifier.predict("photo.jpg", top=2)[0].top                           # doctest: +SKIP
             (('cat', 0.93), ('dog', 0.05))
         """
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise InputError(f"top must be a whole number of at least 1, got {top!r}")
         return self.ranked(self.probabilities(self.extractor(images)), top)
 
     def ranked(self, probabilities: Tensor, top: int = 5) -> list[Prediction]:

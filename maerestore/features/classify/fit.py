@@ -124,7 +124,7 @@ def fit_tables(
     """Fit a head to features.
 
     Args:
-        train: N rows of D numbers, each with a label, of two classes or more; rows with an error are left out before.
+        train: N rows of D numbers, each with a label, of two classes or more. Rows with an error are left out.
         validation: other images of the same classes, by the same extractor. What is to be chosen is chosen by them, and
             the accuracy is measured on them. None where nothing is to be chosen; see `check_labels`.
         settings: any method but "finetune".
@@ -150,6 +150,7 @@ def fit_tables(
         >>> classifier.save_pretrained("heads/animals")                                     # doctest: +SKIP
     """
     settings = settings or FitSettings()
+    train, validation = train.without_errors(), None if validation is None else validation.without_errors()
     method = settings.method_for(len(train))
     if method == "finetune":
         raise InputError("fine-tuning needs the images: give them instead of their features.")

@@ -104,7 +104,7 @@ class ImageIndex(IndexReader):
             extractor: for images; or an `ExtractorSettings`, which loads one only when it is needed. None for the
                 bundled model.
             kind: "flat" (exact), "hnsw" or "ivfpq" (approximate), or "auto": chosen by the number of images, and again
-                whenever that changes.
+                whenever that changes. With fewer than 256 images "ivfpq" is "flat".
             overwrite: replace an existing index.
             progress: called during the extraction.
 
@@ -213,11 +213,11 @@ class ImageIndex(IndexReader):
                     self._publish(old, dead, as_known(entries.take(fresh), old.entries, rows[fresh]), vectors[fresh])
         return Change(int((~there).sum()), int((there & ~same).sum()), known + int(same.sum()), errors, len(gone))
 
-    def remove(self, names: Sequence[str]) -> int:
+    def remove(self, names: Sequence[str | Path] | str | Path) -> int:
         """Remove images: all of them, or none where one is not in the index.
 
         Args:
-            names: as in `names`.
+            names: as in `names`, or paths of their files; or one of them.
 
         Returns:
             the number of images removed.
@@ -225,8 +225,7 @@ class ImageIndex(IndexReader):
         Raises:
             InputError: a name that is not in the index, or the index cannot be written.
         """
-        names = list(dict.fromkeys(names))
-        return self._drop(lambda old: self._rows(old, names))
+        return self._drop(lambda old: np.unique(self._rows(old, names)))
 
     def _drop(self, choose: Callable[[Snapshot], np.ndarray]) -> int:
         """Remove the rows of the newest snapshot that `choose` names, and give their number."""

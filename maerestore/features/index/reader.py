@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from maerestore.features.index import kinds
 from maerestore.features.index.admission import check_alike, unchanged_rows
 from maerestore.features.index.duplicates import DuplicateGroup, DuplicateReport, find_duplicates
+from maerestore.features.index.places import match_images, working_folder
 from maerestore.features.index.snapshot import FILES, Snapshot, load_snapshot
 from maerestore.features.index.store import Generations
 from maerestore.features.items import as_utf8
@@ -68,11 +70,11 @@ class IndexReader:
         """How the index was built: "model", "fingerprint", "options", "dim", "kind", "wanted" (the kind asked for)."""
         return dict(self._snapshot.facts)
 
-    def features(self, names: Sequence[str]) -> np.ndarray:
+    def features(self, names: Sequence[str | Path] | str | Path) -> np.ndarray:
         """Get stored features.
 
         Args:
-            names: of N images in the index.
+            names: of N images in the index, as in `names`, or paths of their files; or one of them.
 
         Returns:
             (N, D) float32, of length 1.
@@ -221,11 +223,15 @@ class IndexReader:
         """
         check_alike(self._snapshot.facts, facts, dim, self.folder)
 
-    def _rows(self, snapshot: Snapshot, names: Sequence[str]) -> np.ndarray:
-        names = [as_utf8(name) for name in names]
-        rows = snapshot.entries.rows_of(names)
+    def _rows(self, snapshot: Snapshot, names: Sequence[str | Path] | str | Path) -> np.ndarray:
+        given = [names] if isinstance(names, str | Path) else names
+        wanted = [as_utf8(os.fspath(name)) for name in given]
+        rows = snapshot.entries.rows_of(wanted)
+        if (rows < 0).any():  # no names as they were added under, but paths of the files, perhaps
+            other = np.flatnonzero(rows < 0)
+            rows[other] = match_images(snapshot.entries, [wanted[i] for i in other], working_folder()).rows
         if len(rows) and rows.min() < 0:
-            name = names[int(np.argmin(rows))]
+            name = wanted[int(np.argmin(rows))]
             raise InputError(f"no image {quoted(name)} in index {quoted(self.folder)}.")
         return rows
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -157,3 +159,21 @@ def test_a_gray_image_is_an_image(tiny_folder, tmp_path):
     )
     classifier = fit_tables(table, None, FitSettings(method="knn", ks=(1,)), device="cpu")
     assert classifier.predict(Image.new("L", (40, 30)))[0].label in classifier.classes
+
+
+def test_rows_without_a_feature_are_left_out(halves):
+    tables = [
+        replace(each, features=np.vstack([each.features, np.full((1, each.features.shape[1]), np.nan, np.float32)]),
+                names=[*each.names, "broken.png"], labels=[*each.labels, "class 0"], errors=[*each.errors, "damaged"],
+                sizes=np.append(each.sizes, 1), mtimes=np.append(each.mtimes, 1))
+        for each in halves()
+    ]  # fmt: skip
+    plain, found = (fit_tables(*each, FitSettings(method="logistic")) for each in (halves(), tables))
+    assert found.config.counts == plain.config.counts
+    assert found.config.validation == plain.config.validation
+
+
+@pytest.mark.parametrize("top", [0, -3, 1.5, True])
+def test_a_number_of_classes_that_is_none_is_refused(halves, top):
+    with pytest.raises(InputError, match="top must be a whole number of at least 1"):
+        fit_tables(*halves()).predict([], top=top)
