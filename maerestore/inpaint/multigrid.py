@@ -27,7 +27,7 @@ Entries = tuple[np.ndarray, np.ndarray, "np.ndarray | np.float32"]
 
 
 def sparse_rows(parts: list[Entries], shape: tuple[int, int]) -> sparse.csr_matrix:
-    """The sum of matrices, with a third of the memory that SciPy's way from lists of places to rows takes.
+    """The sum of matrices; with less memory than by SciPy's lists of places (a fill: 288 bytes a pixel, not 340).
 
     Example:
         >>> here, there = np.array([0, 1], np.int32), np.array([1], np.int32)

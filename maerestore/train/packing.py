@@ -38,7 +38,6 @@ class DataError(MaerestoreError):
 ASPECT = 1.5  # of the canvas; a longer photo loses its ends
 HOLD_OUT = 64  # one photo in this many is kept aside, by the hash of its name
 TAR_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error)  # of a damaged tar, or of one that is compressed
-_RUN = ("checkpoint.pt", "log.jsonl")  # either tells the folder of a training run
 _HEADER = 128  # bytes of pixels.npy before its pixels, whatever their number
 _Result = TypeVar("_Result")
 _CHUNK_FILES, _CHUNK_BYTES = 512, 256 * 2**20  # files that are held at a time while workers decode
@@ -67,10 +66,15 @@ def list_folder(folder: Path) -> list[Path]:
     found = []
     for place, folders, names in os.walk(folder):
         here = Path(place)
-        folders[:] = [each for each in folders if each[0] != "." and not any((here / each / f).exists() for f in _RUN)]
+        folders[:] = [each for each in folders if each[0] != "." and not _is_run(here / each)]
         found += [here / name for name in names if name[0] != "."]
     named = (path for path in found if is_tar(path) or path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(path for path in named if path.is_file() or path.is_symlink())  # a link to nowhere counts as corrupt
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is one that a training run writes; killed early, it has no checkpoint yet."""
+    return (folder / "checkpoint.pt").exists() or ((folder / "log.jsonl").exists() and any(folder.glob("fills-*.jpg")))
 
 
 def find_images(sources: list[Path]) -> Iterator[tuple[str, bytes]]:

@@ -309,10 +309,11 @@ def test_a_name_that_is_no_utf8_is_packed_like_any_other(tmp_path):
 
 
 def test_hidden_files_and_the_pictures_of_runs_are_no_photographs(tmp_path):
-    for place in ("a.png", "b/c.png", "._a.png", ".thumbs/a.png", "run/fills-1.png", "run/model/d.png", "b/log/e.png"):
+    for place in ("a.png", "b/c.png", "._a.png", ".thumbs/a.png", "run/fills-1.jpg", "run/d/d.png", "b/log/e.png"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         gradient(24, 20).save(tmp_path / place)
-    (tmp_path / "run/log.jsonl").touch()
+    for folder in ("run", "b/log"):  # of which the second is none
+        (tmp_path / folder / "log.jsonl").touch()
     names = ["a.png", "b/c.png", "b/log/e.png"]
     assert list_folder(tmp_path) == [tmp_path / name for name in names]
     assert [name for name, _ in find_images([tmp_path])] == names
