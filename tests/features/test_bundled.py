@@ -41,12 +41,22 @@ def test_two_crops_of_a_photo_are_nearer_than_other_pictures(extractor):
     assert similarity[0, 1] > max(similarity[0, 2], similarity[0, 3], similarity[1, 2], similarity[1, 3]) + 0.02
 
 
-def test_the_readme_runs_as_printed(monkeypatch):
+def test_the_readme_runs_as_printed(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Features")[1].split("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    vectors, table = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names: dict[str, object] = {}
-    exec(code, names)
+    exec(vectors, names)
     assert tuple(names["vectors"].shape) == (2, 320)
     assert names["fine"].dim == 2 * 2 * 2 * 320
     assert [grid.ndim for grid in names["grids"]] == [3]
+
+    for label, shade in (("bright", 220), ("dark", 30)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (40, 30), (shade, shade - i, shade)).save(tmp_path / f"photos/{label}/{i}.png")
+    (tmp_path / "photos/dark/broken.png").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    exec(table, names)
+    assert names["table"].features.shape == (8, 320)
+    assert names["classifier"].classes == ("bright", "dark")
