@@ -61,7 +61,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--plot", type=Path, help="picture to write")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.steps < 1 or args.workers < 0:
+        parser.error("--steps must be at least 1, --workers 0")
+    return args
 
 
 # --- the peer -------------------------------------------------------------------------------------------------------

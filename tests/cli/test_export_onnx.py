@@ -37,14 +37,14 @@ def test_the_file_fills_photos_of_any_size_as_torch_does(source, tmp_path, capfd
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     out = tmp_path / "fill.onnx"
-    assert main(["export", str(source), str(out), "--format", "onnx", "--side", "64"]) == 0
+    assert main(["export", str(source), str(out), "--format", "onnx", "--side", "32"]) == 0
     captured = capfd.readouterr()
     assert captured.out.startswith(f"{out}: the fill as ONNX")
     assert captured.err == ""
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["fill.onnx"]
 
     inpainter = Inpainter.from_pretrained(str(source), device="cpu", precision="fp32")
-    graph = FillGraph(inpainter.model, inpainter.restorer.refiner, 64, 32, inpainter.curve, inpainter.smooth).eval()
+    graph = FillGraph(inpainter.model, inpainter.restorer.refiner, 32, 32, inpainter.curve, inpainter.smooth).eval()
     capfd.readouterr()
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     assert capfd.readouterr() == ("", "")  # at the severity that every program has by default

@@ -10,6 +10,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import bench_pretrain
 
+from maerestore.train.packing import pack
+from maerestore.train.recipe_file import load_recipe
+
 
 @pytest.fixture
 def recipe(tmp_path, tiny_settings):
@@ -56,13 +59,20 @@ def test_operations_are_counted_as_by_hand(tmp_path, recipe, photos):
         settings |= {"masking": {"mask_ratio": 0.0}}
         settings["model"] |= {"mlp_ratio": ratio, "depth": 1, "decoder_depth": 1}
         recipe.write_text(yaml.safe_dump(settings))
-        arguments = [str(recipe), "--photos", str(photos), "--steps", "1", "--workers", "0", "--cpu"]
-        assert bench_pretrain.main([*arguments, "--json", str(tmp_path / "out.json")]) == 0
-        counts.append(json.loads((tmp_path / "out.json").read_text())["rows"]["engine, as the recipe says"])
+        loaded = load_recipe(recipe)
+        pack([photos], tmp_path / "packed", loaded.decoded_side)
+        counts.append(bench_pretrain.engine(loaded, tmp_path / "packed", steps=1, cpu=True))
     tokens = 17
     wider = 2.0 * (32 * 32 + 16 * 16)  # values by which each of the two matrices grew, in encoder and decoder
     extra = (counts[1]["gflop_per_image"] - counts[0]["gflop_per_image"]) * 1e9
     assert extra == pytest.approx(3 * tokens * 2 * 2 * wider)
+
+
+@pytest.mark.parametrize("option", [("--steps", "0"), ("--workers", "-1")])
+def test_numbers_that_are_none_are_refused(recipe, photos, capsys, option):
+    with pytest.raises(SystemExit):
+        bench_pretrain.main([str(recipe), "--photos", str(photos), *option])
+    assert "--steps must be at least 1" in capsys.readouterr().err
 
 
 def test_too_few_photographs_end_in_one_line(recipe, photos, capsys):
