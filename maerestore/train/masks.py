@@ -18,7 +18,7 @@ from maerestore.masking.pixels import HOLE, RIM, draw_each, stacked
 from maerestore.train.phases import FREE_FORM, MaskingPhase
 from maerestore.train.run_recipe import RunRecipe
 from maerestore.train.values import RecipeError
-from maerestore.train.workers import leave_signals_to_the_parent
+from maerestore.train.workers import leave_signals_to_the_parent, was_killed
 
 
 @dataclass
@@ -184,9 +184,7 @@ class HoleBanks:
             try:
                 self._draw(side)
             except BrokenProcessPool as err:
-                raise RecipeError(
-                    "a process that draws holes was killed, for want of memory most likely: take fewer --workers"
-                ) from err
+                raise RecipeError(was_killed("a process that draws holes")) from err
         return self._banks[side]
 
     def _draw(self, side: int) -> None:

@@ -28,7 +28,7 @@ from maerestore.errors import MaerestoreError
 from maerestore.features.decode import load_image
 from maerestore.image.errors import reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
-from maerestore.train.workers import leave_signals_to_the_parent
+from maerestore.train.workers import leave_signals_to_the_parent, was_killed
 
 
 class DataError(MaerestoreError):
@@ -218,7 +218,7 @@ def _while_alive(results: Iterator[_Result]) -> Iterator[_Result]:
     try:
         yield from results
     except BrokenProcessPool as err:
-        raise DataError("a decoding process was killed, for want of memory most likely: take fewer --workers") from err
+        raise DataError(was_killed("a decoding process")) from err
 
 
 def _chunks(items: Iterator[tuple[str, bytes, int]]) -> Iterator[list[tuple[str, bytes, int]]]:

@@ -37,6 +37,7 @@ from maerestore.train.sources import open_corpus
 from maerestore.train.stopping import StopSignals, WaitEnded
 from maerestore.train.trained import Trained
 from maerestore.train.values import RecipeError, changes
+from maerestore.train.workers import was_killed
 
 Recipe = TypeVar("Recipe", bound=RunRecipe)
 Batch = TypeVar("Batch")
@@ -187,9 +188,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             except RuntimeError as err:
                 if not str(err).startswith("DataLoader worker"):
                     raise
-                raise DataError(
-                    "a decoding process was killed, for want of memory most likely: take fewer --workers"
-                ) from err
+                raise DataError(was_killed("a decoding process")) from err
             finally:
                 self.corpus.close()
                 self.banks.close()

@@ -8,6 +8,11 @@ import signal
 import threading
 
 
+def was_killed(process: str) -> str:
+    """What to say of a process beside the trainer's own that is no more, such as "a decoding process"."""
+    return f"{process} was killed, for want of memory most likely: take fewer --workers"
+
+
 def leave_signals_to_the_parent(worker: int = 0) -> None:
     """The trainer saves on SIGTERM and Ctrl-C; its workers end when it tells them to, or is no more.
 
