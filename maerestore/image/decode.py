@@ -18,6 +18,7 @@ from .errors import InputError, quoted
 from .exif import ORIENTATION, orientation_of, turn_upright, upright_exif, upright_xmp
 from .metadata import Metadata
 from .opening import open_still, short
+from .palette import complete_palette
 from .photo import Photo
 
 __all__ = ["read_photo"]
@@ -205,14 +206,6 @@ def _color_key(chunks: list[png.Chunk]) -> tuple[int, ...] | None:
 def _palette_photo(image: Image.Image, bits: int, chunks: list[png.Chunk]) -> Photo:
     samples = np.asarray(image)
     entries = np.array(image.getpalette("RGB") or [0, 0, 0], dtype=np.uint8).reshape(-1, 3)[: 2**bits]
-    # Files exist whose indices point past the palette; readers show such pixels black.
-    palette = np.zeros((max(len(entries), int(samples.max()) + 1), 4), dtype=np.uint8)
-    palette[: len(entries), :3] = entries
-    palette[:, 3] = 255
     transparency = dict(chunks).get(b"tRNS", image.info.get("transparency"))
-    if isinstance(transparency, bytes):
-        opacity = np.frombuffer(transparency, dtype=np.uint8)[: len(palette)]
-        palette[: len(opacity), 3] = opacity
-    elif isinstance(transparency, int) and transparency < len(palette):
-        palette[transparency, 3] = 0
+    palette = complete_palette(entries, int(samples.max()), transparency)
     return Photo(samples, "P", bits, palette=palette)

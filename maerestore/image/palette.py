@@ -6,12 +6,39 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["extend_palette", "nearest_entry"]
+__all__ = ["complete_palette", "extend_palette", "nearest_entry"]
 
 UInt8Array = npt.NDArray[np.uint8]
 
 _CLOSE_ENOUGH = 3 * 2.0**2
 """Squared RGB distance (2 levels per channel) below which an existing entry needs no new neighbour."""
+
+
+def complete_palette(entries: UInt8Array, highest: int, transparency: bytes | int | None) -> UInt8Array:
+    """The palette of an image as files have it, with an entry for every index in use and with its opacity.
+
+    Args:
+        entries: (K, 3) RGB or (K, 4) RGBA, uint8.
+        highest: index in use. Files exist whose indices point past the palette; readers show such pixels black.
+        transparency: the opacity of the first entries, a byte each, or the one entry that is transparent; what points
+            past the palette is left out.
+
+    Returns:
+        (max(K, highest + 1), 4) uint8 RGBA.
+
+    Example:
+        >>> complete_palette(np.full((1, 3), 9, np.uint8), 1, b"\x07").tolist()
+        [[9, 9, 9, 7], [0, 0, 0, 255]]
+    """
+    palette = np.zeros((max(len(entries), highest + 1), 4), np.uint8)
+    palette[:, 3] = 255
+    palette[: len(entries), : entries.shape[1]] = entries
+    if isinstance(transparency, bytes):
+        opacity = np.frombuffer(transparency, np.uint8)[: len(palette)]
+        palette[: len(opacity), 3] = opacity
+    elif isinstance(transparency, int) and transparency < len(palette):
+        palette[transparency, 3] = 0
+    return palette
 
 
 def nearest_entry(colors: UInt8Array, palette: UInt8Array) -> tuple[UInt8Array, npt.NDArray[np.float32]]:

@@ -15,6 +15,7 @@ from maerestore.image import InputError, Metadata, Photo
 from maerestore.image.box import Box
 from maerestore.image.color import luma
 from maerestore.image.opening import MANY_FRAMES_ONE_PHOTO, count_frames, short
+from maerestore.image.palette import complete_palette
 from maerestore.image.photo import Piece
 
 _ARRAY_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -150,15 +151,8 @@ def _from_pil(image: Image.Image, what: str) -> Photo:
         samples = samples.astype(np.uint8)
     palette = None
     if image.mode == "P":
-        palette = np.array(image.getpalette("RGBA"), np.uint8).reshape(-1, 4)
-        transparency = image.info.get("transparency")
-        missing = int(samples.max(initial=0)) + 1 - len(palette)
-        if missing > 0:
-            palette = np.concatenate([palette, np.tile(np.array([[0, 0, 0, 255]], np.uint8), (missing, 1))])
-        if isinstance(transparency, int) and transparency < len(palette):
-            palette[transparency, 3] = 0
-        elif isinstance(transparency, bytes):
-            palette[: len(transparency), 3] = np.frombuffer(transparency, np.uint8)[: len(palette)]
+        entries = np.array(image.getpalette("RGBA"), np.uint8).reshape(-1, 4)
+        palette = complete_palette(entries, int(samples.max(initial=0)), image.info.get("transparency"))
     mode = "L" if image.mode == "I;16" else image.mode
     exif, xmp = (block if isinstance(block := image.info.get(name), bytes) else None for name in ("exif", "xmp"))
     key = _color_key(image, samples, raw)
