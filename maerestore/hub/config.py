@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from maerestore.inpaint.blend import BlendCurve
 
 MODEL_TYPE = "maerestore"
-LARGEST_GRID = 1024  # patches along a side; a size of more comes from a damaged config
 
 
 class FillSettings(NamedTuple):
@@ -101,16 +100,16 @@ def fill_settings(fill: dict[str, Any], patch_size: int, what: str) -> FillSetti
     Raises:
         ModelError: settings that do not fit; it begins with `what`.
     """
+    from maerestore.image import InputError
     from maerestore.inpaint.blend import BlendCurve
+    from maerestore.inpaint.checks import check_fill
 
     try:
         curve = BlendCurve(**fill["curve"]) if "curve" in fill else None
         smooth = float(fill.get("smooth", 0.0))
         size = int(fill.get("size", 0)) or None
-        most = LARGEST_GRID * patch_size
-        if not 0 <= smooth <= 64 or (size is not None and (not patch_size <= size <= most or size % patch_size)):
-            raise ValueError(f"smooth {smooth}, size {size}")
-    except (TypeError, ValueError, OverflowError) as err:
+        check_fill(smooth, size, patch_size)
+    except (TypeError, ValueError, OverflowError, InputError) as err:
         raise ModelError(f"{what} do not fit ({err})") from err
     return FillSettings(curve, smooth, size)
 

@@ -7,15 +7,7 @@ from typing import Any
 
 import torch
 
-from maerestore.hub.config import (
-    LARGEST_GRID,
-    MODEL_TYPE,
-    kind_of,
-    locate,
-    own_settings,
-    read_json,
-    read_preprocessor,
-)
+from maerestore.hub.config import MODEL_TYPE, kind_of, locate, own_settings, read_json, read_preprocessor
 from maerestore.hub.errors import ModelError
 from maerestore.hub.files import CONFIG_NAME
 from maerestore.hub.foreign import (
@@ -29,6 +21,7 @@ from maerestore.hub.foreign import (
 from maerestore.hub.layouts import Named, to_reference
 from maerestore.hub.weights import checked, read_weights
 from maerestore.model import MAEConfig, MaskedAutoencoder
+from maerestore.model.config import LARGEST_GRID
 from maerestore.model.positions import sincos_positions
 from maerestore.threads import one_thread_if_forked
 

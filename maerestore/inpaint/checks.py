@@ -9,6 +9,30 @@ import numpy as np
 
 from maerestore.image import InputError
 
+SMOOTHEST = 64.0  # pixels of the model; its whole picture is a few times as wide
+
+
+def check_fill(smooth: Any, size: Any, patch_size: int) -> None:
+    """Refuse settings that an inpainter cannot work with.
+
+    Args:
+        smooth: sigma of the low-pass over the model's fill, in its pixels, from 0 to 64.
+        size: pixels of the side that it sees windows at, a multiple of its patch size; None for its own.
+        patch_size: of the model, in pixels.
+
+    Raises:
+        InputError: it names the setting and its value.
+    """
+    from maerestore.model.config import LARGEST_GRID  # loads torch
+
+    if isinstance(smooth, bool) or not isinstance(smooth, (int, float)) or not 0 <= smooth <= SMOOTHEST:
+        raise InputError(f"smooth must be a number of pixels from 0 to {SMOOTHEST:g}, got {repr(smooth)[:40]}")
+    if size is None:
+        return
+    check_whole("size", size, at_least=1)
+    if size % patch_size or size > LARGEST_GRID * patch_size:
+        raise InputError(f"size must be a multiple of {patch_size}, at most {LARGEST_GRID * patch_size}, got {size}")
+
 
 def check_settings(sharp: Any, feather: Any, seed: Any) -> int:
     """Refuse settings of a fill that are of another type or out of range.

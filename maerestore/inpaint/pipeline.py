@@ -10,12 +10,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
+from maerestore.errors import MaerestoreError
 from maerestore.image import InputError, Photo
 from maerestore.image.canvas import Canvas
 from maerestore.image.photo import Piece
 from maerestore.inpaint.arrays import FloatImage, as_canvas, in_kind_of, of_type
 from maerestore.inpaint.blend import BlendCurve
-from maerestore.inpaint.checks import check_seed, check_settings, check_whole
+from maerestore.inpaint.checks import check_fill, check_seed, check_settings, check_whole
 from maerestore.inpaint.coarse import coarse_fill
 from maerestore.inpaint.confidence import confidence_map, spread_of_draws
 from maerestore.inpaint.masks import as_mask, as_masks
@@ -54,7 +55,7 @@ class Inpainter(Pretrained):
         same output on one device with one number of threads (another one adds up in another order).
 
     Args:
-        model: a masked autoencoder that predicts pixels; it is put in eval mode and frozen.
+        model: a masked autoencoder that predicts pixels; it is put in eval mode and frozen, its weights in float32.
         curve: how its fill is joined with the harmonic one; None for a plain ramp.
         smooth: sigma of a low-pass over its fill, in pixels of the model, at least 0; with a refiner, for its
             confidence only.
@@ -65,7 +66,8 @@ class Inpainter(Pretrained):
         precision: of the networks: "fp32", "bf16", or "auto" (see `maerestore.precision`).
 
     Raises:
-        MaerestoreError: another precision.
+        MaerestoreError: another precision, or a model without a decoder.
+        InputError: a `smooth` or `size` that does not fit.
 
     Example:
         >>> import numpy as np
@@ -91,10 +93,14 @@ class Inpainter(Pretrained):
         one_thread_if_forked()
         self.device = torch.device(device)
         self.bf16 = uses_bf16(precision, self.device)
-        self.model = model.to(self.device).eval().requires_grad_(False)
+        if not model.config.has_decoder:
+            raise MaerestoreError("this model holds an encoder only: it gives features, and cannot fill holes")
+        check_fill(smooth, size, model.config.patch_size)
+        # Float32 whatever they were saved in: what is computed in half precision is autocast's to choose.
+        self.model = model.to(self.device, torch.float32).eval().requires_grad_(False)
         self.restorer: Restorer | None = None
         if refiner is not None:
-            refiner = refiner.to(self.device).to(memory_format=torch.channels_last)
+            refiner = refiner.to(self.device, torch.float32).to(memory_format=torch.channels_last)
             self.restorer = Restorer(self.model, refiner.eval().requires_grad_(False))
         self.curve = curve or BlendCurve()
         self.smooth = smooth

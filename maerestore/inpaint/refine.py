@@ -98,7 +98,9 @@ def _refine(
     smooth = model.normalize(smooth).contiguous(memory_format=torch.channels_last)
     masks = np.stack([mask for _, mask in pairs])
     scale = (seen[0] * seen[1] / (work[0] * work[1])) ** 0.5
-    share = np.stack([curve(scale * cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)) for m in masks])
+    far = float(sum(work))  # where nothing is known OpenCV's distance is the largest float
+    distances = [cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5) for m in masks]
+    share = np.stack([curve(scale * np.minimum(distance, far)) for distance in distances])
     unseen = None if hiding is None else _planes(np.stack([hiding(w.box, seen) for w in windows]), device)
     with autocast(device, bf16):
         given = smooth, _planes(masks, device), smooth

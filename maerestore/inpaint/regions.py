@@ -11,7 +11,8 @@ from maerestore.image.box import Box, span_of
 from maerestore.inpaint.boxes import grow, slices
 
 CELL = 8  # holes closer than about this many pixels are filled together
-TILE = 1024  # pixels; the side of the squares that a long thin hole is cut by
+TILE, SMALL_TILE = 1024, 128  # pixels; sides of the squares that long thin holes are cut by, and many of them
+MUCH = 16  # squares of 1024 pixels, that is: boxes of more pixels in all are cut by smaller squares
 SPARSE = 0.2  # largest share of hole in the box of one that is cut
 REACH = 4.0  # times its thickness: how far along a long thin hole its colours depend on each other (to exp(-4 pi))
 
@@ -79,33 +80,63 @@ def find_regions(mask: np.ndarray) -> list[Region]:
     return sorted(regions, key=lambda region: region.box)
 
 
-def cut(region: Region) -> list[Region]:
+def cut_all(regions: list[Region]) -> list[Region]:
+    """Cut what is long and thin, by smaller squares where it is much: rain is a hundred boxes as large as the photo.
+
+    Args:
+        regions: of one photo.
+
+    Returns:
+        what `cut` makes of each.
+
+    Example:
+        >>> rain = [Region((0, x, 1000, x + 1000), np.eye(1000, dtype=bool), 2.0) for x in range(0, 2000, 100)]
+        >>> len(cut_all(rain[:10])), len(cut_all(rain)), cut_all(rain)[1].box
+        (10, 160, (128, 128, 256, 256))
+    """
+    parts = [part for region in regions for part in cut(region)]
+    if sum(part.mask.size for part in parts) <= MUCH * TILE**2:
+        return parts
+    return [part for region in regions for part in cut(region, _small_tile(region.thickness))]
+
+
+def cut(region: Region, side: int | None = None) -> list[Region]:
     """Cut a region that is long and thin into squares: a scratch across a photo has a box as large as the photo.
 
     Args:
         region: the holes.
+        side: of the squares, in pixels; None for `TILE`.
 
     Returns:
-        parts of at most `TILE` x `TILE` pixels; the region itself where its box is small or well filled.
+        parts of at most `side` x `side` pixels; the region itself where its box is small or well filled.
 
     Example:
         >>> scratch = Region((0, 0, 3000, 3000), np.eye(3000, dtype=bool), 2.0)
         >>> [part.box for part in cut(scratch)][:2]
         [(0, 0, 1024, 1024), (1024, 1024, 2048, 2048)]
     """
+    side = TILE if side is None else side
     top, left, bottom, right = region.box
-    dense = region.mask.mean() > SPARSE or region.thickness > TILE / (2 * REACH)
-    if dense or (bottom - top) * (right - left) <= 4 * TILE**2:
+    dense = region.mask.mean() > SPARSE or region.thickness > side / (2 * REACH)
+    if dense or region.mask.size <= 4 * side**2:
         return [region]
     parts = []
-    for y in range(top // TILE * TILE, bottom, TILE):
-        for x in range(left // TILE * TILE, right, TILE):
-            tile = (max(y, top), max(x, left), min(y + TILE, bottom), min(x + TILE, right))
+    for y in range(top // side * side, bottom, side):
+        for x in range(left // side * side, right, side):
+            tile = (max(y, top), max(x, left), min(y + side, bottom), min(x + side, right))
             mask = region.mask[slices(tile, region.box)]
             if mask.any():
                 box, mask = _cropped(mask, tile)
                 parts.append(Region(box, mask, region.thickness, whole=region))
     return parts
+
+
+def _small_tile(thickness: float) -> int:
+    """The side of squares that are eight times as wide as what is looked at around them, or more."""
+    side = SMALL_TILE
+    while side < min(TILE, 16 * REACH * thickness):
+        side *= 2
+    return side
 
 
 def _tight(mask: np.ndarray, box: Box, photo_size: tuple[int, int]) -> Region:

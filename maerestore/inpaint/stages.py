@@ -17,7 +17,7 @@ from maerestore.image.photo import Piece
 from maerestore.inpaint.blend import BlendCurve, blend
 from maerestore.inpaint.checks import check_whole
 from maerestore.inpaint.model_window import ModelWindow
-from maerestore.inpaint.regions import cut, dilated, find_regions
+from maerestore.inpaint.regions import cut_all, dilated, find_regions
 from maerestore.inpaint.scene import Progress, Scene, harmonic_fills
 from maerestore.inpaint.visible import unknown_pixels, visible_photo
 
@@ -96,11 +96,9 @@ def find_scene(
     with report.stage("regions"):
         regions = find_regions(mask)
         report.holes = len(regions)
-        parts = [part for region in regions for part in cut(region)]
-        if len(parts) > len(regions) and not is_transparent(
-            photo
-        ):  # how opaque a hole becomes is told of the whole of it
-            regions = parts
+        parts = cut_all(regions)
+        if len(parts) > len(regions) and not is_transparent(photo):
+            regions = parts  # of a transparent one each stays whole: how opaque it becomes is told of all of it
     with report.stage("harmonic"):
         unknown = unknown_pixels(photo, mask)
         visible = visible_photo(photo, mask, unknown)

@@ -9,6 +9,7 @@ from typing import Any
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HIDDEN = ("drop", "noise", "mean")
+LARGEST_GRID = 1024  # patches along a side; a size of more comes from a damaged config
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,6 @@ def test_a_larger_photo_needs_no_more_windows(inpainter: Inpainter, monkeypatch:
     assert windows[0] == windows[1] == 1
 
 
-def test_specks_all_over_a_large_photo_share_windows(inpainter: Inpainter) -> None:
-    mask = np.zeros((600, 800), bool)
-    mask[5::60, 5::60] = mask[6::60, 5::60] = True
-    _, report = inpainter.fill(Photo(synthetic((600, 800))), mask, sharp=False)
-    assert report.windows <= mask.sum() / 2
-
-
 @pytest.mark.slow
 def test_the_time_does_not_follow_the_photo(inpainter: Inpainter) -> None:
     best = {}

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from maerestore.errors import MaerestoreError
 from maerestore.image import InputError, Photo
 from maerestore.inpaint import harmonic, regions
 from maerestore.inpaint.blend import BlendCurve
@@ -23,6 +24,7 @@ from maerestore.inpaint.pipeline import Inpainter
 from maerestore.inpaint.stages import FillReport
 
 from .conftest import box_mask, random_model, textured
+from .test_refine import random_refiner
 
 
 def _array(dtype: str, channels: int | None) -> Callable[[np.random.Generator, int, int], np.ndarray]:
@@ -424,6 +426,23 @@ def test_the_parts_of_a_scratch_are_as_sure_as_all_of_it(
     np.testing.assert_allclose(sure, in_one[1], atol=0.02)
 
 
+def test_rain_is_filled_in_small_parts_as_it_is_in_whole_lines(
+    inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, columns = np.indices((300, 340))
+    rain = (columns - rows) % 40 < 2
+    filled = {}
+    for much in (16, 0):
+        monkeypatch.setattr(regions, "MUCH", much)
+        scene = inpainter._scene(Photo(textured(300, 340)), rain, 0, FillReport(), None)
+        assert scene is not None
+        picture, _ = inpainter.fill(Photo(textured(300, 340)), rain, sharp=False)
+        filled[len(scene.regions)] = picture.samples.astype(int)
+    (whole, of_whole), (parts, of_parts) = sorted(filled.items())
+    assert parts > 2 * whole
+    assert abs(of_whole - of_parts).max() <= 1
+
+
 @pytest.mark.parametrize(("alpha", "cuts"), [(None, True), (255, True), (200, False)])
 def test_only_the_holes_of_opaque_photos_are_cut(
     alpha: int | None, cuts: bool, inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch
@@ -641,3 +660,27 @@ def test_a_model_that_sees_noise_fills_alike_every_time(sharp: bool) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(noisy.confidence(images[0], hole, draws=2), sure)
     assert not torch.equal(plain.inpaint(images, hole, sharp=sharp), first)
+
+
+@pytest.mark.parametrize(("wrong", "named"), [
+    ({"size": -8}, "size"), ({"size": 3}, "size"), ({"size": 8 * 2000}, "size"), ({"size": True}, "size"),
+    ({"smooth": -1.0}, "smooth"), ({"smooth": float("nan")}, "smooth"), ({"smooth": "1"}, "smooth"),
+])  # fmt: skip
+def test_settings_that_nothing_can_be_filled_with_are_refused(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=f"^{named} must be"):
+        Inpainter(random_model(), **wrong)
+
+
+def test_a_model_without_a_decoder_is_refused_before_the_first_fill() -> None:
+    with pytest.raises(MaerestoreError, match="encoder only"):
+        Inpainter(random_model(decoder_depth=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_in_half_precision_fill_as_they_do_once_saved(dtype: torch.dtype) -> None:
+    image, hole = textured(40, 50), box_mask(40, 50, (10, 10, 30, 30))
+    rounded = random_model().to(dtype).float()
+    expected = Inpainter(rounded, precision="fp32").inpaint(image, hole)
+    half = Inpainter(random_model().to(dtype), precision="fp32")
+    np.testing.assert_array_equal(half.inpaint(image, hole), expected)
+    assert Inpainter(half.model, precision="fp32", refiner=random_refiner().to(dtype)).inpaint(image, hole).any()

@@ -314,3 +314,13 @@ def test_distances_are_to_visible_pixels() -> None:
     np.testing.assert_array_equal(right[:, :10], plain[:, :10])
     assert plain[14, -1] == 1
     assert right[14, -1] > 13
+
+
+def test_far_from_all_that_is_known_nothing_overflows() -> None:
+    image = np.full((300, 40, 4), 120, np.uint8)
+    image[60:240, :, 3] = 0
+    hole = box_mask(300, 40, (140, 10, 160, 30))
+    refining = Inpainter(random_model(), TRUST, refiner=random_refiner(), precision="fp32")
+    with np.errstate(all="raise"):
+        filled = refining.inpaint(image, hole)
+    np.testing.assert_array_equal(filled[~hole], image[~hole])
