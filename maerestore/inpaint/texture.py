@@ -33,7 +33,7 @@ STRUCTURE = (1.0, 5.0)  # sigmas in pixels of the low-passes between which contr
 STRUCTURE_WITHIN = 4.0  # sigma in pixels, of the mean of that contrast
 TIMES = 3.0  # the fill's contrast up to which that of a source may be; beyond, less of its texture is taken,
 STEEPLY = 4  # by this power of what it is too much
-LEVEL = 1 / 255  # contrast that everything has: noise in a flat sky is texture
+LEVEL, CALMEST = 1 / 255, 0.1  # contrast that everything has, beside that of the calmest tenth: grain is texture
 WITHIN = 1.25  # sigma in cells, of the mean strength of the fill's texture
 FLAT = 1e-6  # energy of what counts as no texture: a quarter of a level of 255
 
@@ -135,7 +135,7 @@ def completed(
     if origins is not None:
         drawn, share = drawn_from(fill, origins), rim_share(distance)[..., None]
         texture = (1 - share) * brought(fill, drawn, origins, DEEP) + share * brought(fill, drawn, origins, NEAR)
-        texture *= fitting(fill, origins, hole)
+        texture *= fitting(fill, origins, hole, known)
         offered, _ = mean_by_cell(energy_of(texture), hole, WITHIN)
         gain = np.sqrt(np.clip((WANTED * wanted - there) / (offered + FLAT), 0, MOST**2))
         ramp = np.clip((distance - RIM) / RAMP, 0, 1)[..., None]
@@ -175,14 +175,14 @@ def brought(image: np.ndarray, drawn: np.ndarray, origins: np.ndarray, sigma: fl
     return np.where(here * there > 0, np.where(np.abs(here) < np.abs(there), here, there), np.float32(0))
 
 
-def fitting(fill: np.ndarray, origins: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def fitting(fill: np.ndarray, origins: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
     """How much of the texture of other places belongs here: less, where things stand there and none here.
 
     Beside a lattice mast much texture is expected in the sky, and the mast offers it: crumbs of its bars. What tells
     them from texture is the contrast of what is coarser, of which the fill, right but for texture, has little.
 
     Args:
-        fill, origins, hole: as for `completed`.
+        fill, origins, hole, known: as for `completed`.
 
     Returns:
         (h, w, 1) float32 in [0, 1]; outside the hole it says nothing.
@@ -193,14 +193,15 @@ def fitting(fill: np.ndarray, origins: np.ndarray, hole: np.ndarray) -> np.ndarr
         >>> hole[8:24, 8:24] = True
         >>> flat, bars = (np.arange(32 * 96).reshape(32, 96) for _ in range(2))
         >>> flat[hole], bars[hole] = 30, 84  # where it is drawn from
-        >>> [round(float(fitting(photo, origins, hole)[16, 16, 0]), 2) for origins in (flat, bars)]
+        >>> [round(float(fitting(photo, origins, hole, ~hole)[16, 16, 0]), 2) for origins in (flat, bars)]
         [1.0, 0.0]
     """
     gray = cv2.cvtColor(fill, cv2.COLOR_RGB2GRAY)
     # Of the fill alone: with the mast beside it the calmest sky would have contrast.
     here = _contrast(gray, hole.astype(np.float32))
-    there = _contrast(gray, np.ones(hole.shape, np.float32)).ravel()[origins]
-    return np.clip(TIMES * (here + LEVEL) / (there + LEVEL), 0, 1)[..., None] ** STEEPLY
+    there = _contrast(gray, np.ones(hole.shape, np.float32))
+    calm = np.float32(LEVEL + np.quantile(there[known], CALMEST))
+    return np.clip(TIMES * (here + calm) / (there.ravel()[origins] + calm), 0, 1)[..., None] ** STEEPLY
 
 
 def _contrast(gray: np.ndarray, weight: np.ndarray) -> np.ndarray:
