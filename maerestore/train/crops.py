@@ -52,6 +52,8 @@ def cut(canvas: Tensor, sizes: Tensor, boxes: Tensor, flip: Tensor, out: int, na
 def random_boxes(sizes: Tensor, u: Tensor, scale: tuple[float, float]) -> Tensor:
     """Boxes of random resized crops, aspect 3/4 to 4/3, as MAE pretraining uses.
 
+    A box that does not fit into the photo is cut off; of a photo longer than 4:3, areas may be smaller than `scale`.
+
     Args:
         sizes: (N, 3) height, width, turned.
         u: (4, N) uniform in [0, 1): area, aspect, top, left.
@@ -68,6 +70,8 @@ def random_boxes(sizes: Tensor, u: Tensor, scale: tuple[float, float]) -> Tensor
         ratio = torch.exp((2 * u[1] - 1) * np.log(4 / 3))
         h = torch.minimum((area / ratio).sqrt(), height)
         w = torch.minimum((area * ratio).sqrt(), width)
+        w = torch.minimum(w, h * (4 / 3))  # one side that was cut off takes the other with it, or the aspect is lost
+        h = torch.minimum(h, w * (4 / 3))
     return torch.stack([u[2] * (height - h), u[3] * (width - w), h, w], dim=1)
 
 

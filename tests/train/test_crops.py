@@ -28,6 +28,19 @@ def test_aspects_are_as_often_high_as_wide_and_areas_even():
     assert area.mean() == pytest.approx(0.3, abs=0.01)
 
 
+@pytest.mark.parametrize("size", [(1080, 1920), (1920, 1080), (240, 720), (3000, 100)], ids=str)
+def test_boxes_that_a_long_photo_cuts_off_keep_their_aspects(size):
+    sizes = torch.tensor([[*size, 0]]).expand(4000, -1)
+    boxes = random_boxes(sizes, torch.rand(4, 4000, generator=torch.Generator().manual_seed(0)), (0.2, 1.0))
+    top, left, height, width = boxes.T
+    aspect = width / height
+    assert aspect.min() > 3 / 4 - 1e-4
+    assert aspect.max() < 4 / 3 + 1e-4
+    assert min(top.min(), left.min()) >= 0
+    assert (top + height).max() < size[0] + 1e-2
+    assert (left + width).max() < size[1] + 1e-2
+
+
 def test_boxes_stay_in_the_photo_and_reach_all_of_its_sides():
     sizes = torch.tensor([[400, 900, 0]])
     u = torch.rand(4, 2000, generator=torch.Generator().manual_seed(0))
