@@ -184,11 +184,12 @@ def _replace(writers: dict[Path, Callable[[Path], object]]) -> None:
 
 
 def _trained_tables(config: MAEConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The position tables that are not the sin-cos ones."""
+    """The position tables that are not the sin-cos ones, nor these as the model's data type rounds them."""
     widths = {"pos_embed": config.embed_dim, "decoder_pos_embed": config.decoder_embed_dim}
     grid = (config.grid_size, config.grid_size)
+    tables = {name: state[name] for name in widths if name in state}
     return {
-        name: state[name]
-        for name, width in widths.items()
-        if name in state and not torch.equal(state[name].cpu().float(), sincos_positions(width, grid, "cpu"))
+        name: table
+        for name, table in tables.items()
+        if not torch.equal(table.cpu(), sincos_positions(widths[name], grid, "cpu").to(table.dtype))
     }

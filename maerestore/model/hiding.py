@@ -48,7 +48,10 @@ def replace_hidden(images: Tensor, mask: Tensor, hidden: str, noise: Tensor | No
         other = torch.randn_like(images) if noise is None else noise
     else:
         visible = (1 - area).sum((2, 3), keepdim=True).clamp(min=1)
-        other = ((images * (1 - area)).sum((2, 3), keepdim=True) / visible).expand_as(images)
+        # Chosen, not multiplied: whatever stands at a hidden pixel, NaN even, must not get in.
+        shown = torch.where(area > 0, 0.0, images)
+        mean = shown.sum((2, 3), keepdim=True, dtype=visible.dtype) / visible  # half precision would not hold the sum
+        other = mean.to(images.dtype).expand_as(images)
     return torch.where(area > 0, other, images)
 
 

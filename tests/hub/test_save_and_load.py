@@ -201,6 +201,13 @@ def test_position_tables_in_the_file_are_used(saved):
     assert torch.equal(load_autoencoder(saved).pos_embed, table)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_tables_that_half_precision_rounds_are_no_trained_ones(tiny_model, tmp_path, dtype):
+    save_autoencoder(tiny_model().to(dtype), tmp_path, dtype=dtype)
+    assert not [name for name in load_file(tmp_path / "model.safetensors") if name.endswith("pos_embed")]
+    assert torch.equal(load_autoencoder(tmp_path).pos_embed, tiny_model().pos_embed)
+
+
 def test_weights_in_bfloat16_load(tiny_model, tmp_path):
     save_autoencoder(tiny_model(), tmp_path, dtype=torch.bfloat16)
     assert load_autoencoder(tmp_path).norm.weight.dtype == torch.float32

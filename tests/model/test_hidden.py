@@ -29,6 +29,24 @@ def test_the_mean_is_that_of_the_visible_pixels(noise_images):
             assert torch.equal(seen[i, channel][~hidden], images[i, channel][~hidden])
 
 
+@pytest.mark.parametrize("hidden", ["noise", "mean"])
+def test_what_is_no_number_in_a_hidden_patch_stays_there(tiny_model, noise_images, hidden):
+    model, images, mask = tiny_model(hidden=hidden), noise_images(2), half()
+    broken = torch.where(areas(mask), float("nan"), images)
+    with torch.no_grad():
+        pictures = [
+            model.reconstruct(each, mask=mask, hidden_noise=noise_images(2, seed=9)) for each in (images, broken)
+        ]
+    assert torch.equal(*pictures)
+
+
+def test_the_mean_keeps_the_data_type_and_is_not_summed_in_it():
+    images = torch.full((1, 3, 512, 512), 2.0, dtype=torch.float16)  # their sum is far beyond 65,504
+    seen = replace_hidden(images, half(1), "mean")
+    assert seen.dtype == torch.float16
+    assert torch.equal(seen, images)
+
+
 def test_noise_is_the_one_given_or_normal(noise_images):
     images, mask, noise = noise_images(2), half(), noise_images(2, seed=9)
     area = areas(mask).expand_as(images)
