@@ -198,6 +198,7 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
     def _loop(self) -> dict[str, float]:
         recipe, figures = self.recipe, {}
         accelerator = self.accelerator
+        kept = -1  # the step last saved here; a run with nothing left to train saves, as its recipe may have changed
         meter = Meter(
             recipe.log_every, recipe.batch_size, self.step, self.samples, lambda each: accelerator.reduce(each, "mean")
         )
@@ -214,11 +215,13 @@ class TrainingRun(ABC, Generic[Recipe, Batch]):
             if self._due(recipe.save_every):
                 meter.check()
                 self._save()
+                kept = self.step
             if self._due(recipe.validate_every):
                 figures = self._validate()
                 meter.restart()
         meter.check()
-        self._save()  # at once: who sends a signal may not wait for a validation
+        if kept != self.step:
+            self._save()  # at once: who sends a signal may not wait for a validation
         if not self.signals.number and not (self._due(recipe.validate_every) and figures):
             figures = self._validate()
         return figures

@@ -471,6 +471,15 @@ def test_a_run_is_saved_before_it_is_validated(trainer, tiny_recipe, tmp_path):
     assert saved == [8, 16]
 
 
+@pytest.mark.parametrize(("every", "kept"), [(8, [8, 16, 24]), (16, [16, 24]), (24, [24])])
+def test_each_step_is_saved_once(trainer, tiny_recipe, every, kept):
+    run = trainer(tiny_recipe(samples=24, save_every=every, validation_images=0))
+    save, saved = run._save, []
+    run._save = lambda: (saved.append(run.samples), save())
+    run.run()
+    assert saved == kept
+
+
 def test_processes_wait_for_the_one_that_decodes(trainer, tiny_recipe):
     run = trainer(tiny_recipe(samples=8))
     assert run.accelerator.init_handler.timeout >= timedelta(hours=6)
