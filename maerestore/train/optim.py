@@ -27,13 +27,15 @@ def build_optimizers(
     Each group of an optimiser has the "names" of its parameters, by which `load_optimizer` knows them again.
 
     Raises:
-        RecipeError: a group that matches nothing, nothing left to train, or no Muon in this torch.
+        RecipeError: a group that no parameter falls to, nothing left to train, or no Muon in this torch.
     """
     depth = len(getattr(model, "blocks", []))
     unused = {group["match"] for group in recipe.groups}
     groups: dict[Key, dict[str, nn.Parameter]] = {}
     beside = contrast.named_parameters("contrast") if contrast is not None else ()
-    for name, parameter in itertools.chain(model.named_parameters(), beside):
+    named = dict(itertools.chain(model.named_parameters(), beside))
+    trained = [name for name, parameter in named.items() if parameter.requires_grad]
+    for name, parameter in named.items():
         if not parameter.requires_grad:
             continue
         kernel = parameter.ndim >= 2 and "token" not in name
@@ -50,7 +52,7 @@ def build_optimizers(
         muon = recipe.optimizer == "muon" and parameter.ndim == 2 and "blocks." in name
         groups.setdefault((muon, scale, decay), {})[name] = parameter
     if unused:
-        raise RecipeError(f"groups: no parameter's name has {sorted(unused)[0]!r}")
+        raise RecipeError(f"groups: {_why_unused(sorted(unused)[0], list(named), trained)}")
     if not groups:
         raise RecipeError("groups: every parameter is frozen")
 
@@ -80,6 +82,21 @@ def build_optimizers(
             StackedMuon(chosen(True), lr=recipe.lr, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")
         )
     return optimizers
+
+
+def _why_unused(match: str, names: list[str], trained: list[str]) -> str:
+    """Why no parameter falls to a group.
+
+    Args:
+        match: the group's.
+        names: of all parameters.
+        trained: of those that are not fixed by the model itself.
+    """
+    if any(re.search(match, name) for name in trained):
+        return f"earlier groups take every parameter whose name has {match!r}: the first that matches counts"
+    if fixed := [name for name in names if re.search(match, name)]:
+        return f"{match!r} is in the names of parameters only that are never trained, such as {fixed[0]}"
+    return f"no parameter's name has {match!r}"
 
 
 def layer_scale(name: str, depth: int, decay: float) -> float:

@@ -106,7 +106,7 @@ class PretrainRecipe(RunRecipe):
         return self.config.image_size
 
     def _draws_holes(self) -> bool:
-        return any(FREE_FORM in phase.policies for phase in self.masking)
+        return any(phase.policies.get(FREE_FORM, 0.0) > 0 for phase in self.masking)
 
     @property
     def config(self) -> MAEConfig:

@@ -131,8 +131,19 @@ def test_rates_fall_by_layer_and_by_group(tiny_model, tiny_recipe, tiny_settings
 
 
 def test_a_group_that_matches_nothing_is_refused(tiny_model, tiny_recipe):
-    with pytest.raises(RecipeError, match="encoder"):
+    with pytest.raises(RecipeError, match="no parameter's name has 'encoder'"):
         build_optimizers(tiny_model(depth=1, mask_embed=True), tiny_recipe(groups=[{"match": "encoder", "lr": 0.5}]))
+
+
+@pytest.mark.parametrize(("groups", "why"), [
+    (["blocks", r"blocks\.0"], r"earlier groups take every parameter whose name has 'blocks\\\\\.0'"),
+    (["blocks", "pos_embed"], "'pos_embed' is in the names of parameters only that are never trained, such as pos_emb"),
+    (["", "embed"], "earlier groups take every parameter whose name has 'embed'"),
+], ids=str)  # fmt: skip
+def test_a_group_that_nothing_falls_to_is_refused_with_the_reason(tiny_model, tiny_recipe, groups, why):
+    recipe = tiny_recipe(groups=[{"match": match, "lr": 0.5} for match in groups])
+    with pytest.raises(RecipeError, match=why):
+        build_optimizers(tiny_model(depth=1, mask_embed=True), recipe)
 
 
 def test_an_older_torch_has_adamw_only(tiny_model, tiny_recipe, monkeypatch):

@@ -59,3 +59,14 @@ def test_masking_that_does_not_fit_is_refused(masking, tiny_settings):
 def test_free_form_needs_a_model_that_knows_pixel_masks(tiny_settings):
     with pytest.raises(RecipeError, match="mask_embed"):
         PretrainRecipe(model=tiny_settings, masking={"policies": {"free_form": 1}})
+    ramp = [{"policies": {"random": 1, "free_form": 0}, "ramp": True}, {"from": 8, "policies": {"free_form": 1}}]
+    with pytest.raises(RecipeError, match="mask_embed"):
+        PretrainRecipe(model=tiny_settings, masking=ramp)
+
+
+def test_free_form_of_no_weight_needs_nothing(tiny_settings):
+    masking = [
+        {"policies": {"random": 1, "free_form": 0}, "ramp": True},
+        {"from": 8, "policies": {"free_form": 0, "block": 1}},
+    ]
+    PretrainRecipe(model=tiny_settings, masking=masking, families={"strokes": 0})
