@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from maerestore.model.blocks import Block, PatchEmbed
 from maerestore.model.config import MAEConfig
 from maerestore.model.hiding import random_shuffle, replace_hidden, shuffle_visible_first
+from maerestore.model.means import weighted_mean
 from maerestore.model.positions import resample_positions, sincos_positions
 from maerestore.model.pretrained import Pretrained
 
@@ -456,8 +457,7 @@ class MaskedAutoencoder(Pretrained, nn.Module):
         error = (pred.float() - target) ** 2  # (N, L, p*p*C)
         if pixel_weight is None:
             return (error.mean(-1) * mask).sum() / mask.sum().clamp(min=1)
-        weight = self.patchify(pixel_weight.expand(-1, images.shape[1], -1, -1).to(error.dtype))
-        return ((error * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).mean()
+        return weighted_mean(error, self.patchify(pixel_weight.expand(-1, images.shape[1], -1, -1)))
 
     def reconstruct(
         self,

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maerestore.model.means import weighted_mean
 from maerestore.train.discriminator import AdversaryError, PatchDiscriminator
 from maerestore.train.optim import load_optimizer
 
@@ -140,7 +141,7 @@ class Adversary:
             verdict, found = self._layers(fake.float())
             label = fake_labels(hidden, (verdict.shape[-2], verdict.shape[-1]))
             error = -verdict.float() if self.loss == "hinge" else F.softplus(-verdict.float())
-            terms = {"adversarial": ((error * label).sum((1, 2, 3)) / label.sum((1, 2, 3)).clamp(min=1)).mean()}
+            terms = {"adversarial": weighted_mean(error, label)}
             if "feature_matching" in self.weights:
                 with torch.no_grad():
                     _, wanted = self._layers(real.float())

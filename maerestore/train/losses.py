@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from maerestore.errors import MaerestoreError
 from maerestore.model import MAEConfig, MaskedAutoencoder
+from maerestore.model.means import weighted_mean
 from maerestore.train.perceptual import IN_RECIPE, PerceptualLoss
 from maerestore.train.values import RecipeError, number
 
@@ -220,10 +221,8 @@ def binary_cross_entropy(
     error = -target * inside.log() - (1 - target) * (1 - inside).log()
     error = error + ((p - target) ** 2 - (inside - target) ** 2) / (2 * inside * (1 - inside)).detach()
     if pixel_weight is None:
-        share = error.mean(-1) * mask  # (N, L)
-        return (share.sum(1) / mask.sum(1).clamp(min=1)).mean()
-    weight = model.patchify(pixel_weight.expand(-1, images.shape[1], -1, -1).float())
-    return ((error * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)).mean()
+        return weighted_mean(error.mean(-1), mask)
+    return weighted_mean(error, model.patchify(pixel_weight.expand(-1, images.shape[1], -1, -1)))
 
 
 def _number(name: str, value: Any) -> float:

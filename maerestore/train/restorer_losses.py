@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maerestore.model.means import weighted_mean
 from maerestore.model.restorer import Restored, Restorer
 from maerestore.train.losses import Composite, parse_terms
 from maerestore.train.perceptual import IN_RECIPE, PerceptualLoss
@@ -76,20 +77,6 @@ class RestorerCriterion(nn.Module):
             return weighted_mean((restored.sharp - photo).abs(), weight)
         assert self.perceptual is not None
         return self.perceptual(pasted.picture, pasted.photo).mean()
-
-
-def weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
-    """The mean over images of each one's weighted mean: (N, C, H, W) and (N, 1, H, W) -> scalar.
-
-    An image without weight counts 0.
-
-    Example:
-        >>> error = torch.tensor([2.0, 4.0]).view(1, 1, 1, 2)
-        >>> float(weighted_mean(error, torch.tensor([3.0, 1.0]).view(1, 1, 1, 2)))
-        2.5
-    """
-    share = (error.float() * weight).sum((1, 2, 3)) / (error.shape[1] * weight.sum((1, 2, 3))).clamp(min=1)
-    return share.mean()
 
 
 def paste(restorer: Restorer, photo: Tensor, sharp: Tensor, hole: Tensor) -> Composite:

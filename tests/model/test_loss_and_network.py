@@ -27,14 +27,15 @@ def test_loss_with_normalised_pixels_by_hand(tiny_model):
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-def test_pixel_weight_replaces_the_patch_mask(tiny_model):
+@pytest.mark.parametrize("scale", [1.0, 0.02])
+def test_pixel_weight_replaces_the_patch_mask(tiny_model, scale):
     model = four_patches(tiny_model)
     images = torch.zeros(1, 1, 4, 4)
     pred = model.patchify(torch.arange(16.0).reshape(1, 1, 4, 4))
     weight = torch.zeros(1, 1, 4, 4)
     weight[0, 0, 0, 3], weight[0, 0, 3, 0], weight[0, 0, 2, 1] = 1.0, 2.0, 0.5
     expected = (1 * 3**2 + 2 * 12**2 + 0.5 * 9**2) / 3.5
-    assert float(model.loss(images, pred, torch.ones(1, 4), weight)) == pytest.approx(expected, rel=1e-6)
+    assert float(model.loss(images, pred, torch.ones(1, 4), scale * weight)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_pixel_weight_counts_every_channel(tiny_model):

@@ -142,9 +142,10 @@ def test_cross_entropy_is_least_at_the_target_and_pulls_towards_it_from_everywhe
     assert slope(0.2) == pytest.approx((0.2 - target) / (0.2 * 0.8), rel=1e-4)
 
 
-def test_cross_entropy_with_a_pixel_weight(four_patches):
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+def test_cross_entropy_with_a_pixel_weight(four_patches, scale):
     weight = torch.zeros(1, 1, 4, 4)
-    weight[0, 0, 0, 0], weight[0, 0, 0, 2] = 2.0, 1.0
+    weight[0, 0, 0, 0], weight[0, 0, 0, 2] = 2.0 * scale, 1.0 * scale
     pred = levels(0.5, 0.2, 0.0, 0.0)
     total, _ = measure(four_patches(), {"bce": 1}, first_patch(1.0, 0.0, 0.0, 0.0), pred, ONLY_FIRST, weight)
     assert total == pytest.approx((2 * -math.log(0.5) + 1 * -math.log(0.8)) / 3, rel=1e-5)

@@ -11,7 +11,7 @@ from maerestore.model.restorer import Restored, Restorer
 from maerestore.train.adversary import Adversary, build_adversary
 from maerestore.train.discriminator import PatchDiscriminator
 from maerestore.train.losses import Composite, LossError
-from maerestore.train.restorer_losses import RestorerCriterion, paste, weighted_mean
+from maerestore.train.restorer_losses import RestorerCriterion, paste
 
 
 def picture(*values):
@@ -36,10 +36,10 @@ def test_mse_is_of_the_mean_picture_and_l1_of_the_sharp_one_with_weights():
     assert float(total) == pytest.approx(2 * 3.4 + 0.5 * 0.9)
 
 
-def test_a_mean_over_images_of_each_ones_own_mean():
-    error = torch.cat([picture(1.0, 2.0, 3.0), picture(10.0, 0.0, 5.0), picture(7.0, 7.0, 7.0)])
-    weight = torch.cat([weights(1.0, 1.0, 1.0), weights(0.0, 0.0, 2.0), weights(0.0, 0.0, 0.0)])
-    assert float(weighted_mean(error, weight)) == pytest.approx((2 + 5 + 0) / 3)
+def test_weights_that_are_small_give_the_mean_all_the_same():
+    _, parts = RestorerCriterion({"mse": 1.0, "l1": 1.0})(PHOTO, RESTORED, weights(0.025, 0.1, 0.0), PASTED)
+    assert float(parts["mse"]) == pytest.approx(3.4)
+    assert float(parts["l1"]) == pytest.approx(0.9)
 
 
 def test_only_the_picture_that_a_term_looks_at_gets_a_gradient():
