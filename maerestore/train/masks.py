@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -172,33 +171,37 @@ class HoleBanks:
         self.workers = workers if recipe.mask_count > 1024 else 1
         self._banks: dict[int, HoleBank] = {}  # one at most
         self._ahead: dict[int, Iterator[np.ndarray]] = {}
-        self._pool: ProcessPoolExecutor | None = None
+        self._pools: list[ProcessPoolExecutor] = []  # one for each side that was drawn
 
-    def at(self, side: int) -> HoleBank:
+    def at(self, side: int, samples: int = 0) -> HoleBank:
         """The holes at a side in pixels; those of the side before are forgotten.
+
+        Args:
+            side: of the holes.
+            samples: how many the run has seen: where it is, and what comes next.
 
         Raises:
             RecipeError: a process that draws was killed.
         """
         if side not in self._banks:
             try:
-                self._draw(side)
+                self._draw(side, samples)
             except BrokenProcessPool as err:
                 raise RecipeError(was_killed("a process that draws holes")) from err
         return self._banks[side]
 
-    def _draw(self, side: int) -> None:
+    def _draw(self, side: int, samples: int) -> None:
         drawing = self._ahead.pop(side) if side in self._ahead else self._start(side)
         drawn = stacked(drawing, self.recipe.mask_count, side)
         self._banks = {side: HoleBank(drawn, self.patch_size, self.recipe.rim_weight, self.device)}
-        later = self._next(side)
-        if self.workers > 1 and later is not None:
+        later = self._next(side, samples)
+        if self.workers > 1 and later is not None and later not in self._ahead:
             self._ahead = {later: self._start(later)}
 
     def close(self) -> None:
         """Draw nothing more."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, side: int) -> Iterator[np.ndarray]:
         recipe = self.recipe
@@ -206,12 +209,13 @@ class HoleBanks:
         what = recipe.families, recipe.mask_count, side, recipe.seed, rim
         if self.workers < 2:
             return draw_each(*what)
-        self._pool = ProcessPoolExecutor(self.workers, initializer=leave_signals_to_the_parent)
-        drawing = draw_each(*what, self._pool)
-        self._pool.shutdown(wait=False)  # all is submitted: the processes end when it is drawn
+        pool = ProcessPoolExecutor(self.workers, initializer=leave_signals_to_the_parent)
+        self._pools.append(pool)
+        drawing = draw_each(*what, pool)
+        pool.shutdown(wait=False)  # all is submitted: the processes end when it is drawn
         return drawing
 
-    def _next(self, side: int) -> int | None:
-        """The side that the run comes to after this one; None where it ends before."""
-        sides = [each for start, each in self.recipe.resolution if start < self.recipe.samples]
-        return dict(pairwise(sides)).get(side)
+    def _next(self, side: int, samples: int) -> int | None:
+        """The other side that the run comes to after so many samples; None where it ends before."""
+        later = (each for start, each in self.recipe.resolution if samples < start < self.recipe.samples)
+        return next((each for each in later if each != side), None)

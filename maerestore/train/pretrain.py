@@ -120,7 +120,9 @@ class Pretrainer(TrainingRun[PretrainRecipe, PretrainBatch]):
         images = random_crops(canvas, sizes, total, part, side, recipe.crop_scale, generator, recipe.flip, self.cut)
         images = self.model.normalize(self._channels(images))
         if choice.policy == FREE_FORM:
-            return PretrainBatch(images, self.banks.at(side).masks(choice, total, part, generator), views=views)
+            return PretrainBatch(
+                images, self.banks.at(side, self.samples).masks(choice, total, part, generator), views=views
+            )
         grid = side // recipe.config.patch_size
         masks = patch_masks(choice, total, part, grid, generator, lambda: self._responses(images))
         if recipe.config.mask_embed:  # every parameter takes part in every step, as several processes need

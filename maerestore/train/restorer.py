@@ -144,7 +144,7 @@ class RestorerTrainer(TrainingRun[RestorerRecipe, RestorerBatch]):
         ratio = ratios[int(rng.choice(len(ratios), p=odds / odds.sum()))]
         images = self.corpus.random_crops(total, part, side, recipe.crop_scale, generator, recipe.flip, recipe.native)
         photos = self.model.autoencoder.normalize(images.expand(-1, 3, -1, -1))
-        holes, weights = self.banks.at(side).holes_only(total, part, generator)
+        holes, weights = self.banks.at(side, self.samples).holes_only(total, part, generator)
         seen_side = recipe.seen_side(side, ratio, self.model.autoencoder.config.patch_size)
         photos = photos.contiguous(memory_format=torch.channels_last)
         return RestorerBatch(photos, self.smooth_fill(photos, holes), holes, weights, seen_side)

@@ -113,7 +113,7 @@ def test_the_banks_of_a_run_hold_what_is_drawn_for_its_sides_with_or_without_pro
     recipe = tiny_recipe(mask_count=1032, resolution=[[0, 16], [8, 32]], rim_width=12)
     banks = [HoleBanks(recipe, 8, CPU, workers) for workers in (1, 2)]
     for side, rim_width, ahead in ((16, 1, {32}), (32, 3, set())):
-        holes = [each.at(side).holes for each in banks]
+        holes = [each.at(side, 8 * (side == 32)).holes for each in banks]
         drawn = draw_many(recipe.families, 1032, side, recipe.seed, rim_width=rim_width)
         assert sorted(map(bytes, holes[0].numpy())) == sorted(map(bytes, drawn))
         assert torch.equal(holes[0], holes[1])
@@ -125,6 +125,44 @@ def test_a_side_after_the_end_of_the_run_is_not_drawn(tiny_recipe):
     banks = HoleBanks(tiny_recipe(mask_count=1032, samples=64, resolution=[[0, 16], [64, 32]]), 8, CPU, 2)
     banks.at(16)
     assert not banks._ahead
+
+
+@pytest.mark.parametrize(("side", "samples", "ahead"), [
+    (16, 0, 32), (32, 1000, 16), (16, 2000, 24), (16, 2999, 24), (24, 3000, None), (24, 4000, None),
+])  # fmt: skip
+def test_a_side_that_comes_back_is_followed_by_what_follows_it_there(tiny_recipe, monkeypatch, side, samples, ahead):
+    resolution = [[0, 16], [500, 16], [1000, 32], [2000, 16], [3000, 24], [5000, 40]]
+    banks = HoleBanks(tiny_recipe(mask_count=1032, samples=5000, resolution=resolution), 8, CPU, 2)
+    started = []
+    monkeypatch.setattr(banks, "_start", lambda each: started.append(each) or iter([np.zeros((each, each), np.uint8)]))
+    banks.at(side, samples)
+    assert started == [side] + [ahead] * (ahead is not None)
+
+
+def test_what_is_drawn_ahead_is_not_started_twice_and_every_pool_is_closed(tiny_recipe, monkeypatch):
+    pools = []
+
+    class Pool:
+        def __init__(self, workers, initializer):
+            self.cancelled = False
+            pools.append(self)
+
+        def shutdown(self, wait, cancel_futures=False):
+            self.cancelled |= cancel_futures
+
+    def draw_each(families, count, size, seed, rim_width, pool):
+        return iter([np.zeros((size, size), np.uint8)])
+
+    monkeypatch.setattr("maerestore.train.masks.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("maerestore.train.masks.draw_each", draw_each)
+    banks = HoleBanks(tiny_recipe(mask_count=1032, samples=99, resolution=[[0, 16], [8, 32], [16, 24]]), 8, CPU, 2)
+    banks.at(16, 0)
+    banks.at(24, 0)  # not what was drawn ahead, which is still what comes next
+    assert set(banks._ahead) == {32}
+    banks.at(32, 8)
+    banks.close()
+    assert len(pools) == 4
+    assert all(pool.cancelled for pool in pools)
 
 
 def test_closing_ends_what_is_still_drawn(tiny_recipe):
