@@ -5,6 +5,8 @@ In the comments N is the batch, T the number of tokens, D their width, p the pat
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +30,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> T
     return weights.softmax(-1) @ v
 
 
+def _as_they_are(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """A context in which products of float32 are float32; none where they are so anyway, as exported graphs hold it."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return contextlib.nullcontext()
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
@@ -45,8 +55,9 @@ class Attention(nn.Module):
         """What tokens attend to, the mean over the heads, in float32: (N, T, D) -> (N, number of queries, T)."""
         n, t, d = x.shape
         q, k, _ = self.qkv(x).reshape(n, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
-        logits = (q[:, :, queries].float() * (d // self.num_heads) ** -0.5) @ k.float().transpose(-2, -1)
-        return logits.softmax(-1).mean(1)
+        with _as_they_are(x):
+            logits = (q[:, :, queries].float() * (d // self.num_heads) ** -0.5) @ k.float().transpose(-2, -1)
+            return logits.softmax(-1).mean(1)
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
         n, t, d = x.shape

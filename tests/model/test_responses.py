@@ -57,6 +57,18 @@ def test_they_are_deterministic_and_those_of_each_image_alone(tiny_model, noise_
 
 
 @torch.no_grad()
+def test_attention_is_computed_in_full_precision_under_autocast_too(tiny_model):
+    attention = tiny_model(embed_dim=64).blocks[0].attn
+    x = 3 * torch.randn(2, 40, 64, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        weights = attention.mean_weights(x)
+        q, k, _ = attention.qkv(x).reshape(2, 40, 3, 2, 32).permute(2, 0, 3, 1, 4)
+    assert q.dtype == torch.bfloat16
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, torch.softmax(q.float() @ k.float().mT / 32**0.5, -1).mean(1))
+
+
+@torch.no_grad()
 def test_a_rectangle_gets_one_for_each_patch(tiny_model, noise_images):
     assert tiny_model().responses(noise_images(1, 16, 48)).shape == (1, 12)
 
