@@ -17,7 +17,7 @@ from maerestore.model.blocks import MASK_WEIGHT
 
 
 def encoder_of(model: MaskedAutoencoder) -> MaskedAutoencoder:
-    """The same encoder without a decoder: all that features need.
+    """The same encoder without a decoder: all that features need; a copy, on the same device, of the same data type.
 
     Example:
         >>> from maerestore.model import MAEConfig
@@ -25,10 +25,14 @@ def encoder_of(model: MaskedAutoencoder) -> MaskedAutoencoder:
         >>> encoder_of(model).config.has_decoder
         False
     """
-    encoder = MaskedAutoencoder(dataclasses.replace(model.config, decoder_depth=0))
+    with torch.device("meta"):  # shapes alone: no weights are drawn from the program's generator
+        encoder = MaskedAutoencoder(dataclasses.replace(model.config, decoder_depth=0))
     kept = encoder.state_dict().keys()
-    encoder.load_state_dict({name: value for name, value in model.state_dict().items() if name in kept})
-    return encoder.to(model.cls_token.device).train(model.training)
+    weights = {name: value.clone() for name, value in model.state_dict().items() if name in kept}
+    encoder.load_state_dict(weights, assign=True)
+    for name in ("mean", "std"):
+        encoder.register_buffer(name, getattr(model, name).clone(), persistent=False)
+    return encoder.train(model.training)
 
 
 def export_transformers(
