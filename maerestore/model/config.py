@@ -26,7 +26,8 @@ class MAEConfig:
             no decoder at all, as in the files that hold an encoder only.
         mlp_ratio: hidden width of the MLP of a block, as a multiple of the block's width; at most 1024.
         layer_norm_eps: what every LayerNorm adds to the variance, at most 1; the authors' code uses 1e-6.
-        norm_pix_loss: whether the decoder predicts pixels normalised by their patch's mean and variance.
+        norm_pix_loss: whether the decoder predicts pixels normalised by their patch's mean and variance; not for
+            patches that hold one value.
         mask_embed: whether patches of which some pixels are unknown are embedded together with their pixel mask.
             Its weights start at zero: a run that starts from a model without it (`pretrain --init`) starts unchanged.
         hidden: what stands in a hidden patch. "drop": nothing, the encoder runs on the visible tokens only, as in the
@@ -100,6 +101,8 @@ class MAEConfig:
         for name in ("norm_pix_loss", "mask_embed"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.norm_pix_loss and self.patch_size**2 * self.in_chans == 1:
+            raise ValueError("norm_pix_loss needs more than one value in a patch, got patch_size 1 and in_chans 1")
         if not all(0 < value < math.inf for value in self.std):  # also where one is NaN
             raise ValueError(f"std must be positive, got {self.std}")
         if not all(map(math.isfinite, self.mean)):

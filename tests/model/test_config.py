@@ -47,7 +47,8 @@ def test_settings_that_do_not_fit_are_refused(settings, named):
     "settings",
     [{"mlp_ratio": 0}, {"mlp_ratio": -1.0}, {"mlp_ratio": "4"}, {"mlp_ratio": None}, {"mlp_ratio": float("nan")},
      {"mlp_ratio": 10**400}, {"layer_norm_eps": 10**400}, {"layer_norm_eps": 2}, {"mlp_ratio": float("inf")},
-     {"in_chans": 3.0}, {"std": (float("nan"),) * 3}, {"norm_pix_loss": "no"}],
+     {"in_chans": 3.0}, {"std": (float("nan"),) * 3}, {"norm_pix_loss": "no"},
+     {"norm_pix_loss": True, "patch_size": 1, "in_chans": 1, "mean": (0.5,), "std": (0.5,)}],
     ids=str,
 )  # fmt: skip
 def test_settings_that_cannot_be_built_are_refused(settings):
