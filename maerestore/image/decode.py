@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from . import bmp, jpeg, png, ppm, tiff
 from .color import ALPHA_MODES
 from .depth import stored_bits
 from .errors import InputError, quoted
-from .exif import ORIENTATION, orientation_of, turn_upright, upright_exif, upright_xmp
-from .metadata import Metadata
+from .exif import ORIENTATION, orientation_of, states_anything, turn_upright, upright_exif, upright_xmp
+from .metadata import Metadata, is_profile
 from .opening import open_still, short
 from .palette import complete_palette
 from .photo import Photo
@@ -111,7 +110,7 @@ def _read_png(image: Image.Image, path: Path) -> tuple[Photo, int]:
     exif = _exif_of(image)
     orientation = orientation_of(exif)
     metadata = _common(image, exif)
-    carried = png.carried_chunks(chunks, metadata.exif, turned=orientation >= 5)
+    carried = png.carried_chunks(chunks, metadata.icc, metadata.exif, turned=orientation >= 5)
     samples = turn_upright(photo.samples, orientation)
     return replace(photo, samples=samples, metadata=replace(metadata, png_chunks=carried)), orientation
 
@@ -139,11 +138,14 @@ def _read_other(image: Image.Image, path: Path) -> tuple[Photo, int]:
 
 
 def _exif_of(image: Image.Image) -> bytes | None:
+    """The EXIF block of an image; nothing in it where it is written down in a way that cannot be read."""
     raw = image.info.get("exif")
     profile = image.info.get("Raw profile type exif")
     if raw is None and profile is not None:
-        with suppress(ValueError):  # as hexadecimal digits, behind three lines that say so
+        try:  # as hexadecimal digits, behind three lines that say so
             raw = bytes.fromhex("".join(profile.split("\n")[3:]))
+        except ValueError:
+            return b""
     return raw.removeprefix(b"Exif\x00\x00") or None if isinstance(raw, bytes) else None
 
 
@@ -158,12 +160,21 @@ def _common(image: Image.Image, exif: bytes | None) -> Metadata:
         dpi = (float(dpi[0]), float(dpi[1]))
         dpi = dpi if all(0 < value <= _MOST_DPI for value in dpi) else None
     comment = info.get("comment")
+    icc = info.get("icc_profile", b"")  # None where Pillow cannot put it together
+    damaged = []
+    if icc != b"" and not is_profile(icc):
+        damaged.append("colour profile")
+        icc = None
+    if exif is not None and not states_anything(exif):
+        damaged.append("EXIF")
+        exif = None
     return Metadata(
-        icc=info.get("icc_profile") or None,
+        icc=icc or None,
         exif=upright_exif(exif) if exif else None,
         xmp=upright_xmp(xmp) or None,
         dpi=dpi,
         comment=comment if isinstance(comment, bytes) else None,
+        damaged=tuple(damaged),
     )
 
 

@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["orientation_of", "turn_upright", "upright_exif", "upright_xmp", "without_thumbnail"]
+__all__ = [
+    "orientation_of",
+    "states_anything",
+    "turn_upright",
+    "upright_exif",
+    "upright_xmp",
+    "without_thumbnail",
+]
 
 ORIENTATION = 0x0112
 _EXIF_IFD = 0x8769
@@ -93,6 +100,26 @@ def orientation_of(exif: bytes | None) -> int:
     except (ValueError, struct.error):
         pass
     return 1
+
+
+def states_anything(exif: bytes) -> bool:
+    """Return whether a block is EXIF: its first directory lies in it, with a tag that can be read or with none at all.
+
+    What else of it is odd or cut off does not matter, for other programs may still read the rest.
+
+    Args:
+        exif: a block with or without its `Exif\\0\\0` prefix.
+
+    Example:
+        >>> states_anything(b"II*\\0\\x08\\0\\0\\0\\0\\0"), states_anything(b"garbage")
+        (True, False)
+    """
+    try:
+        block = _Block(exif)
+        next(block.entries(block.first_directory()), None)
+    except (ValueError, struct.error):
+        return False
+    return True
 
 
 def turn_upright(samples: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from .exif import without_thumbnail
 from .png_text import OF_PIXELS, change_profiles
 from .previews import app13_without_previews, photoshop_without_previews, xmp_without_previews
 
-__all__ = ["JpegSettings", "Metadata", "TiffSettings"]
+__all__ = ["JpegSettings", "Metadata", "TiffSettings", "is_profile"]
 
 _PHOTOSHOP, _PHOTOSHOP_LAYERS = 34377, 37724
 
@@ -73,6 +73,7 @@ class Metadata:
         jpeg: compression settings of a JPEG, for the next JPEG.
         tiff: layout of a TIFF, for the next TIFF.
         stored_bits: bits per sample in the file, where its decoder gives fewer.
+        damaged: what the file holds that cannot be read, and is left out: "colour profile", "EXIF".
     """
 
     icc: bytes | None = None
@@ -84,6 +85,7 @@ class Metadata:
     jpeg: JpegSettings | None = None
     tiff: TiffSettings | None = None
     stored_bits: int | None = None
+    damaged: tuple[str, ...] = ()
 
     def without_previews(self) -> Metadata:
         """Return the same without the pictures of the photo that it holds, which show it before a fill.
@@ -115,6 +117,16 @@ class Metadata:
             jpeg=self.jpeg and replace(self.jpeg, segments=b""),
             tiff=self.tiff and replace(self.tiff, tags={}),
         )
+
+
+def is_profile(icc: Any) -> bool:
+    """Return whether a block begins as an ICC profile does; what its tags say is for those who use it.
+
+    Example:
+        >>> is_profile(b"garbage"), is_profile(bytes(36) + b"acsp" + bytes(88))
+        (False, True)
+    """
+    return isinstance(icc, bytes) and len(icc) >= 128 and icc[36:40] == b"acsp"
 
 
 def _bare(profile: bytes) -> bytes:

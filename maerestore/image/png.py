@@ -65,11 +65,12 @@ def iter_chunks(file: IO[bytes], check: bool = False) -> Iterator[tuple[bytes, b
         yield kind, data
 
 
-def carried_chunks(chunks: Iterable[Chunk], exif: bytes | None, turned: bool) -> tuple[Chunk, ...]:
+def carried_chunks(chunks: Iterable[Chunk], icc: bytes | None, exif: bytes | None, turned: bool) -> tuple[Chunk, ...]:
     """Select the chunks that stay true of the photo once it is upright and partly repainted.
 
     Args:
         chunks: all chunks of the source.
+        icc: the colour profile; None where there is none that can be read.
         exif: the upright EXIF block, which replaces any other form of it.
         turned: whether rows and columns were exchanged.
     """
@@ -77,6 +78,8 @@ def carried_chunks(chunks: Iterable[Chunk], exif: bytes | None, turned: bool) ->
     for kind, data in chunks:
         safe_to_copy = bool(kind[0] & 0x20 and kind[3] & 0x20)
         if kind == b"eXIf" or data.startswith((b"Raw profile type exif\x00", b"Raw profile type APP1\x00")):
+            continue
+        if kind == b"iCCP" and icc is None:
             continue
         if kind in (b"acTL", b"fcTL", b"fdAT") or not (safe_to_copy or kind in _CARRIED):
             continue

@@ -117,8 +117,10 @@ def warn_of_losses(photo: Photo, out: Path) -> None:
         out: the file to write.
 
     Warns:
-        MaerestoreWarning: samples became or become 8 bits, or inks become RGB.
+        MaerestoreWarning: samples became or become 8 bits, inks become RGB, or metadata is damaged.
     """
+    for damaged in photo.metadata.damaged:
+        warnings.warn(f"the photo's {damaged} is damaged and left out", MaerestoreWarning, stacklevel=2)
     if stored := photo.metadata.stored_bits:
         what = f"of the photo's {stored} bits {photo.bits} are read: a 16-bit PNG or TIFF of it would keep them all"
         warnings.warn(what, MaerestoreWarning, stacklevel=2)

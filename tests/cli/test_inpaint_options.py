@@ -375,7 +375,10 @@ def test_bits_that_a_format_loses_are_pointed_out(
     assert ("8 of the photo's 16 bits" in capsys.readouterr().err) == warned
 
 
-@pytest.mark.parametrize(("name", "profile", "warned"), [("out.png", b"inks", True), ("out.tif", b"inks", False),
+INKS = bytes(16) + b"CMYK" + bytes(16) + b"acsp" + bytes(88)
+
+
+@pytest.mark.parametrize(("name", "profile", "warned"), [("out.png", INKS, True), ("out.tif", INKS, False),
                                                          ("out.png", None, False)])  # fmt: skip
 def test_an_ink_profile_that_a_format_loses_is_pointed_out(
     name: str, profile: bytes | None, warned: bool, fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -383,3 +386,13 @@ def test_an_ink_profile_that_a_format_loses_is_pointed_out(
     Image.fromarray(noise(channels=4), "CMYK").save(folder / "inks.tif", icc_profile=profile)
     assert fill(folder / "inks.tif", folder / "mask.png", "-o", folder / name, "--sharp", "off") == 0
     assert ("without the photo's ink profile" in capsys.readouterr().err) == warned
+
+
+def test_metadata_that_is_damaged_is_pointed_out(fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(noise()).save(folder / "photo.png", icc_profile=b"garbage", exif=b"Exif\0\0garbage")
+    assert fill(folder / "photo.png", folder / "mask.png", "--sharp", "off") == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("maerestore inpaint: warning: the photo's ") for line in told] == [
+        "colour profile is damaged and left out", "EXIF is damaged and left out"
+    ]  # fmt: skip
+    assert b"garbage" not in (folder / "photo_filled.png").read_bytes()

@@ -180,7 +180,8 @@ def test_text_beyond_ascii_in_an_exif_profile_of_a_png(tmp_path: Path) -> None:
     info = PngInfo()
     info.add_text("Raw profile type exif", "\nexif\n  9\nno digits\n")
     picture().save(tmp_path / "damaged.png", pnginfo=info)
-    assert read_photo(tmp_path / "damaged.png").metadata.exif is None
+    damaged = read_photo(tmp_path / "damaged.png").metadata
+    assert (damaged.exif, damaged.damaged) == (None, ("EXIF",))
 
 
 def test_an_exif_directory_of_a_tiff_needs_no_other_tag_to_be_kept(tmp_path: Path) -> None:
@@ -209,6 +210,45 @@ def test_a_resolution_that_no_field_holds_does_not_lose_a_fill(suffix: str, tmp_
 def test_damaged_exif_does_not_lose_a_fill(damaged: bytes, suffix: str, tmp_path: Path) -> None:
     picture().save(tmp_path / "in.jpg", exif=b"Exif\0\0" + damaged)
     assert refill(tmp_path / "in.jpg", tmp_path / f"out{suffix}").size == (9, 5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("garbage", [b"garbage", b"garbagegarbage", b"II" + b"garbage" * 99])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_a_profile_and_exif_that_are_garbage_are_left_out(suffix: str, garbage: bytes, tmp_path: Path) -> None:
+    source = tmp_path / f"in{suffix}"
+    exif = None if suffix == ".tif" else garbage if suffix == ".webp" else b"Exif\0\0" + garbage
+    picture().save(source, icc_profile=garbage, **({"exif": exif} if exif else {}))
+    metadata = read_photo(source).metadata
+    assert (metadata.icc, metadata.exif) == (None, None)
+    assert metadata.damaged == (("colour profile", "EXIF") if exif else ("colour profile",))
+    for out in (".jpg", ".png", ".webp", ".tif"):
+        kept = refill(source, tmp_path / f"out{out}").metadata
+        assert (kept.icc, kept.exif, kept.damaged) == (None, None, ())
+
+
+def test_a_profile_that_png_cannot_unpack_is_left_out(tmp_path: Path) -> None:
+    samples, chunks = np.zeros((5, 9, 3), np.uint8), ((b"iCCP", b"a profile\0\0not deflated"),)
+    write_photo(Photo(samples, metadata=Metadata(png_chunks=chunks)), tmp_path / "in.png")
+    assert read_photo(tmp_path / "in.png").metadata.damaged == ("colour profile",)
+    refill(tmp_path / "in.png", tmp_path / "out.png")
+    assert b"iCCP" not in (tmp_path / "out.png").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_what_is_merely_unusual_stays(suffix: str, tmp_path: Path) -> None:
+    header = bytes(36) + b"acsp" + bytes(100)
+    blocks = (
+        b"II*\0\x08\0\0\0\0\0",  # no tags
+        b"II*\0\x08\0\0\0\x09\0" + b"\x31\x01\x63\0\x01\0\0\0\0\0\0\0",  # of nine tags one, of no known type
+        block_with_exif_pointer(9999, orientation=1),
+    )
+    for number, block in enumerate(blocks):
+        exif = block if suffix == ".webp" else b"Exif\0\0" + block
+        picture().save(tmp_path / f"in{suffix}", icc_profile=header, exif=exif)
+        kept = refill(tmp_path / f"in{suffix}", tmp_path / f"out{number}{suffix}").metadata
+        assert (kept.icc, kept.exif, kept.damaged) == (header, block, ())
 
 
 def test_a_tag_whose_value_breaks_its_type_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
