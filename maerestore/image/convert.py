@@ -13,7 +13,7 @@ from .color import ALPHA_MODES
 from .errors import InputError
 from .photo import Photo
 
-__all__ = ["FORMATS", "fit", "target_of"]
+__all__ = ["FORMATS", "fit", "profile_fits", "target_of"]
 
 _PNG = {"1": (1,), "L": (2, 4, 8, 16), "LA": (8, 16), "P": (1, 2, 4, 8), "RGB": (8, 16), "RGBA": (8, 16)}
 FORMATS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -68,7 +68,7 @@ def fit(photo: Photo, file_format: str, transparent: bool | None = None) -> Phot
     mode, bits = target
     samples = _converted(photo, mode, bits)
     metadata = photo.metadata
-    if metadata.icc and not _profile_fits(metadata.icc, mode):
+    if metadata.icc and not profile_fits(metadata.icc, mode):
         metadata = replace(metadata, icc=None)
     return replace(
         photo,
@@ -126,7 +126,8 @@ def _holds(photo: Photo, file_format: str, transparent: bool) -> bool:
     return True
 
 
-def _profile_fits(icc: bytes, mode: str) -> bool:
+def profile_fits(icc: bytes, mode: str) -> bool:
+    """Whether a profile is one of the kind of colours that a mode has."""
     space = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "CMYK": b"CMYK"}.get(mode, b"RGB ")
     return icc[16:20] == space
 

@@ -15,7 +15,7 @@ from PIL import Image
 from maerestore.errors import MaerestoreWarning
 
 from .bmp import write_bmp_palette, write_bmp_rgba
-from .convert import fit, target_of
+from .convert import fit, profile_fits, target_of
 from .errors import InputError, quoted, reason_of
 from .jpeg import write_jpeg
 from .output import atomic_file, check_target, format_of
@@ -23,7 +23,10 @@ from .photo import Photo
 from .png import write_png
 from .tiff import write_tiff
 
-__all__ = ["check_writable", "write_photo", "written_bits"]
+__all__ = ["check_writable", "lost_metadata", "write_photo", "written_bits"]
+
+_DESCRIBED = ("PNG", "TIFF", "JPEG", "WEBP")
+"""The formats that have a place for profile, EXIF and XMP."""
 
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}
 
@@ -135,6 +138,37 @@ def written_bits(photo: Photo, path: str | os.PathLike[str]) -> int:
     """
     target = target_of(photo, format_of(path), transparent=False)
     return photo.bits if target is None else target[1]
+
+
+def lost_metadata(photo: Photo, path: str | os.PathLike[str]) -> list[str]:
+    """What a photo has of profile, EXIF and XMP that its successor will not have.
+
+    A profile does not count where it is that of sRGB, which is what viewers take colours without one for.
+
+    Args:
+        photo: the photo, for which `check_writable` raised nothing.
+        path: as for `write_photo`.
+
+    Example:
+        >>> from maerestore.image import Metadata
+        >>> tagged = Photo(np.zeros((2, 3), dtype=np.uint8), "L", metadata=Metadata(xmp=b"<x/>"))
+        >>> lost_metadata(tagged, "new.bmp"), lost_metadata(tagged, "new.webp")
+        (['XMP'], [])
+    """
+    metadata, file_format = photo.metadata, format_of(path)
+    roomy = file_format in _DESCRIBED
+    target = target_of(photo, file_format, transparent=False)
+    fits = roomy and (target is None or profile_fits(metadata.icc or b"", target[0]))
+    lost = ["colour profile"] if metadata.icc and not fits and not _is_srgb(metadata.icc) else []
+    if not roomy:
+        lost += [name for name, block in (("EXIF", metadata.exif), ("XMP", metadata.xmp)) if block]
+    return lost
+
+
+def _is_srgb(icc: bytes) -> bool:
+    """Whether a profile calls itself sRGB, in text of one or two bytes a letter, and not a linear one."""
+    text = icc.replace(b"\0", b"").lower()
+    return b"srgb" in text and b"linear" not in text
 
 
 def _to_pillow(photo: Photo) -> Image.Image:

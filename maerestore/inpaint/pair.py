@@ -18,7 +18,7 @@ from maerestore.image import (
     read_mask,
     read_photo,
 )
-from maerestore.image.encode import written_bits
+from maerestore.image.encode import lost_metadata, written_bits
 from maerestore.image.errors import quoted
 from maerestore.image.looks import looks_like_a_mask
 from maerestore.image.output import same_file
@@ -110,14 +110,14 @@ def grown_mask(photo: Photo, mask: np.ndarray, out: Path, dilate: int = 0) -> np
 
 
 def warn_of_losses(photo: Photo, out: Path) -> None:
-    """Say what of a photo is lost in a format that can hold it.
+    """Say what of a photo is lost in a format that can hold its size and transparency.
 
     Args:
         photo: to be filled.
         out: the file to write.
 
     Warns:
-        MaerestoreWarning: samples became or become 8 bits, inks become RGB, or metadata is damaged.
+        MaerestoreWarning: samples became or become 8 bits, inks become RGB, or metadata is damaged or does not fit.
     """
     for damaged in photo.metadata.damaged:
         warnings.warn(f"the photo's {damaged} is damaged and left out", MaerestoreWarning, stacklevel=2)
@@ -129,6 +129,13 @@ def warn_of_losses(photo: Photo, out: Path) -> None:
         keep = "TIFF keeps" if photo.mode == "CMYK" else "PNG and TIFF keep"
         what = f"{quoted(out)} keeps {bits} of the photo's {photo.bits} bits, {keep} all of them"
         warnings.warn(what, MaerestoreWarning, stacklevel=2)
+    lost = lost_metadata(photo, out)
     if photo.mode == "CMYK" and photo.metadata.icc and format_of(out) not in ("JPEG", "TIFF"):
         what = f"{quoted(out)} is RGB without the photo's ink profile, JPEG and TIFF keep its inks"
+        warnings.warn(what, MaerestoreWarning, stacklevel=2)
+        lost = [name for name in lost if name != "colour profile"]
+    if lost:
+        listed = " and ".join([", ".join(lost[:-1]), lost[-1]]) if len(lost) > 1 else lost[0]
+        keep = "keep it" if len(lost) == 1 else "keep them"
+        what = f"{quoted(out)} is written without the photo's {listed}, PNG and TIFF {keep}"
         warnings.warn(what, MaerestoreWarning, stacklevel=2)

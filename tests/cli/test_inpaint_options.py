@@ -396,3 +396,26 @@ def test_metadata_that_is_damaged_is_pointed_out(fill: Fill, folder: Path, capsy
         "colour profile is damaged and left out", "EXIF is damaged and left out"
     ]  # fmt: skip
     assert b"garbage" not in (folder / "photo_filled.png").read_bytes()
+
+
+@pytest.mark.parametrize(("mode", "profile", "suffix", "lost"), [
+    ("RGB", "Display P3", ".bmp", "colour profile, EXIF and XMP, PNG and TIFF keep them"),
+    ("RGB", "sRGB IEC61966-2.1", ".bmp", "EXIF and XMP, PNG and TIFF keep them"),
+    ("RGB", "s\0R\0G\0B", ".ppm", "EXIF and XMP, PNG and TIFF keep them"),
+    ("RGB", "linear sRGB", ".ppm", "colour profile, EXIF and XMP, PNG and TIFF keep them"),
+    ("L", "gray", ".gif", "colour profile, EXIF and XMP, PNG and TIFF keep them"),
+    ("L", "gray", ".webp", "colour profile, PNG and TIFF keep it"),
+    *(("RGB", "Display P3", suffix, "") for suffix in (".png", ".tif", ".jpg", ".webp")),
+    *(("L", "gray", suffix, "") for suffix in (".png", ".tif", ".jpg")),
+])  # fmt: skip
+def test_metadata_that_a_format_has_no_place_for_is_pointed_out(
+    mode: str, profile: str, suffix: str, lost: str, fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    icc = bytes(16) + (b"GRAY" if mode == "L" else b"RGB ") + bytes(16) + b"acsp" + bytes(88) + profile.encode()
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    Image.fromarray(noise()).convert(mode).save(folder / "a.jpg", icc_profile=icc, exif=exif, xmp=b"<x:xmpmeta/>")
+    assert fill(folder / "a.jpg", folder / "mask.png", "-o", folder / f"out{suffix}", "--sharp", "off") == 0
+    told = capsys.readouterr().err
+    out = folder / f"out{suffix}"
+    assert told == (f"maerestore inpaint: warning: '{out}' is written without the photo's {lost}\n" if lost else "")
