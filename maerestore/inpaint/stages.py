@@ -82,7 +82,10 @@ def find_scene(
     width, height = photo.size
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
         told = f"{type(mask).__name__} of {mask.dtype}" if hasattr(mask, "dtype") else type(mask).__name__
-        raise InputError(f"the mask of a photo must be a NumPy array of bool, got {told}; inpaint() takes others")
+        raise InputError(
+            f"the mask of a photo must be a NumPy array of bool, got {told}: maerestore.image.read_mask("
+            "path, photo.size) gives one, and inpaint() takes others"
+        )
     if mask.shape != (height, width):
         size = "x".join(map(str, mask.shape[::-1]))
         raise InputError(f"the mask is {size}, the photo {width}x{height}: they must agree")

@@ -1,4 +1,4 @@
-"""The commands of the README are commands of this version."""
+"""The commands of the README are commands of this version, and its Python of photos runs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from maerestore.cli.main import VERBS, build_parser
+
+from .conftest import hole, noise
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -31,3 +35,19 @@ def test_no_command_is_lost() -> None:
 def test_a_command_of_the_readme_parses(command: str) -> None:
     words = shlex.split(command, comments=True)
     assert build_parser().parse_args(words).verb == words[0]
+
+
+def test_photos_from_python_are_filled_as_printed(
+    folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = README.split("\n## Filling\n")[1].split("\n## ")[0]
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL) if "read_photo" in block)
+    monkeypatch.chdir(folder)
+    Image.fromarray(noise()).save("photo.tif", tiffinfo={270: "a caption"})
+    from maerestore import Inpainter
+
+    exec(code, {"inpainter": Inpainter.from_pretrained(model_folder, device="cpu")})
+    with Image.open("out.tif") as filled:
+        assert filled.getexif()[270] == "a caption"
+        np.testing.assert_array_equal(np.asarray(filled)[~hole()], noise()[~hole()])
+        assert (np.asarray(filled) != noise())[hole()].any()
