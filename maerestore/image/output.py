@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -26,6 +27,7 @@ __all__ = [
 
 _OR_OVERWRITE = "choose another output, or add --overwrite"
 _OVERWRITE = "overwrite=True"  # as it is written in Python
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), None)
 
 PathLike = str | os.PathLike[str]
 
@@ -225,7 +227,10 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 
 def _cannot_write(name: str, error: Exception) -> InputError:
-    return InputError(f"output {name} cannot be written ({reason_of(error)}): free space or choose another output.")
+    # Encoders raise errors without a number where they are told of none: it may be a full disk.
+    full = isinstance(error, OSError) and error.errno in _FULL
+    advice = "free space or choose another output" if full else "choose another output"
+    return InputError(f"output {name} cannot be written ({reason_of(error)}): {advice}.")
 
 
 @contextmanager

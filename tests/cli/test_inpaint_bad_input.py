@@ -378,7 +378,8 @@ def test_a_full_disk_leaves_no_partial_file(
     if overwrite:
         (folder / "photo_filled.png").write_bytes(b"precious")
         options = ("--overwrite",)
-    assert "No space left" in refuse(folder / "photo.png", folder / "mask.png", *options)
+    said = refuse(folder / "photo.png", folder / "mask.png", *options)
+    assert said.endswith("cannot be written (No space left on device): free space or choose another output.\n")
 
 
 def test_a_move_that_fails_leaves_no_partial_file(
@@ -388,7 +389,7 @@ def test_a_move_that_fails_leaves_no_partial_file(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "replace", fail)
-    assert "Permission denied" in refuse()
+    assert refuse().endswith("cannot be written (Permission denied): choose another output.\n")
 
 
 @pytest.mark.parametrize(("error", "code"), [(MemoryError(), 2), (KeyboardInterrupt(), 130)])

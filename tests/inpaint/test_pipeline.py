@@ -264,13 +264,6 @@ def test_a_batch_takes_one_mask_for_all_or_one_for_each(shape: tuple[int, ...], 
         assert torch.equal(inpainter.inpaint(image, HOLE, sharp=False), filled)
 
 
-@pytest.mark.parametrize("mask", [np.zeros((12, 9), np.uint8), Image.new("1", (9, 12))])
-def test_the_mask_of_a_photo_is_refused_with_a_way_to_get_one(mask: Any, inpainter: Inpainter) -> None:
-    photo = Photo(np.zeros((12, 9, 3), np.uint8))
-    with pytest.raises(InputError, match=r"of bool, got .*maerestore\.image\.read_mask\(path, photo\.size\)"):
-        inpainter.fill(photo, mask)
-
-
 def test_a_batch_with_a_wrong_number_of_masks_is_refused(inpainter: Inpainter) -> None:
     with pytest.raises(InputError, match="2 masks for 3 images"):
         inpainter.inpaint(torch.rand(3, 3, 20, 30), torch.zeros(2, 20, 30))
@@ -636,7 +629,9 @@ def test_the_mask_of_a_photo_must_be_of_bool(mask: Any, inpainter: Inpainter) ->
         lambda: inpainter.fill_samples(photo, mask, 2),
         lambda: inpainter.confidence_of(photo, mask),
     ):
-        with pytest.raises(InputError, match=r"array of bool|30x20x1"):
+        with pytest.raises(
+            InputError, match=r"array of bool.*maerestore\.image\.read_mask\(path, photo\.size\)|30x20x1"
+        ):
             call()
 
 
