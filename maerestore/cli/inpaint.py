@@ -24,6 +24,7 @@ from maerestore.cli import inpaint_table
 from maerestore.cli.flags import MODEL, add_device, add_precision
 from maerestore.cli.progress import Bar
 from maerestore.cli.values import seed, whole
+from maerestore.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("photo", type=Path, nargs="?", help="the photo")
     parser.add_argument("mask", type=Path, nargs="?", help="the mask: any image of the photo's size")
-    parser.add_argument(
-        "-o", "--out", type=Path, help="file or folder to write (default: PHOTO_filled beside the photo)"
-    )
+    # Not as a path, which would lose the slash that says it is a folder.
+    parser.add_argument("-o", "--out", help="file or folder to write (default: PHOTO_filled beside the photo)")
     parser.add_argument("--model", help=f"{MODEL} (default: the bundled model)")
     add_device(parser)
     parser.add_argument("--dilate", type=whole, default=0, metavar="N", help="grow the mask by N pixels")
@@ -90,7 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print what was done as JSON, with the seconds of each stage (refine includes the autoencoder)",
     )
     inpaint_table.add_arguments(parser)
-    parser.set_defaults(refuse=parser.error)
+    parser.set_defaults(
+        refuse=parser.error, surplus="one photo and its mask are given; many stand in a table: --table FILE"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -142,9 +144,9 @@ def run(args: argparse.Namespace) -> int:
             )
         )
     elif not args.quiet:
-        holes = "1 hole" if report.holes == 1 else f"{report.holes} holes"
+        holes, pixels = counted(report.holes, "hole"), counted(report.pixels, "pixel")
         written = str(outs[0]) if len(outs) == 1 else f"{outs[0]} to {outs[-1].name}"
-        print(f"{written}: {holes} filled ({report.pixels} pixels) in {sum(seconds.values()):.1f} s")
+        print(f"{written}: {holes} filled ({pixels}) in {sum(seconds.values()):.1f} s")
     return 0
 
 
@@ -185,6 +187,7 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
     """Where the fills go, checked, together with the place of the confidence map, before any work is done."""
     from maerestore.image import InputError, resolve_output
     from maerestore.image.errors import quoted, refuse_url
+    from maerestore.image.opening import check_file
     from maerestore.image.output import same_file
 
     if args.photo is None or args.mask is None:
@@ -197,6 +200,11 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
             raise InputError(f"--{option.replace('_', '-')} goes with --table.")
     if not 1 <= args.samples <= MOST_SAMPLES:
         raise InputError(f"--samples must be from 1 to {MOST_SAMPLES}, got {args.samples}")
+    for path in (
+        args.photo,
+        args.mask,
+    ):  # before it is said of an output that it exists: nothing could be written to it
+        check_file(path)
     inputs = (args.mask,)
     if args.samples == 1:
         outs = [resolve_output(args.photo, args.out, args.overwrite, inputs)]

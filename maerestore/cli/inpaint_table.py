@@ -7,6 +7,7 @@ import functools
 import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maerestore.cli.progress import Bar
@@ -29,8 +30,6 @@ def run(args: argparse.Namespace) -> int:
     """Fill what is not filled yet."""
     start = time.perf_counter()
     # Imported here, and torch only once the table was found good: bad input is answered at once.
-    from pathlib import Path
-
     from maerestore.inpaint.rows import read_pairs
     from maerestore.inpaint.table import FillSettings, fill_table
 
@@ -101,6 +100,7 @@ def _check(args: argparse.Namespace) -> None:
     check_ray_flags(args)
     if args.out is None:
         raise InputError("-o is missing: name the folder that the fills go to.")
+    args.out = Path(args.out)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"-o {quoted(args.out)} is a file: name a folder.")
 

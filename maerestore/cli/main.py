@@ -64,6 +64,8 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             files = [name for name in unknown if name.startswith("-") and os.path.isfile(name)]
             hint = f" (the file of that name is given as .{os.sep}{files[0]})" if files else ""
+            if not hint and (advice := self.get_default("surplus")) and not any(w.startswith("-") for w in unknown):
+                hint = f" ({advice})"
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return known, unknown
 

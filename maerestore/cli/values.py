@@ -26,23 +26,23 @@ def ratio(text: str) -> float:
 
 def seed(text: str) -> int:
     """A whole number from 0 that fits 63 bits."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
-    return value
+    return _at_most(text, 2**63 - 1)
 
 
 def whole(text: str) -> int:
     """A whole number from 0, of which no more is counted than 31 bits hold."""
+    return _at_most(text, 2**31 - 1)
+
+
+def _at_most(text: str, largest: int) -> int:
     try:
         value = int(text)
     except ValueError:
         value = -1
-    if not 0 <= value < 2**31:
+    if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    if value > largest:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large: at most {largest}")
     return value
 
 

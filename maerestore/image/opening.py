@@ -15,7 +15,7 @@ from . import tiff
 from .errors import InputError, quoted, reason_of, refuse_url
 from .output import READ_ONLY, SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "MANY_FRAMES_ONE_PHOTO", "MAX_PIXELS", "count_frames", "open_still", "short"]
+__all__ = ["IMAGE_SUFFIXES", "MANY_FRAMES_ONE_PHOTO", "MAX_PIXELS", "check_file", "count_frames", "open_still", "short"]
 
 IMAGE_SUFFIXES = {*SUFFIXES, *READ_ONLY}
 """What counts as an image in folders and tars; a file that is named itself is taken whatever its suffix."""
@@ -51,7 +51,7 @@ def open_still(source: Path | bytes) -> Image.Image:
             raise InputError(f"{name} is empty: give an image file.")
     else:
         name = quoted(source)
-        _check_file(source)
+        check_file(source)
     try:
         image = _open(source, name)
     except UnidentifiedImageError:
@@ -87,7 +87,12 @@ def short(error: BaseException) -> str:
     return reason_of(error)[:120]
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is not a file with something in it; nothing is opened.
+
+    Raises:
+        InputError: as `open_still`, for what the file system says.
+    """
     name = quoted(path)
     try:
         if path.is_dir():

@@ -20,6 +20,9 @@ from maerestore.image.output import format_of, suffix_of_fill
 
 __all__ = ["Pair", "read_pairs"]
 
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+_ZIP = "PK\3\4"  # as spreadsheets begin, whatever they are called
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -57,7 +60,7 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
         a pair for each row; rows that cannot be done have an error.
 
     Raises:
-        InputError: it cannot be read, or lacks a column.
+        InputError: it cannot be read, has no rows, or lacks a column.
 
     Example:
         >>> import tempfile
@@ -123,6 +126,8 @@ def _place(photo: str, output: str) -> PurePath:
 
 def _rows(table: Path) -> list[tuple[str, str, str]]:
     """(photo, mask, output) of each row, as text; "" where there is none."""
+    if table.suffix.lower() in _SPREADSHEETS and table.is_file():
+        raise _spreadsheet(table)
     try:
         columns = _parquet(table) if table.suffix.lower() == ".parquet" else _csv(table)
     except InputError:
@@ -133,6 +138,8 @@ def _rows(table: Path) -> list[tuple[str, str, str]]:
         if name not in columns:
             raise InputError(f"{quoted(table)} has no column '{name}': columns are photo, mask and, if wanted, output.")
     photos, masks = columns["photo"], columns["mask"]
+    if not photos:
+        raise InputError(f"{quoted(table)} has no rows below its header: nothing to fill.")
     outputs = columns.get("output", [None] * len(photos))
     return [
         (str(photo or "").strip(), str(mask or "").strip(), str(output or "").strip())
@@ -152,8 +159,10 @@ def _csv(table: Path) -> dict[str, list[Any]]:
             names = [_plain(name) for name in reader.fieldnames or []]
             reader.fieldnames = names
             rows = list(reader)
-    except UnicodeDecodeError:
-        raise _not_utf8(table) from None
+    except UnicodeDecodeError as error:
+        raise (_spreadsheet if error.object.startswith(_ZIP.encode()) else _not_utf8)(table) from None
+    if header.startswith(_ZIP):
+        raise _spreadsheet(table)
     if "\0" in header:  # UTF-16 without the mark that it begins with
         raise _not_utf8(table)
     return {name: [row.get(name) for row in rows] for name in names}
@@ -162,6 +171,10 @@ def _csv(table: Path) -> dict[str, list[Any]]:
 def _plain(name: str) -> str:
     """The name of a column, as people vary it."""
     return name.strip().lower()
+
+
+def _spreadsheet(table: Path) -> InputError:
+    return InputError(f"{quoted(table)} is a spreadsheet, which is not read: save it as CSV in UTF-8.")
 
 
 def _not_utf8(table: Path) -> InputError:

@@ -193,7 +193,8 @@ def test_a_dilation_beyond_every_photo(refuse: Callable[..., str], folder: Path)
 
 @pytest.mark.parametrize("seed", [2**70, -(2**70), -1, 2**63])
 def test_a_seed_beyond_63_bits(seed: int, refuse: Callable[..., str], folder: Path) -> None:
-    refuse(folder / "photo.png", folder / "mask.png", "--seed", seed)
+    said = refuse(folder / "photo.png", folder / "mask.png", "--seed", seed)
+    assert ("is no whole number of at least 0" if seed < 0 else f"is too large: at most {2**63 - 1}") in said
 
 
 @pytest.mark.parametrize("value", [0, 255])
@@ -203,6 +204,23 @@ def test_a_message_stays_on_one_line_whatever_the_file_is_called(
     path = folder / "two\nlines.png"
     Image.new("L", (WIDTH, HEIGHT), value).save(path)
     refuse(mask=path)
+
+
+@pytest.mark.parametrize("name", ["photo", "mask"])
+def test_an_input_that_is_missing_is_said_before_what_is_wrong_with_the_output(
+    name: str, refuse: Callable[..., str], folder: Path
+) -> None:
+    (folder / "photo_filled.png").touch()
+    (folder / f"{name}.png").unlink()
+    assert f"{name}.png' does not exist" in refuse()
+
+
+def test_of_more_than_a_photo_and_a_mask_a_table_is_made(refuse: Callable[..., str], folder: Path) -> None:
+    assert (
+        "unrecognized arguments: c.png mask.png (one photo and its mask are given; many stand in a table: --table"
+        in (refuse(folder / "photo.png", "b.png", "c.png", "mask.png"))
+    )
+    assert "--table" not in refuse(folder / "photo.png", folder / "mask.png", "c.png", "--colour")
 
 
 # --- outputs
@@ -273,6 +291,12 @@ def test_an_output_folder_that_holds_the_photo(refuse: Callable[..., str], folde
 @pytest.mark.parametrize("out", ["none/out.png", "none/", "photo.png/out.png", "out.xyz", "out", "out.svg"])
 def test_outputs_that_cannot_be(out: str, refuse: Callable[..., str], folder: Path) -> None:
     refuse(folder / "photo.png", folder / "mask.png", "-o", f"{folder}/{out}")
+
+
+def test_an_output_folder_that_is_not_there_is_called_one(refuse: Callable[..., str], folder: Path) -> None:
+    for options in ((), ("--samples", 2)):
+        said = refuse(folder / "photo.png", folder / "mask.png", "-o", f"{folder}/new/", *options)
+        assert f"output folder '{folder}/new/' does not exist: create it first" in said
 
 
 @pytest.mark.parametrize("n", [0, -3, 1001])

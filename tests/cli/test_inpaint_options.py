@@ -419,3 +419,12 @@ def test_metadata_that_a_format_has_no_place_for_is_pointed_out(
     told = capsys.readouterr().err
     out = folder / f"out{suffix}"
     assert told == (f"maerestore inpaint: warning: '{out}' is written without the photo's {lost}\n" if lost else "")
+
+
+def test_what_was_filled_is_counted(fill: Fill, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for corner, told in ((1, "1 hole filled (1 pixel) in "), (2, "1 hole filled (4 pixels) in ")):
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[20 : 20 + corner, 30 : 30 + corner] = True
+        save_mask(folder / "mask.png", mask)
+        assert fill(folder / "photo.png", folder / "mask.png", "--overwrite", "--sharp", "off") == 0
+        assert told in capsys.readouterr().out

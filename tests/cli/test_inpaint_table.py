@@ -300,6 +300,7 @@ def test_a_table_in_another_encoding_says_how_to_save_it(encoding: str, run: Run
         ("image,mask\na.png,mask.png\n", (), "photo"),
         ("photo\na.png\n", (), "mask"),
         ("", (), "photo"),
+        ("photo,mask\n\n", (), "'pairs.csv' has no rows below its header: nothing to fill"),
         (BOTH, ("-o", "a.png"), "folder"),
         (BOTH, ("--samples", 2), "--samples"),
         (BOTH, ("--confidence", "sure.png"), "--confidence"),
@@ -327,6 +328,18 @@ def test_a_table_that_cannot_be_read(name: str, run: Run, work: Path) -> None:
     assert code == 2
     assert name in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "content"), [("t.xlsx", b"PK\3\4..."), ("t.csv", b"PK\3\4..."),
+                                               ("t.csv", b"PK\3\4\xff" * 9),
+                                               ("t.XLS", b"\xd0\xcf"), ("t.ods", b"photo,mask\n")])  # fmt: skip
+def test_a_spreadsheet_says_how_to_save_it(name: str, content: bytes, run: Run) -> None:
+    Path(name).write_bytes(content)
+    code, out, err = run(None, "--table", name)
+    assert (code, out) == (2, "")
+    assert err == f"maerestore inpaint: '{name}' is a spreadsheet, which is not read: save it as CSV in UTF-8.\n"
+    Path(name).unlink()
+    assert "spreadsheet" not in run(None, "--table", name)[2]
 
 
 @pytest.mark.parametrize("arguments", [[], ["a.png"]])

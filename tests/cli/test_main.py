@@ -49,7 +49,9 @@ def test_what_the_user_set_stays(
 
 @pytest.mark.parametrize(("arguments", "verb", "unknown"), [
     ("inpaint a.png b.png --bogus", "maerestore inpaint", "--bogus"),
-    ("inpaint a.png b.png c.png", "maerestore inpaint", "c.png"),
+    ("inpaint a.png b.png c.png", "maerestore inpaint",
+     "c.png (one photo and its mask are given; many stand in a table: --table FILE)"),
+    ("augment a.png b.png", "maerestore augment", "b.png"),
     ("index query photos.index a.jpg --bogus 3", "maerestore index query", "--bogus 3"),
     ("index --bogus query photos.index a.jpg", "maerestore index", "--bogus"),
     ("--bogus inpaint a.png b.png", "maerestore", "--bogus"),
@@ -68,7 +70,8 @@ def test_what_is_said_for_python_is_left_out_and_names_of_files_are_not(
     monkeypatch.chdir(tmp_path)
     assert command.main(["inpaint", "cat (in Python: no).jpg", "mask.png"]) == 2
     assert "'cat (in Python: no).jpg' does not exist" in capsys.readouterr().err
-    Path("a.png").write_bytes(b"")
+    for name in ("a.png", "mask.png"):
+        Path(name).write_bytes(b"not looked at")
     assert command.main(["inpaint", "a.png", "mask.png", "-o", "a.png"]) == 2
     assert capsys.readouterr().err.endswith(": choose another output, or add --overwrite\n")
 

@@ -123,7 +123,7 @@ BAD = {
     "ratio is nan": ("{0}/photo.png --mask-ratio nan", "'nan' is no number from 0 to 1"),
     "ratio is text": ("{0}/photo.png --mask-ratio most", "'most' is no number from 0 to 1"),
     "seed": ("{0}/photo.png --seed -1", "-1"),
-    "large seed": ("{0}/photo.png --seed 9223372036854775808", "is no whole number"),
+    "large seed": ("{0}/photo.png --seed 9223372036854775808", "is too large: at most 9223372036854775807"),
     "policy": ("{0}/photo.png --policy stripes", "invalid choice: 'stripes'"),
     "size": ("{0}/photo.png --size 4", "size 4 is smaller than a patch"),
     "no mask": ("{0}/photo.png --mask {0}/none.png", "none.png"),
