@@ -29,6 +29,11 @@ MANY_FRAMES_ONE_PHOTO = ("MPO", "PSD", "HEIF")
 _FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "PSD", "QOI"]
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # the last two: AVIF as well
 _READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, AVIF, JPEG 2000, QOI or PSD"
+_RAW = (
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos",
+    ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw",
+    ".x3f",
+)  # fmt: skip
 _LIMIT_LOCK = threading.Lock()
 
 # What decoders log is for those who handle logs; what nobody handles, Python would write to stderr.
@@ -52,9 +57,12 @@ def open_still(source: Path | bytes) -> Image.Image:
     else:
         name = quoted(source)
         check_file(source)
+    raw = isinstance(source, Path) and source.suffix.lower() in _RAW
     try:
         image = _open(source, name)
     except UnidentifiedImageError:
+        if raw:
+            raise _is_raw(name) from None
         if _head(source)[:4] in (b"II*\0", b"MM\0*"):
             raise InputError(
                 f"{name} is damaged, or a TIFF with floating-point samples, 16-bit gray with alpha or other unusual "
@@ -68,11 +76,17 @@ def open_still(source: Path | bytes) -> Image.Image:
     except Exception as error:
         raise InputError(f"{name} is damaged and cannot be opened ({short(error)}): give an intact file.") from None
     try:
+        if raw and image.format == "TIFF":  # which Pillow takes for its small preview
+            raise _is_raw(name)
         _check_image(image, name)
     except BaseException:
         image.close()
         raise
     return image
+
+
+def _is_raw(name: str) -> InputError:
+    return InputError(f"{name} is camera RAW, which is not read: develop it to a 16-bit TIFF first.")
 
 
 def _head(source: Path | bytes) -> bytes:

@@ -72,6 +72,23 @@ def test_not_an_image(content: bytes, tmp_path: Path) -> None:
         assert known in message
 
 
+@pytest.mark.parametrize("suffix", [".cr2", ".NEF", ".arw", ".dng", ".raf", ".cr3"])
+@pytest.mark.parametrize("content", ["samples that no TIFF has", "a preview", "no TIFF"])
+def test_camera_raw_has_to_be_developed(content: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"photo{suffix}"
+    if content == "no TIFF":
+        path.write_bytes(b"FUJIFILMCCD-RAW 0201" + bytes(99))
+    else:
+        kind = np.float32 if content.startswith("samples") else np.uint8
+        tifffile.imwrite(path, np.zeros((6, 8, 3), kind), photometric="rgb")
+    assert refused(path).endswith("is camera RAW, which is not read: develop it to a 16-bit TIFF first.")
+
+
+def test_what_is_only_called_camera_raw_is_read(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6), "navy").save(tmp_path / "photo.dng", format="JPEG")
+    assert read_photo(tmp_path / "photo.dng").size == (8, 6)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
