@@ -5,17 +5,12 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from maerestore.cli.progress import Bar
 from maerestore.cli.ray_flags import add_ray_flags, check_ray_flags, stdout_kept
 from maerestore.wording import counted
-
-if TYPE_CHECKING:
-    from maerestore.inpaint.rows import Pair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             engine=engine,
             progress=functools.partial(bar, "photos"),
-            failed=_failed,
-            warned=None if args.quiet else _warned,
+            failed=lambda pair, reason: bar.tell(f"maerestore inpaint: row {pair.row}: {reason}"),
+            warned=None
+            if args.quiet
+            else lambda pair, warning: bar.tell(f"maerestore inpaint: row {pair.row}: warning: {warning}"),
         )
     seconds = time.perf_counter() - start
     if args.json:
@@ -103,11 +100,3 @@ def _check(args: argparse.Namespace) -> None:
     args.out = Path(args.out)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"-o {quoted(args.out)} is a file: name a folder.")
-
-
-def _failed(pair: Pair, reason: str) -> None:
-    print(f"maerestore inpaint: row {pair.row}: {reason}", file=sys.stderr)
-
-
-def _warned(pair: Pair, warning: str) -> None:
-    print(f"maerestore inpaint: row {pair.row}: warning: {warning}", file=sys.stderr)
