@@ -230,6 +230,10 @@ def tar_items(file: IO[bytes], path: Path, name: str, mtime_ns: int) -> list[Ite
                     classes[stem] = content
                 elif suffix.lower() in IMAGE_SUFFIXES:
                     images[member.name] = content  # of two members with one name the later counts, as when unpacking
+            file.seek(tar.offset)
+            # At a bad header after the first, tarfile ends as at the end: what follows would seem to be gone.
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("a damaged header")
             for stem, member in classes.items():
                 handle = tar.extractfile(member)
                 assert handle is not None  # a regular file always has contents

@@ -133,6 +133,20 @@ def test_a_line_that_no_file_can_be_named_is_an_image_that_cannot_be_read(line: 
         read_bytes(bad)
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_damaged_header_after_the_first_is_told(cut: bool) -> None:
+    # tarfile ends there without an error, and the members after it would count as removed.
+    path = make_tar(Path("shard.tar"), [("a.png", png()), ("b.png", png()), ("c.png", png())])
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[1].offset
+    content = path.read_bytes()
+    path.write_bytes(content[: second + 100] if cut else content[:second] + b"x" * 512 + content[second + 512 :])
+    with pytest.raises(InputError, match=r"^'shard\.tar' cannot be read \(a damaged header\)\.$"):
+        find_items(["shard.tar"])
+    path.write_bytes(content[:second])  # without the zeros at its end, but whole
+    assert [item.member for item in find_items(["shard.tar"])] == ["a.png"]
+
+
 def test_a_list_names_images_and_tars_from_the_working_directory() -> None:
     make_tar(Path("shard.tar"), [("a.png", png())])
     Path("lists").mkdir()
