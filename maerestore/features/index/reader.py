@@ -226,10 +226,10 @@ class IndexReader:
     def _rows(self, snapshot: Snapshot, names: Sequence[str | Path] | str | Path) -> np.ndarray:
         given = [names] if isinstance(names, str | Path) else names
         wanted = [as_utf8(os.fspath(name)) for name in given]
-        rows = snapshot.entries.rows_of(wanted)
-        if (rows < 0).any():  # no names as they were added under, but paths of the files, perhaps
-            other = np.flatnonzero(rows < 0)
-            rows[other] = match_images(snapshot.entries, [wanted[i] for i in other], working_folder()).rows
+        # A path from the working directory means that file, though another folder's image may have the name.
+        rows = match_images(snapshot.entries, wanted, working_folder()).rows
+        if (other := np.flatnonzero(rows < 0)).size:
+            rows[other] = snapshot.entries.rows_of([wanted[i] for i in other])
         if len(rows) and rows.min() < 0:
             name = wanted[int(np.argmin(rows))]
             raise InputError(f"no image {quoted(name)} in index {quoted(self.folder)}.")

@@ -65,6 +65,13 @@ def test_another_image_of_the_same_name_is_refused(folder: Path, rooms: Path, mo
     full = str(rooms / "b/photos/1.png")
     assert index.add(toy_table(features[1:2], [full])) == Change(added=1)
     assert (index.names, first_hits(index, features[:2])) == ([name, full], [name, full])
+    # A path means the file that it leads to, not the image that was added under that name elsewhere.
+    assert np.array_equal(index.features(name), index.features(full))
+    monkeypatch.chdir(rooms / "a")
+    assert not np.array_equal(index.features(name), index.features(full))
+    monkeypatch.chdir(rooms)  # where it leads nowhere, it is a name
+    assert not np.array_equal(index.features(name), index.features(full))
+    monkeypatch.chdir(rooms / "b")
     # The same place from elsewhere is the same image.
     assert index.add(toy_table(features[1:2], [name])) == Change(unchanged=1)
     assert index.add(toy_table(features[:1], ["../a/photos/1.png"])) == Change(unchanged=1)
