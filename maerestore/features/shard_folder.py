@@ -41,13 +41,14 @@ class ShardFolder:
         self.name = public_name(out).rstrip("/")
         self.root = out if is_uri(out) else os.path.realpath(out)
         self.system, self.path = filesystem(self.root)
+        self._facts: bytes | None = None  # as they stood there before
 
     def claim(self, facts: dict[str, Any], overwrite: bool) -> None:
-        """Create the folder, and write the facts.
+        """Create the folder, and write the facts where there are none.
 
         Args:
             facts: how the features are made.
-            overwrite: remove the tables that are there, whatever their facts are.
+            overwrite: allow tables with other facts; `put_facts` is to be called once the work can start.
 
         Raises:
             InputError: the folder holds features with other facts, or files that this package did not write, or it
@@ -59,19 +60,20 @@ class ShardFolder:
             [note] = self.system.get_file_info([place])
             if note.is_file:
                 with self.system.open_input_file(place) as file:
-                    _check_alike(self.name, json.loads(file.read()), facts, overwrite)
+                    self._facts = file.read()
+                _check_alike(self.name, json.loads(self._facts), facts, overwrite)
             else:
                 self._check_free()
-            if overwrite:
-                if PLAN_NAME in self._listed():
-                    self._delete(PLAN_NAME)
-                for name in self.check(set(self.names())):
-                    self._delete(name)
-            self.put(FACTS_NAME, json.dumps(facts, indent=1).encode())
+            if not (overwrite and note.is_file):
+                self.put_facts(facts)
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"output {quoted(self.name)} cannot be used ({reason_of(error)}).") from None
+
+    def put_facts(self, facts: dict[str, Any]) -> None:
+        """Write how the features are made; raise InputError where that fails."""
+        self.put(FACTS_NAME, json.dumps(facts, indent=1).encode())
 
     def _check_free(self) -> None:
         """Raise InputError where there are files named like tables, although there are no facts."""
@@ -156,6 +158,16 @@ class ShardFolder:
             return images, []
         return images, list(zip(*(flawed.column(c).to_pylist() for c in ("path", "error")), strict=True))
 
+    def images(self, name: str) -> list[str]:
+        """The names of the images in a table; none where it is missing or damaged."""
+        import pyarrow.parquet as pq
+
+        try:
+            with self.system.open_input_file(f"{self.path}/{name}") as file, pq.ParquetFile(file) as table:
+                return table.read(["path"]).column("path").to_pylist()
+        except (OSError, ValueError, KeyError):
+            return []
+
     def write(self, name: str, table: FeatureTable) -> None:
         """Write a table, completely or not at all."""
         with tempfile.TemporaryDirectory() as folder:
@@ -180,12 +192,14 @@ class ShardFolder:
             raise InputError(f"output {quoted(self.name)} cannot be written ({reason_of(error)}).") from None
 
     def remove(self, names: set[str]) -> None:
-        """Remove tables; if none is left, also the facts and the plan."""
+        """Remove tables; if none is left, also the facts and the plan. What is left keeps the facts from before."""
         there, planned = set(self.names()), self.finished()
         if there <= names:
             left = [FACTS_NAME] if planned is None else [PLAN_NAME, FACTS_NAME]
         else:
             left = []
+            if self._facts is not None:
+                self.put(FACTS_NAME, self._facts)
             if planned is not None:
                 self._plan(set(planned) - names)
         for name in [*(there & names), *left]:

@@ -36,7 +36,7 @@ from maerestore.features.run import Report, table_facts
 from maerestore.features.shard_folder import ShardFolder, local_copy
 from maerestore.features.table import FeatureTable
 from maerestore.features.table_files import read_table
-from maerestore.image.errors import InputError
+from maerestore.image.errors import InputError, quoted
 
 __all__ = ["LOOSE", "Shard", "extract_shards", "plan_shards", "read_shards"]
 
@@ -130,7 +130,7 @@ def extract_shards(
         settings: an `ExtractorSettings`.
         out: path or URI of a folder, created where it is missing.
         address, ray_workers, workers, half, failed: as for `maerestore.features.distributed.extract_ray`.
-        overwrite: remove existing tables first.
+        overwrite: compute all features again, and replace the existing tables, which stay until that is done.
         retry: compute shards again that have an image with an error. The old table of a shard is kept if fewer images
             can be read than before, since a store may be unreachable for a while.
         some: raise InputError if there is no image or none that can be read, and remove the tables of this run.
@@ -141,8 +141,8 @@ def extract_shards(
         what was done; images of shards that were not computed again are `kept`.
 
     Raises:
-        InputError: the folder holds other features or foreign files, or cannot be written; there is no image, or, with
-            `some`, none that can be read.
+        InputError: the folder holds other features, features of other images only or foreign files, or cannot be
+            written; there is no image, or, with `some`, none that can be read.
         MaerestoreError: Ray is missing or cannot be reached; otherwise as for `extract`.
     """
     cluster.check_ray()
@@ -151,7 +151,9 @@ def extract_shards(
     folder = ShardFolder(out)
     planned = plan_shards(sources, facts["fingerprint"] + facts["dtype"], loose, without=folder.root)
     folder.claim(facts, overwrite)
-    there = folder.check({shard.name for shard in planned})
+    there = {} if overwrite else folder.check({shard.name for shard in planned})
+    if not there and not overwrite:
+        _check_overlap(folder, planned)
     if retry:
         there = {name: found for name, found in there.items() if not found[1]}
     todo = [shard for shard in planned if shard.name not in there]
@@ -160,6 +162,8 @@ def extract_shards(
     told = Failures(failed, len(report.errors) < report.kept or not some)
     if todo:
         with cluster.ray_cluster(address) as ray:
+            if overwrite:  # not before Ray is there: until then, everything stays
+                folder.put_facts(facts)
             share = cluster.share_of(cluster.nodes_of(ray), getattr(settings, "device", "auto"), ray_workers)
             arguments = {
                 "settings": settings, "workers": workers or share.threads, "half": half, "out": out, "facts": facts,
@@ -183,8 +187,32 @@ def extract_shards(
     if some and len(report.errors) == report.images:
         folder.remove({shard.name for shard in todo})
         raise none_read(report.errors, public_name(out))
-    report.dropped = folder.finish({shard.name for shard in planned})
+    dropped = folder.finish({shard.name for shard in planned})
+    report.dropped = 0 if overwrite else dropped
     return report
+
+
+def _check_overlap(folder: ShardFolder, planned: Sequence[Shard]) -> None:
+    """Raise InputError where the tables of the last finished run have no image of the planned shards.
+
+    Parquet tables are taken for what was there before, since their images have names of any kind.
+    """
+    files = {file.name: file for shard in planned for file in shard.files}
+    if any(file.suffix == ".parquet" for file in files.values()):
+        return
+    other = None
+    for name in folder.finished() or []:
+        for image in folder.images(name):
+            # The image itself, or the tar that it is in.
+            if image in files or any(image[:i] in files for i, letter in enumerate(image) if letter == "/"):
+                return
+            other = other or image
+    if other is not None:  # hours of computing, gone by a slip of the hand
+        raise InputError(
+            f"{quoted(folder.name)} holds features of other images ({quoted(other)}): choose another output, name "
+            "their source as well, or add --overwrite to write new tables",
+            "overwrite=True",
+        )
 
 
 def read_shards(folder: str | Path) -> Iterator[FeatureTable]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maerestore.errors import MaerestoreError
 from maerestore.image import InputError
 
 pytest.importorskip("pyarrow")
@@ -177,8 +178,62 @@ def test_where_no_image_can_be_read_no_table_is_written(no_ray: None) -> None:
     assert (report.images, len(report.errors), told) == (3, 1, ["bad/a.png"])
     before = sorted(path.name for path in Path("out").iterdir())
     with pytest.raises(InputError, match="'out/' is not written"):
-        extract_shards(["bad/b.png"], Fake(), "out/", **more)
+        extract_shards(["bad/b.png"], Fake(), "out/", overwrite=True, **more)
     assert sorted(path.name for path in Path("out").iterdir()) == before
+
+
+def test_a_run_that_would_leave_no_row_is_refused(no_ray: None) -> None:
+    from .test_items import make_tar, png
+    from .test_run import Fake
+
+    def names() -> list[str]:
+        return sorted(name for table in read_shards("out") for name in table.names)
+
+    make_tar(Path("one.tar"), [("a.png", png())])
+    for source in ("photos/a.png", "one.tar"):
+        extract_shards([source], Fake(), "out/", overwrite=True)
+        before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+        with pytest.raises(
+            InputError, match=rf"^'out' holds features of other images \('{source}.*, name their source"
+        ):
+            extract_shards(["photos/b.png"], Fake(), "out/")
+        assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+    os.utime("one.tar", (1, 1))  # changed, but the same image
+    assert extract_shards(["one.tar"], Fake(), "out/").dropped == 1
+    assert extract_shards(["photos/b.png"], Fake(), "out/", overwrite=True).dropped == 0
+    assert names() == ["photos/b.png"]
+    pq.write_table(pa.table({"path": ["photos/a.png"]}), "list.parquet")  # whose names are not known beforehand
+    extract_shards(["list.parquet"], Fake(), "out/")
+    assert names() == ["photos/a.png"]
+
+
+def test_what_overwriting_does_not_reach_stays(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from .test_run import Fake
+
+    other = Fake(fingerprint="e" * 64)
+
+    def contents() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in Path("out").iterdir()}
+
+    extract_shards(["photos"], Fake(), "out/")
+    before = contents()
+    Path("bad.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="'out/' is not written"):
+        extract_shards(["bad.png"], other, "out/", overwrite=True, some=True)
+    assert contents() == before
+    with monkeypatch.context() as patch:
+
+        def unreachable(address: str | None) -> Any:
+            raise MaerestoreError("no Ray")
+
+        patch.setattr("maerestore.cluster.ray_cluster", unreachable)
+        with pytest.raises(MaerestoreError, match="no Ray"):
+            extract_shards(["photos"], other, "out/", overwrite=True)
+    assert contents() == before
+    assert extract_shards(["photos"], other, "out/", overwrite=True).computed == 2
+    [table] = read_shards("out")
+    assert table.facts["fingerprint"] == "e" * 64 == json.loads(Path("out", FACTS_NAME).read_text())["fingerprint"]
+    assert extract_shards(["photos"], other, "out/", overwrite=True).kept == 0
 
 
 def test_where_there_is_no_image_no_table_is_written(no_ray: None) -> None:
