@@ -18,7 +18,7 @@ from maerestore.features.filesystems import check_regular
 from maerestore.image.errors import InputError, quoted, reason_of
 from maerestore.image.opening import IMAGE_SUFFIXES
 
-__all__ = ["Item", "as_utf8", "files_below", "find_items", "read_bytes", "source_of", "tar_items"]
+__all__ = ["Item", "as_utf8", "files_below", "find_items", "read_bytes", "source_of", "tar_items", "time_of"]
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
 
@@ -139,7 +139,7 @@ def _of_file(path: Path, label: str | None = None) -> Iterator[Item]:
             status = path.stat()
         except OSError as error:
             raise _unreadable(path, error) from None
-        yield Item(as_utf8(path.as_posix()), path, None, status.st_size, status.st_mtime_ns, label=label)
+        yield Item(as_utf8(path.as_posix()), path, None, status.st_size, time_of(status), label=label)
 
 
 def _of_folder(folder: Path) -> Iterator[Item]:
@@ -258,9 +258,14 @@ def _of_tar(path: Path) -> list[Item]:
     try:
         check_regular(path)
         with path.open("rb") as file:
-            return tar_items(file, path, path.as_posix(), os.fstat(file.fileno()).st_mtime_ns)
+            return tar_items(file, path, path.as_posix(), time_of(os.fstat(file.fileno())))
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def time_of(status: os.stat_result) -> int:
+    """The modification time of a file in nanoseconds, at most what 64 bits hold, as tables store it: the year 2262."""
+    return max(-(1 << 63), min(status.st_mtime_ns, (1 << 63) - 1))
 
 
 def as_utf8(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from maerestore.features.filesystems import File, RemotePath, authority, filesystem, is_local, is_uri, public_name
-from maerestore.features.items import Item
+from maerestore.features.items import Item, time_of
 from maerestore.image.errors import InputError, quoted
 
 __all__ = ["rows_of"]
@@ -161,4 +161,4 @@ def _size_and_time(path: str) -> tuple[int, int]:
         status = os.stat(path)
     except (OSError, ValueError):
         return -1, 0
-    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (-1, 0)
+    return (status.st_size, time_of(status)) if stat.S_ISREG(status.st_mode) else (-1, 0)

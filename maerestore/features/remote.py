@@ -26,7 +26,7 @@ from maerestore.features.filesystems import (
     public_name,
     unreadable,
 )
-from maerestore.features.items import Item, as_utf8, files_below, find_items, tar_items
+from maerestore.features.items import Item, as_utf8, files_below, find_items, tar_items, time_of
 from maerestore.features.parquet_images import rows_of
 from maerestore.image.errors import InputError, quoted
 from maerestore.image.opening import IMAGE_SUFFIXES
@@ -126,7 +126,7 @@ def _look(system: Any, path: str) -> tuple[str, int, int]:
             if error.errno == errno.ENAMETOOLONG:
                 return "none", 0, 0
             raise
-        return "folder" if stat.S_ISDIR(status.st_mode) else "file", status.st_size, status.st_mtime_ns
+        return "folder" if stat.S_ISDIR(status.st_mode) else "file", status.st_size, time_of(status)
     [info] = system.get_file_info([path])
     kinds = {fs.FileType.NotFound: "none", fs.FileType.Directory: "folder"}
     return kinds.get(info.type, "file"), info.size or 0, info.mtime_ns or 0
@@ -137,7 +137,7 @@ def _local_files(root: str, folder: str) -> Iterator[tuple[str, RemotePath, int,
     for parts in files_below(Path(folder), {*IMAGE_SUFFIXES, *ARCHIVES}):
         path = os.path.join(folder, *parts)
         status = os.stat(path)
-        yield "/".join(parts), RemotePath(root, path), status.st_size, status.st_mtime_ns
+        yield "/".join(parts), RemotePath(root, path), status.st_size, time_of(status)
 
 
 def _far_files(root: str, system: Any, folder: str) -> Iterator[tuple[str, RemotePath, int, int]]:

@@ -291,6 +291,17 @@ def test_a_line_that_no_file_can_be_named_is_an_image_that_cannot_be_read(photos
             read_bytes(item)
 
 
+def test_times_that_64_bits_do_not_hold_are_the_last_that_they_do(photos: Path, tmp_path: Path) -> None:
+    for path in (photos / "cats/a.png", photos / "s.tar"):
+        os.utime(path, (1e10, 1e10))  # the year 2286, as clocks and cameras that are set wrong have it
+    pq.write_table(pa.table({"path": [str(photos / "cats/a.png")]}), tmp_path / "list.parquet")
+    for sources in ([photos], [photos / "cats/a.png"], [photos.as_uri()], [photos.as_uri() + "/cats/a.png"],
+                    [tmp_path / "list.parquet"]):  # fmt: skip
+        items = find_sources(sources)
+        times = np.array([item.mtime_ns for item in items], np.int64)
+        assert times.max() > 2e18  # file systems may end earlier, in 2038
+
+
 def test_a_path_that_a_table_names_twice_counts_once(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "list.parquet"
     paths = [str(photos / name) for name in ("b.png", "cats/a.png", "b.png")]

@@ -107,6 +107,11 @@ def test_a_second_run_does_only_what_is_new_or_changed() -> None:
     assert colours() == expected
 
 
+def test_an_image_of_the_year_2300_is_done_once() -> None:
+    os.utime("photos/4.png", (1.05e10, 1.05e10))  # its nanoseconds exceed 64 bits
+    assert (go(Fake()).computed, go(Fake()).computed) == (10, 0)
+
+
 def test_a_table_of_other_images_is_not_emptied_by_mistake() -> None:
     save(Path("more/0.png"), 3)
     go(Fake())
