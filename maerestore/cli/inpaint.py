@@ -200,10 +200,7 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
             raise InputError(f"--{option.replace('_', '-')} goes with --table.")
     if not 1 <= args.samples <= MOST_SAMPLES:
         raise InputError(f"--samples must be from 1 to {MOST_SAMPLES}, got {args.samples}")
-    for path in (
-        args.photo,
-        args.mask,
-    ):  # before it is said of an output that it exists: nothing could be written to it
+    for path in (args.photo, args.mask):  # at first: that an output exists is no matter where nothing can be filled
         check_file(path)
     inputs = (args.mask,)
     if args.samples == 1:
