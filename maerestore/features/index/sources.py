@@ -74,6 +74,11 @@ def gathering(
     """
     paths = [Path(source) for source in sources]
     tables = [read_table(path) for path in paths if is_table(path)]
+    _check_one_model([table.facts for table in tables])
+    if index is not None:
+        for table in tables:
+            if len(table):
+                index.check_alike(table.facts, table.features.shape[1])
     images: list[str | Path] = [path for path in paths if not is_table(path)]
     found = find_items(images) if images or not tables else []
     check_full(pruned, found)
@@ -84,6 +89,8 @@ def gathering(
     loaded = _loaded(extractor, index) if items else None
     if loaded is not None and index is not None:
         index.check_alike({"model": loaded.name, "fingerprint": loaded.fingerprint}, loaded.dim)
+    if loaded is not None:  # told now, and not when all images are computed
+        _check_one_model([*(table.facts for table in tables), {"fingerprint": loaded.fingerprint}])
     with store.extracting() if items else nullcontext():
         kept: list[Path] = []
         if loaded is not None:
@@ -158,10 +165,12 @@ def _extracted(
     return read_table(out)
 
 
+def _check_one_model(facts: Sequence[dict[str, Any]]) -> None:
+    if len({str(each.get("fingerprint")) for each in facts}) > 1:
+        raise InputError("the sources hold features of different models or options: give those of one.")
+
+
 def _joined(tables: Sequence[FeatureTable]) -> FeatureTable:
-    for other in tables[1:]:
-        if other.facts.get("fingerprint") != tables[0].facts.get("fingerprint"):
-            raise InputError("the sources hold features of different models or options: give those of one.")
     if tables:
         return join_tables(tables)
     return FeatureTable([], np.zeros((0, 1), np.float32), [], [], {}, np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -4,12 +4,15 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from maerestore.features.index import kinds
 from maerestore.features.index.image_index import Change, ImageIndex
+from maerestore.features.options import FeatureOptions
 from maerestore.features.table_files import read_table, write_table
 from maerestore.image import InputError
 
@@ -318,3 +321,24 @@ def test_a_table_on_disk_is_a_source(folder: Path, tmp_path: Path) -> None:
     write_table(toy_table(features, fingerprint="0" * 64), tmp_path / "other.npy")
     with pytest.raises(InputError, match="features of different models or options"):
         index.add([tmp_path / "table.npy", tmp_path / "other.npy"])
+
+
+def test_a_table_of_another_model_is_refused_before_images_are_computed(folder: Path, tmp_path: Path) -> None:
+    class Busy:
+        """An extractor that may be loaded, but not used."""
+
+        name, fingerprint, dim, batch_size, pixels_wanted = "toy", "0" * 64, 16, 8, 8
+        options = FeatureOptions()
+
+        def __call__(self, images: Any) -> Any:
+            raise AssertionError
+
+    features = clustered(8)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    write_table(toy_table(features), tmp_path / "table.npy")
+    sources = [tmp_path / "table.npy", tmp_path / "a.png"]
+    with pytest.raises(InputError, match="features of different models or options"):
+        ImageIndex.build(folder, sources, Busy())  # type: ignore[arg-type]
+    index = ImageIndex.build(folder, toy_table(features, fingerprint="0" * 64))
+    with pytest.raises(InputError, match="holds features of model 'toy' with other weights"):
+        index.add(sources, Busy())  # type: ignore[arg-type]
