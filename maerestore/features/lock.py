@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ except ImportError:  # Windows
 
 __all__ = ["FolderLock"]
 
+_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
+"""Errors by which systems say that another process holds a lock; others are of disks that have no locks."""
+
 
 class FolderLock:
     """A folder that only one process can hold. The system releases it when that process ends, however it ends.
@@ -23,7 +27,7 @@ class FolderLock:
         folder: created where it is missing.
 
     Raises:
-        InputError: another process holds it, or it cannot be created.
+        InputError: another process holds it, or it cannot be created or locked.
 
     Example:
         >>> import tempfile
@@ -51,9 +55,13 @@ class FolderLock:
                 ) from None
             try:
                 _take(descriptor)
-            except OSError:
+            except OSError as error:
                 os.close(descriptor)
-                raise InputError(f"another process works in {quoted(folder)}: wait for it, or end it.") from None
+                if error.errno in _HELD:
+                    raise InputError(f"another process works in {quoted(folder)}: wait for it, or end it.") from None
+                raise InputError(
+                    f"{quoted(folder)} cannot be locked ({error.strerror}): choose an output on another disk."
+                ) from None
             with suppress(OSError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                     self.descriptor = descriptor

@@ -253,6 +253,8 @@ class FeatureStore:
         # The sidecar goes first: alone, it would be taken for one that has to be put into place.
         for path in [*reversed(whole), *self.folder.glob(".*.tmp")]:
             path.unlink(missing_ok=True)
+        if not self._parts():  # it overwrote, but got no batch: the table still counts
+            (self.folder / "anew").unlink(missing_ok=True)
         numbers = [int(_PART.fullmatch(part.name)[1]) for part in self._parts()]  # type: ignore[index]
         self._next = max(numbers, default=-1) + 1
         sidecar = companions(self.out)[-1]

@@ -172,6 +172,16 @@ def test_overwriting_that_comes_to_nothing_leaves_everything(out: Path) -> None:
     assert fill(out, make_items(1)) == []
 
 
+def test_overwriting_that_ends_before_its_first_batch_leaves_the_table(out: Path) -> None:
+    items = make_items(0, 1)
+    fill(out, items)
+    with FeatureStore(out, overwrite=True) as store:
+        store.use(FACTS)
+    with FeatureStore(out) as store:
+        store.use(FACTS)
+        assert all(store.has(item) for item in items)
+
+
 def test_a_file_that_is_no_table_is_refused_but_for_overwriting(out: Path) -> None:
     out.write_bytes(b"mine")
     with (
