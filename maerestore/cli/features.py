@@ -57,15 +57,20 @@ def run(args: argparse.Namespace) -> int:
     """Write a table of features, or bring it up to date."""
     start = time.perf_counter()
     # Imported here, and torch only once a network is needed: bad input is answered at once.
-    from maerestore.features.filesystems import public_name
+    from maerestore.features.filesystems import is_uri, public_name
     from maerestore.features.loaders import ExtractorSettings
     from maerestore.features.remote import check_apart, find_sources
     from maerestore.features.table_files import is_folder, suffix_of
-    from maerestore.image import InputError
+    from maerestore.image.errors import InputError, quoted
 
     options = feature_options(args)
     check_ray_flags(args)
     shards = is_folder(args.out)
+    if is_uri(args.out) and not shards:
+        raise InputError(
+            f"output {quoted(public_name(args.out))} is a URI, and a single table is written on this machine: name a "
+            "file, or a folder of tables (with a slash at its end and --engine ray)."
+        )
     if shards and args.engine != "ray":
         raise InputError("-o with a slash at its end is a folder of tables, which --engine ray writes: name a table.")
     settings = ExtractorSettings(args.model, options, args.device, args.batch_size, args.whiten)

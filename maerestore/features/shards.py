@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -92,9 +92,14 @@ def plan_shards(
         InputError: a source that cannot be listed, or no image in any.
     """
     files: dict[str, File] = {}
+    inside = False
     for file in (file for source in sources for file in list_files(source)):
-        if not _below(file.path, without):
+        if _below(file.path, without):
+            inside = True
+        else:
             files.setdefault(file.name, file)
+    if not files and inside:
+        raise InputError("all images of the sources lie in the output itself: choose another output.")
     if not files:
         raise no_image(sources)
     archives = [(file,) for file in files.values() if file.suffix in ARCHIVES]
@@ -253,10 +258,11 @@ class ShardActor:
 
     def __call__(self, shard: Shard) -> Outcome:
         """Compute a shard and write its table."""
-        with _nearby(shard.files) as files:
+        with ExitStack() as copies:
             try:
+                files = copies.enter_context(_nearby(shard.files))
                 items = [item for file in files for item in items_in(file)]
-            except InputError as error:  # a damaged tar is a row with an error, as a damaged image is
+            except InputError as error:  # a tar that is damaged or out of reach is a row with an error, as an image is
                 table = _rows(shard.files[:1], as_utf8(str(error).rstrip(".")), self.facts["dim"])
             else:
                 table = self.extract(items) if items else _rows((), "", self.facts["dim"])

@@ -203,6 +203,8 @@ BAD = {
     "no image": ("{0}/empty -o {0}/t.npy", "no image in"),
     "no output": ("{0}", "-o"),
     "folder": ("{0} -o {0}/out/", "which --engine ray writes"),
+    "far table": ("{0} -o s3://bucket/t.npy", "a single table is written on this machine: name a file, or a folder"),
+    "far table, Ray": ("{0} -o s3://bucket/t.npy --engine ray", "a single table is written on this machine"),
     "suffix": ("{0} -o {0}/t.csv", "use .parquet, .npy, .safetensors"),
     "output folder": ("{0} -o {0}/none/t.npy", "does not exist: create it first"),
     "output is no table": ("{0} -o {0}/mine.npy", "add --overwrite"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +60,11 @@ def test_features_inside_a_source_are_no_source_themselves(here: Path) -> None:
         for folder in (here / "photos/features", here / "linked/features", here / "elsewhere"):
             [found] = plan_shards([source], without=ShardFolder(f"{folder}/").root)
             assert len(found.files) == 2
+
+
+def test_an_output_that_is_the_source_is_told(here: Path) -> None:
+    with pytest.raises(InputError, match=r"^all images of the sources lie in the output itself: choose another"):
+        plan_shards(["photos"], without=str(here / "photos"))
 
 
 def test_of_sources_that_overlap_the_first_gives_the_label() -> None:
@@ -234,6 +240,22 @@ def test_what_overwriting_does_not_reach_stays(no_ray: None, monkeypatch: pytest
     [table] = read_shards("out")
     assert table.facts["fingerprint"] == "e" * 64 == json.loads(Path("out", FACTS_NAME).read_text())["fingerprint"]
     assert extract_shards(["photos"], other, "out/", overwrite=True).kept == 0
+
+
+def test_a_far_tar_that_cannot_be_read_is_a_row_with_an_error(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from .test_items import make_tar, png
+    from .test_run import Fake
+
+    @contextmanager
+    def unreachable(path: RemotePath) -> Iterator[Path]:
+        raise InputError(f"'{path.path}' cannot be read (access denied).")
+        yield
+
+    make_tar(Path("far.tar"), [("a.png", png())])
+    monkeypatch.setattr("maerestore.features.shards.local_copy", unreachable)
+    report = extract_shards(["photos", "far.tar"], Fake(), "out/")
+    assert (report.images, [name for name, _ in report.errors]) == (3, ["far.tar"])
+    assert report.errors[0][1].endswith("cannot be read (access denied)")
 
 
 def test_where_there_is_no_image_no_table_is_written(no_ray: None) -> None:
