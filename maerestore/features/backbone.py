@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from maerestore.features.model_names import TIMM
 from maerestore.hub.client import ask_hub, clean_token
 from maerestore.hub.errors import ModelError
 from maerestore.hub.fetch import split_name
 from maerestore.model import MaskedAutoencoder
 
-TIMM = "timm:"
 _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 
 

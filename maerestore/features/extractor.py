@@ -18,8 +18,9 @@ from torch import Tensor
 
 from maerestore.device import pick_device
 from maerestore.errors import MaerestoreError
-from maerestore.features.backbone import TIMM, AutoencoderBackbone, Backbone, timm_backbone
+from maerestore.features.backbone import AutoencoderBackbone, Backbone, timm_backbone
 from maerestore.features.items import find_items, source_of
+from maerestore.features.model_names import TIMM
 from maerestore.features.options import FeatureOptions
 from maerestore.features.pooling import pool
 from maerestore.features.preprocess import as_tensor, grid_for, in_unit_range, to_grid

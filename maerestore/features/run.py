@@ -13,6 +13,7 @@ from maerestore.features.engine import Engine, local_engine
 from maerestore.features.failures import Failures, none_read
 from maerestore.features.items import Item
 from maerestore.features.loaders import Extractor, Loader
+from maerestore.features.model_names import name_to_keep
 from maerestore.features.store import FeatureStore
 
 __all__ = ["Report", "extract", "table_facts"]
@@ -135,7 +136,7 @@ def table_facts(extractor: Extractor, half: bool = False) -> dict[str, Any]:
     if extractor.options.pooling == "patch":
         raise MaerestoreError("pooling 'patch' gives a grid for each image, which fits no table: use FeatureExtractor.")
     return {
-        "model": extractor.name,
+        "model": name_to_keep(extractor.name),  # a relative path leads elsewhere from other folders
         "fingerprint": extractor.fingerprint,
         "options": extractor.options.to_dict(),
         "dim": extractor.dim,

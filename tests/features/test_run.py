@@ -92,6 +92,12 @@ def test_every_image_gets_its_row(suffix: str) -> None:
     assert facts["dim"] == 3
 
 
+def test_a_table_keeps_the_path_of_a_model_from_everywhere(here: Path) -> None:
+    assert go(Fake()).facts["model"] == "fake"  # a name
+    Path("fake").mkdir()
+    assert go(Fake(), "other.npy").facts["model"] == str(here / "fake")
+
+
 def test_a_second_run_does_only_what_is_new_or_changed() -> None:
     go(Fake())
     fake = Fake()

@@ -14,11 +14,12 @@ from torch import Tensor
 from maerestore.features.backbone import AutoencoderBackbone
 from maerestore.features.classify.folders import recover
 from maerestore.features.classify.head import StoredHead, load_head, save_head
-from maerestore.features.classify.head_config import HeadConfig, name_to_keep
+from maerestore.features.classify.head_config import HeadConfig
 from maerestore.features.classify.knn import KNNHead
 from maerestore.features.classify.linear import LinearHead
 from maerestore.features.classify.whitened import load_whitening
 from maerestore.features.extractor import FeatureExtractor
+from maerestore.features.model_names import name_to_keep
 from maerestore.features.options import FeatureOptions
 from maerestore.features.whiten import Whitening
 from maerestore.hub.errors import ModelError

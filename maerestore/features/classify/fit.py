@@ -16,7 +16,7 @@ from torch import Tensor
 from maerestore.errors import MaerestoreError
 from maerestore.features.classify.classifier import Classifier
 from maerestore.features.classify.finetune import FineTuneSettings
-from maerestore.features.classify.head_config import METHODS, HeadConfig, name_to_keep
+from maerestore.features.classify.head_config import METHODS, HeadConfig
 from maerestore.features.classify.images import Progress
 from maerestore.features.classify.knn import NEIGHBOURS, TEMPERATURE, KNNHead, fit_knn
 from maerestore.features.classify.labelled import check_class_names, numbers_of, split
@@ -24,6 +24,7 @@ from maerestore.features.classify.linear import RATES, LinearHead, fit_linear
 from maerestore.features.classify.logistic import STRENGTHS, fit_logistic, is_cross_validated
 from maerestore.features.classify.report import Evaluation
 from maerestore.features.classify.whitened import load_whitening
+from maerestore.features.model_names import name_to_keep
 from maerestore.features.table import FeatureTable
 from maerestore.features.whiten import Whitening
 from maerestore.image.errors import InputError

@@ -16,7 +16,7 @@ from maerestore.features.backbone import AutoencoderBackbone
 from maerestore.features.classify.classifier import Classifier
 from maerestore.features.classify.finetune import FineTuneSettings, encoder_of, finetune
 from maerestore.features.classify.fit import FitSettings, accuracy_of, counts_of, numbered
-from maerestore.features.classify.head_config import HeadConfig, name_to_keep
+from maerestore.features.classify.head_config import HeadConfig
 from maerestore.features.classify.images import Progress, features_of_items
 from maerestore.features.classify.labelled import split
 from maerestore.features.classify.linear import RATES, LinearHead, Standardize, fit_linear, score
@@ -24,6 +24,7 @@ from maerestore.features.classify.logistic import STRENGTHS, fit_logistic, is_cr
 from maerestore.features.decode import load_image
 from maerestore.features.extractor import FeatureExtractor
 from maerestore.features.items import Item, source_of
+from maerestore.features.model_names import name_to_keep
 from maerestore.features.table import FeatureTable
 from maerestore.model import MaskedAutoencoder
 from maerestore.wording import counted

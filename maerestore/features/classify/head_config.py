@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from maerestore.features.backbone import TIMM
+from maerestore.features.model_names import TIMM
 from maerestore.features.options import FeatureOptions
 from maerestore.hub.config import read_json
 from maerestore.hub.errors import ModelError
@@ -135,15 +135,6 @@ def is_plain(text: str, surrogates: bool = False) -> bool:
     """
     wrong = {"Cc", "Zl", "Zp"} | (set() if surrogates else {"Cs"})
     return text.isprintable() or not any(unicodedata.category(character) in wrong for character in text)
-
-
-def name_to_keep(model: str) -> str:
-    """The name of a model as a head stores it: the absolute path for a folder or file on this machine.
-
-    A relative path would lead somewhere else from another working directory, or be taken for a name on the Hub.
-    """
-    here = model not in BUNDLED and not model.startswith(TIMM) and os.path.exists(model)
-    return os.path.abspath(model) if here else model
 
 
 def is_public(model: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from maerestore.features.index.places import match_images, working_folder
 from maerestore.features.index.reader import Hit, IndexReader, Progress
 from maerestore.features.index.snapshot import FILES, Snapshot, chunks_of, load_snapshot, write_snapshot
 from maerestore.features.index.store import Generations
+from maerestore.features.model_names import name_to_keep
 from maerestore.features.table import FeatureTable
 from maerestore.image import InputError
 from maerestore.image.errors import quoted
@@ -134,9 +134,10 @@ class ImageIndex(IndexReader):
         with _features_of(store, source, extractor, None, progress) as got:
             table, errors = usable_rows(got.table)
             vectors, entries = as_stored(table)
+            model = table.facts.get("model")
             facts = {
                 **{name: table.facts.get(name) for name in ("fingerprint", "options")},
-                "model": _name_to_keep(table.facts.get("model")),
+                "model": None if model is None else name_to_keep(model),
                 "dim": vectors.shape[1],
                 "kind": kinds.choose_kind(len(vectors), kind),
                 "wanted": kind,
@@ -254,15 +255,6 @@ class ImageIndex(IndexReader):
     def _publish(self, old: Snapshot, dead: np.ndarray, more: Entries, vectors: np.ndarray) -> None:
         publish_change(self._store, old, dead, more, vectors)
         self._snapshot = self._store.read(load_snapshot)
-
-
-def _name_to_keep(model: str | None) -> str | None:
-    """The name of a model as an index stores it: the absolute path for a folder or file on this machine."""
-    if model is None or not os.path.exists(model):
-        return model
-    from maerestore.features.classify.head_config import name_to_keep  # loads torch
-
-    return name_to_keep(model)
 
 
 def _moved_rows(entries: Entries, names: Sequence[str], folder: str) -> np.ndarray:
