@@ -129,7 +129,8 @@ def check_alike(held: dict[str, Any], given: dict[str, Any], dim: int, folder: P
         detail = f"{_short(mine)}, not {_short(theirs)}" if mine != theirs else f"{held['dim']} numbers, not {dim}"
         raise InputError(
             f"index {quoted(folder)} holds features of model {str(held['model'])!r} with other weights or options than "
-            f"those given of {str(given.get('model'))!r} ({detail}): use the same, or build another index."
+            f"those given of {str(given.get('model'))!r} ({detail}): use the same, also the same --whiten where one "
+            "was given, or build another index."
         )
 
 

@@ -22,6 +22,7 @@ to none is, and no group is left where the pictures are compared.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +57,7 @@ class DuplicateGroup:
     """Images that are nearly the same.
 
     Attributes:
-        names: at least two; the largest file is first, which usually is the one to keep.
+        names: at least two; the largest file that is no link is first, which usually is the one to keep.
         scores: similarity of the features of each image to those of the first. Where the pictures were not compared,
             groups are connected components: an image may be below the threshold here, and above it with another image
             of the group.
@@ -225,9 +226,13 @@ def _duplicates_of(compare: _Comparison, looks: Looks, first: int, others: np.nd
 
 
 def _order(snapshot: Snapshot, rows: np.ndarray) -> list[int]:
-    """Positions in `rows`: the largest file first, and files of one size by their names."""
+    """Positions in `rows`: the largest file first, files of one size by their names, and links to files last.
+
+    Of a file and a link to it, the file is the one to keep.
+    """
     names, sizes = snapshot.entries.names(rows), snapshot.entries.column("size")[rows]
-    return sorted(range(len(rows)), key=lambda i: (-sizes[i], names[i]))
+    links = [os.path.islink(os.path.join(*path)) for path in zip(snapshot.entries.folders(rows), names, strict=True)]
+    return sorted(range(len(rows)), key=lambda i: (links[i], -sizes[i], names[i]))
 
 
 class _Comparison:

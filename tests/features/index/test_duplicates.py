@@ -51,6 +51,17 @@ def test_the_largest_file_comes_first(tmp_path: Path) -> None:
     assert [group.names for group in groups[1:]] == [["4.png", "3.png", "2.png"], ["1.png", "0.png"]]
 
 
+def test_a_link_is_never_the_one_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("1.png").write_bytes(b"1")
+    Path("0.png").symlink_to("1.png")
+    Path("2.png").symlink_to("1.png")
+    index = ImageIndex.build(tmp_path / "index", toy_table(np.repeat(planted()[:1], 3, axis=0)))
+    for verify in (False, True):
+        [group] = index.duplicates(1.0, verify=verify)
+        assert group.names == ["1.png", "0.png", "2.png"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_chains_are_one_group(tmp_path: Path, kind: str) -> None:
     features = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
