@@ -268,14 +268,16 @@ def split(labels: Sequence[str], share: float, seed: int = 0) -> tuple[np.ndarra
     if not 0 <= share < 1:
         raise MaerestoreError(f"share must lie in [0, 1), got {share}")
     rng = np.random.default_rng(seed)
-    names = np.asarray(labels, dtype=object)
     held: list[np.ndarray] = [np.empty(0, np.int64)]
-    for name in sorted(set(labels)):
-        members = rng.permutation(np.flatnonzero(names == name))
+    of_class: dict[str, list[int]] = {}  # grouped once: there may be thousands of classes
+    for i, name in enumerate(labels):
+        of_class.setdefault(name, []).append(i)
+    for name in sorted(of_class):
+        members = rng.permutation(np.array(of_class[name], np.int64))
         if share and len(members) > 1:
             held.append(members[: min(max(1, round(share * len(members))), len(members) - 1)])
     validation = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(names)), validation), validation
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 
 def numbers_of(labels: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:

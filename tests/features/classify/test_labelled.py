@@ -270,6 +270,26 @@ def test_a_split_takes_its_share_of_every_class():
         split(labels, 1.0)
 
 
+def test_thousands_of_classes_are_held_out_as_few_are() -> None:
+    asked = []
+
+    class Label(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            asked.append(other)
+            return str.__eq__(self, other)  # type: ignore[arg-type]
+
+    labels = [Label(i % 97) for i in range(970)]
+    train, validation = split(labels, 0.2, seed=3)
+    assert len(asked) < 2 * len(labels)  # and not once for each class
+    # The draws of earlier releases: classifiers are fitted and compared on them.
+    rng, held = np.random.default_rng(3), []
+    for name in sorted({str(i) for i in range(97)}):
+        held += rng.permutation(np.arange(int(name), 970, 97))[:2].tolist()
+    assert (validation.tolist(), len(train)) == (sorted(held), 970 - 2 * 97)
+
+
 def test_a_class_that_was_not_fitted_is_named():
     with pytest.raises(InputError, match=r"class 'bird' is not among the 2 fitted ones \(cat, dog\)"):
         numbers_of(["cat", "bird"], ["cat", "dog"])
