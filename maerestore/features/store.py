@@ -3,7 +3,7 @@
     features.parquet                 the table, which is replaced atomically at the end
     features.parquet.parts/          during a run:
         part-00000007.safetensors        a finished batch, written under another name and renamed
-        anew                             marks that the existing table is ignored: --overwrite
+        anew                             marks that the existing table is ignored, if there are batches: --overwrite
         merged.parquet                   the new table, complete
         lock                             held by the running process
 

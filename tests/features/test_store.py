@@ -290,7 +290,7 @@ def _check_what_is_left(out: Path, items: list[Item], ended: bool, overwrite: bo
     parts = list(folder.glob("part-*"))
     was = {f"{n}.jpg": [n, 0, 0] for n in (1, 2, 3)}
     will = {f"{n}.jpg": [n, 1, 0] for n in (2, 4, 5, 6, 7)} | {"1.jpg": [1, int(overwrite), 0]}
-    unstarted = overwrite and not (folder / "anew").exists()
+    unstarted = overwrite and not (parts and (folder / "anew").exists())
     now: dict[str, list[float]] = {}
     try:
         now = rows(out)
@@ -302,7 +302,7 @@ def _check_what_is_left(out: Path, items: list[Item], ended: bool, overwrite: bo
         read_table(part)
     kept = {name for part in parts for name in read_table(part).names}
     again = fill(out, items, value=1)
-    if unstarted and now == was:  # killed before the old table was set aside: it counts again
+    if unstarted and now == was:  # killed before the first batch: the old table counts again
         will["1.jpg"] = [1, 0, 0]
     if now == will or ended:
         assert again == []
