@@ -92,7 +92,7 @@ def cut_all(regions: list[Region]) -> list[Region]:
     Example:
         >>> rain = [Region((0, x, 1000, x + 1000), np.eye(1000, dtype=bool), 2.0) for x in range(0, 2000, 100)]
         >>> len(cut_all(rain[:10])), len(cut_all(rain)), cut_all(rain)[1].box
-        (10, 160, (128, 128, 256, 256))
+        (10, 308, (128, 128, 256, 256))
     """
     parts = [part for region in regions for part in cut(region)]
     if sum(part.mask.size for part in parts) <= MUCH * TILE**2:
