@@ -179,3 +179,15 @@ def test_stacked_matrices_move_as_torch_moves_them_one_by_one(how):
         torch.testing.assert_close(b, a, atol=0.02 * float((a - start).abs().max()), rtol=0)
     assert torch.equal(ours[-1], weights()[-1])
     optimizers[0].load_state_dict(optimizers[1].state_dict())  # the state is torch's own
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_matrices_are_made_orthogonal_in_the_precision_that_the_processor_is_fast_in(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maerestore.train import muon
+
+    monkeypatch.setattr(muon, "uses_bf16", lambda precision, device: fast)
+    made = muon.orthogonal(torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0)), (3.4, -4.8, 2.0), 5, 1e-7)
+    assert made.dtype == (torch.bfloat16 if fast else torch.float32)
+    assert float(torch.linalg.svdvals(made.float()).min()) > 0.5
