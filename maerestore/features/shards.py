@@ -34,9 +34,10 @@ from maerestore.features.loaders import Loader
 from maerestore.features.remote import ARCHIVES, items_in, list_files
 from maerestore.features.run import Report, table_facts
 from maerestore.features.shard_folder import ShardFolder, local_copy
+from maerestore.features.store import of_other_images
 from maerestore.features.table import FeatureTable
 from maerestore.features.table_files import read_table
-from maerestore.image.errors import InputError, quoted
+from maerestore.image.errors import InputError
 
 __all__ = ["LOOSE", "Shard", "extract_shards", "plan_shards", "read_shards"]
 
@@ -213,11 +214,7 @@ def _check_overlap(folder: ShardFolder, planned: Sequence[Shard]) -> None:
                 return
             other = other or image
     if other is not None:  # hours of computing, gone by a slip of the hand
-        raise InputError(
-            f"{quoted(folder.name)} holds features of other images ({quoted(other)}): choose another output, name "
-            "their source as well, or add --overwrite to write new tables",
-            "overwrite=True",
-        )
+        raise of_other_images(folder.name, other, "add --overwrite to write new tables")
 
 
 def read_shards(folder: str | Path) -> Iterator[FeatureTable]:

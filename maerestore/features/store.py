@@ -31,7 +31,7 @@ from maerestore.features.table_files import companions, is_sidecar, read_stored,
 from maerestore.image.errors import InputError, quoted
 from maerestore.image.output import check_target
 
-__all__ = ["FeatureStore"]
+__all__ = ["FeatureStore", "of_other_images"]
 
 _TO_OVERWRITE = "add --overwrite to write a new table"
 _PART = re.compile(r"part-(\d+)\.safetensors")
@@ -148,11 +148,7 @@ class FeatureStore:
         """Raise InputError where `finish` with images of these names would leave none of the rows."""
         before = self.names()
         if before and before.isdisjoint(names):  # hours of computing, gone by a slip of the hand
-            raise InputError(
-                f"{quoted(self.out)} holds features of other images ({quoted(min(before))}): choose another output, "
-                f"name their source as well, or {_TO_OVERWRITE}",
-                "overwrite=True",
-            )
+            raise of_other_images(self.out, min(before), _TO_OVERWRITE)
 
     def error(self, item: Item) -> str | None:
         """The error in the row of an item; None where there is no error, or no row."""
@@ -287,4 +283,13 @@ def _check_alike(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     )
     raise InputError(
         f"{quoted(out)} holds features {what}: choose another output, or {_TO_OVERWRITE}", "overwrite=True"
+    )
+
+
+def of_other_images(out: str | Path, image: str, or_else: str) -> InputError:
+    """What to raise where a run would leave none of the features that an output holds, one of them of `image`."""
+    return InputError(
+        f"{quoted(out)} holds features of other images ({quoted(image)}): choose another output, name their source as "
+        f"well, or {or_else}",
+        "overwrite=True",
     )

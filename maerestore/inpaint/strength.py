@@ -16,6 +16,8 @@ NEAR = 2.0  # sigma in pixels, of the mean strength at a place that is known
 CELL = 4  # pixels; into a hole it is continued in squares of this side
 AROUND = 1.0  # sigma in cells, of the mean that is continued; with more a far edge counts as texture of a flat rim
 EXPECTED_AROUND = 2.0  # the same, of what known patches are compared by: there a steadier mean finds better ones
+STRUCTURE = (1.0, 5.0)  # sigmas in pixels of the low-passes between which contrast is that of things, not of texture
+STRUCTURE_WITHIN = 4.0  # sigma in pixels, of the mean of that contrast
 FEW = 0.05  # share of known pixels near a place below which its strength is continued from others
 
 
@@ -39,6 +41,19 @@ def chroma_energy(chroma: np.ndarray, sigma: float) -> np.ndarray:
 def undisturbed(known: np.ndarray) -> np.ndarray:
     """(h, w) bool: known pixels whose low-pass sees known ones only, or nearly so."""
     return known & (cv2.dilate((~known).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+
+
+def mean_near(values: np.ndarray, weight: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian means of (h, w) in which pixels count as `weight` (h, w) float32 says, and its own mean."""
+    near = cv2.GaussianBlur(weight, (0, 0), sigma)
+    return cv2.GaussianBlur(values * weight, (0, 0), sigma) / np.maximum(near, 1e-6), near
+
+
+def contrast_of(image: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """How strong what is coarser than texture is around each pixel of (h, w, 3) RGB, counted by `weight`: (h, w)."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    finer, coarser = (mean_near(gray, weight, sigma)[0] for sigma in STRUCTURE)
+    return np.sqrt(mean_near((finer - coarser) ** 2, weight, STRUCTURE_WITHIN)[0])
 
 
 def mean_by_cell(values: np.ndarray, chosen: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +101,8 @@ def texture_strength(image: np.ndarray, hole: np.ndarray, known: np.ndarray) -> 
         True
     """
     energy, telling = energy_of(image), undisturbed(known)
-    weight = cv2.GaussianBlur(telling.astype(np.float32), (0, 0), NEAR)
-    local = np.sqrt(cv2.GaussianBlur(energy * telling, (0, 0), NEAR) / np.maximum(weight, 1e-6))
-    told = ~hole & (weight >= FEW)
+    mean, weight = mean_near(energy, telling.astype(np.float32), NEAR)
+    local, told = np.sqrt(mean), ~hole & (weight >= FEW)
     expected = continued(local, told, EXPECTED_AROUND)
     if expected is None:
         return np.zeros(hole.shape, np.float32)

@@ -19,7 +19,15 @@ from maerestore.inpaint.detail import drawn_from, find_origins, synthesize
 from maerestore.inpaint.regions import Region
 from maerestore.inpaint.rim import rim_share
 from maerestore.inpaint.scene import Overlay, Progress
-from maerestore.inpaint.strength import chroma_energy, chroma_of, continued, energy_of, mean_by_cell, undisturbed
+from maerestore.inpaint.strength import (
+    chroma_energy,
+    chroma_of,
+    continued,
+    contrast_of,
+    energy_of,
+    mean_by_cell,
+    undisturbed,
+)
 from maerestore.inpaint.windows import plan_blocks, surroundings
 
 NEAR, DEEP = 2.0, 5.0  # sigma in pixels: finer than this is taken from known patches, along the rim and inside
@@ -29,8 +37,6 @@ WANTED = 1.4  # energy of the finest texture that is aimed at, as a share of the
 MOST, LEAST = 1.3, 0.4  # of known patches' texture that is added, and of the refiner's that is left
 WEAKENED = 1.5  # sigma in pixels; finer than this is weakened
 SPECKS = ((1.0, 1.5), (2.0, 4.0))  # sigmas in pixels: chroma finer than the first is measured, than the second weakened
-STRUCTURE = (1.0, 5.0)  # sigmas in pixels of the low-passes between which contrast is that of things, not of texture
-STRUCTURE_WITHIN = 4.0  # sigma in pixels, of the mean of that contrast
 TIMES = 3.0  # the fill's contrast up to which that of a source may be; beyond, less of its texture is taken,
 STEEPLY = 4  # by this power of what it is too much
 LEVEL, CALMEST = 1 / 255, 0.1  # contrast that everything has, beside that of the calmest tenth: grain is texture
@@ -196,23 +202,11 @@ def fitting(fill: np.ndarray, origins: np.ndarray, hole: np.ndarray, known: np.n
         >>> [round(float(fitting(photo, origins, hole, ~hole)[16, 16, 0]), 2) for origins in (flat, bars)]
         [1.0, 0.0]
     """
-    gray = cv2.cvtColor(fill, cv2.COLOR_RGB2GRAY)
     # Of the fill alone: with the mast beside it the calmest sky would have contrast.
-    here = _contrast(gray, hole.astype(np.float32))
-    there = _contrast(gray, np.ones(hole.shape, np.float32))
+    here = contrast_of(fill, hole.astype(np.float32))
+    there = contrast_of(fill, np.ones(hole.shape, np.float32))
     calm = np.float32(LEVEL + np.quantile(there[known], CALMEST))
     return np.clip(TIMES * (here + calm) / (there.ravel()[origins] + calm), 0, 1)[..., None] ** STEEPLY
-
-
-def _contrast(gray: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Root mean square of what lies between two low-passes of (h, w), where pixels count as `weight` (h, w) says."""
-
-    def mean(values: np.ndarray, sigma: float) -> np.ndarray:
-        seen = cv2.GaussianBlur(weight, (0, 0), sigma)
-        return np.asarray(cv2.GaussianBlur(values * weight, (0, 0), sigma) / np.maximum(seen, 1e-3))
-
-    finer, coarser = (mean(gray, sigma) for sigma in STRUCTURE)
-    return np.sqrt(mean((finer - coarser) ** 2, STRUCTURE_WITHIN))
 
 
 def without_specks(
